@@ -1,0 +1,55 @@
+"""What all command-line tools share."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mmvitcompress.errors import ConfigError, UserError
+
+
+def parser(description: str, **kwargs) -> argparse.ArgumentParser:
+    """An argument parser that shows defaults and allows no abbreviations."""
+    return argparse.ArgumentParser(
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        **kwargs,
+    )
+
+
+def write_json(path: str, content: dict) -> None:
+    """Write ``content`` to ``path``, making its folder if need be."""
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=2) + '\n')
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a tool's ``main``; turn the user's mistakes into one line.
+
+    Exit status: 0 on success, 1 after a mistake in the input, 2 after a wrong
+    command line (argparse). Any other exception is a bug and keeps its
+    traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        _fail(error)
+    except TypeError as error:
+        # how Python reports a key that a config's class does not know
+        if 'unexpected keyword argument' not in str(error):
+            raise
+        _fail(ConfigError(f'{error}; remove or correct it in the config'))
+    except KeyError as error:
+        # how MMEngine reports a type that no registry knows
+        if 'is not in the' not in str(error):
+            raise
+        _fail(ConfigError(str(error.args[0]).split(' More details')[0]))
+
+
+def _fail(error: Exception) -> None:
+    message = ' '.join(str(error).split())
+    print(f'{Path(sys.argv[0]).name}: error: {message}', file=sys.stderr)
+    sys.exit(1)
