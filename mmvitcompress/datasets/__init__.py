@@ -1,0 +1,1 @@
+"""Data sets. Those for mmseg and mmdet are registered where these are."""
