@@ -1,0 +1,449 @@
+"""``ViTArch``: the one description of a (compressed) Vision Transformer.
+
+The backbone is built from it, the exporter writes it, the planner and the MAC
+counter read it. It is plain data: JSON in, JSON out.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens.specs import (
+    Grid,
+    PatchSlimming,
+    TokenMerging,
+    fan_in,
+    merged_grid,
+)
+
+CONVENTIONS = ('fvcore', 'matmul')
+"""How MACs are counted.
+
+'fvcore' adds what fvcore counts for normalisations (5 for each element of a
+LayerNorm, 2 for one of a BatchNorm at inference) to the multiply-accumulates
+of matrix products and convolutions; 'matmul' counts only the latter.
+"""
+
+CONV_STEM_WIDTH = 64  # channels of LV-ViT's convolutional stem
+
+
+@dataclass(frozen=True)
+class ViTArch:
+    """Shape of a plain Vision Transformer, compressed or not.
+
+    Widths may be given as one number for all blocks or as one for each block;
+    they are stored as one for each block.
+
+    Args:
+        embed_dim: Width D of the residual stream, in channels.
+        depth: Number of blocks L.
+        num_heads: Attention heads in each block.
+        qk_dims: Width of queries and keys in each head. Defaults to
+            ``head_dim``.
+        v_dims: Width of values in each head. Defaults to ``head_dim``.
+        mlp_dims: Hidden width of the MLP. Defaults to 4 · ``embed_dim``.
+        head_dim: Head width before pruning, which sets the softmax scale
+            1/√d. Defaults to ``embed_dim // num_heads``.
+        patch_size: Edge of a patch, in pixels. Defaults to 16.
+        img_size: Image size (H, W) that the position embedding is made for,
+            in pixels. Defaults to 224.
+        in_chans: Image channels. Defaults to 3.
+        stem: 'linear' (one strided convolution) or 'conv' (LV-ViT: three
+            convolutions before the patch projection). Defaults to 'linear'.
+        class_token: Whether there is a [CLS] token. Defaults to True.
+        dist_token: Whether there is a distillation token. Defaults to False.
+        reg_tokens: Number of register tokens. Defaults to 0.
+        pos_embed: 'all' tokens, 'patch' tokens only (DeiT-III, DINOv2 with
+            registers) or 'none'. Defaults to 'all'.
+        layer_scale: Whether residual branches are scaled by learned factors.
+            Defaults to False.
+        qkv_bias: Whether the Q, K, V projections have biases. Defaults to
+            True.
+        skip_scale: Divisor of the residual branches (LV-ViT: 2). Defaults to
+            1.
+        norm_eps: Epsilon of all LayerNorms. Defaults to 1e-6.
+        token_merging: Where tokens are merged; a
+            :class:`~mmvitcompress.tokens.specs.TokenMerging`, a dict of its
+            arguments, or None.
+        patch_slimming: Where patches leave; a
+            :class:`~mmvitcompress.tokens.specs.PatchSlimming`, a dict of its
+            arguments, or None.
+
+    Raises:
+        ConfigError: If a value is out of range, or values don't fit together.
+    """
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    qk_dims: int | Sequence[int] | None = None
+    v_dims: int | Sequence[int] | None = None
+    mlp_dims: int | Sequence[int] | None = None
+    head_dim: int | None = None
+    patch_size: int = 16
+    img_size: int | Grid = 224
+    in_chans: int = 3
+    stem: str = 'linear'
+    class_token: bool = True
+    dist_token: bool = False
+    reg_tokens: int = 0
+    pos_embed: str = 'all'
+    layer_scale: bool = False
+    qkv_bias: bool = True
+    skip_scale: float = 1.0
+    norm_eps: float = 1e-6
+    token_merging: TokenMerging | None = None
+    patch_slimming: PatchSlimming | None = None
+
+    def __post_init__(self):
+        for name in ('embed_dim', 'depth', 'num_heads', 'patch_size'):
+            _check_positive(name, getattr(self, name))
+        if self.head_dim is None:
+            if self.embed_dim % self.num_heads:
+                raise ConfigError(
+                    f'embed_dim must be a multiple of num_heads '
+                    f'({self.num_heads}) or head_dim be given, but got '
+                    f'{self.embed_dim}'
+                )
+            self._set('head_dim', self.embed_dim // self.num_heads)
+        for name, default in (
+            ('qk_dims', self.head_dim),
+            ('v_dims', self.head_dim),
+            ('mlp_dims', 4 * self.embed_dim),
+        ):
+            self._set(name, self._widths(name, default))
+        self._set('img_size', _pair('img_size', self.img_size))
+        _check_choice('stem', self.stem, ('linear', 'conv'))
+        _check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
+        if self.stem == 'conv' and self.patch_size % 2:
+            raise ConfigError(
+                "stem='conv' halves the image first and needs an even "
+                f'patch_size, but got {self.patch_size}'
+            )
+        if min(self.img_size) < self.patch_size:
+            raise ConfigError(
+                f'img_size must be at least one patch ({self.patch_size} px), '
+                f'but got {self.img_size}'
+            )
+        self._check_reductions()
+
+    def _set(self, name: str, value) -> None:
+        object.__setattr__(self, name, value)
+
+    def _widths(self, name: str, default: int) -> tuple[int, ...]:
+        value = getattr(self, name)
+        value = default if value is None else value
+        if isinstance(value, int):
+            value = (value,) * self.depth
+        value = tuple(value)
+        if len(value) != self.depth:
+            raise ConfigError(
+                f'{name} must be one width or one for each of {self.depth} '
+                f'blocks, but got {len(value)} widths'
+            )
+        for width in value:
+            _check_positive(name, width)
+        return value
+
+    def _check_reductions(self) -> None:
+        merging = _build('token_merging', TokenMerging, self.token_merging)
+        if merging is not None and not merging.layers:
+            merging = None
+        self._set('token_merging', merging)
+        slimming = _build('patch_slimming', PatchSlimming, self.patch_slimming)
+        self._set('patch_slimming', slimming)
+        if merging is not None:
+            merging.validate(self.depth)
+        if slimming is None:
+            return
+        slimming.validate(self.depth)
+        if not self.num_prefix_tokens:
+            raise ConfigError(
+                'patch_slimming scores patches against a prefix token, but '
+                'the arch has none: set class_token=True'
+            )
+        if merging is not None and merging.layers[-1] > slimming.base_layer:
+            raise ConfigError(
+                'token_merging.layers must not lie after '
+                f'patch_slimming.base_layer ({slimming.base_layer}), since '
+                'slimmed patches no longer form a grid, but got '
+                f'{merging.layers[-1]}: merge earlier or slim later'
+            )
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Number of tokens before the patches: [CLS], distillation,
+        registers."""
+        return int(self.class_token) + int(self.dist_token) + self.reg_tokens
+
+    @property
+    def pos_grid(self) -> Grid:
+        """Grid of the position embedding, in patches."""
+        return self.grid(self.img_size)
+
+    def grid(self, img_size: int | Grid) -> Grid:
+        """Patch grid of an image; a last incomplete patch counts as one.
+
+        Raises:
+            ConfigError: If the image is smaller than one patch.
+        """
+        square = isinstance(img_size, int)
+        height, width = (img_size, img_size) if square else img_size
+        if min(height, width) < self.patch_size:
+            raise ConfigError(
+                f'an image must be at least one patch ({self.patch_size}×'
+                f'{self.patch_size} px), but got {height}×{width}'
+            )
+        return -(-height // self.patch_size), -(-width // self.patch_size)
+
+    def tokens_per_block(self, img_size: int | Grid | None = None) -> list:
+        """Patch tokens in the attention of each block (without prefix)."""
+        grid = self.grid(img_size or self.img_size)
+        counts, kept = [], None
+        for layer in range(1, self.depth + 1):
+            direction = self._direction_at(layer)
+            if direction:
+                grid = merged_grid(grid, direction)
+            count = grid[0] * grid[1] if kept is None else kept
+            counts.append(count)
+            slimming = self.patch_slimming
+            if slimming is not None and layer in slimming.layers:
+                kept = slimming.kept(count)
+        return counts
+
+    def _direction_at(self, layer: int) -> str | None:
+        if self.token_merging is None:
+            return None
+        return self.token_merging.direction_at(layer)
+
+    # -- cost ---------------------------------------------------------------
+
+    def macs(
+        self,
+        img_size: int | Grid | None = None,
+        num_classes: int = 0,
+        depth: int | None = None,
+        final_norm: bool = True,
+        convention: str = 'fvcore',
+    ) -> int:
+        """Multiply-accumulates for one image, in closed form.
+
+        Args:
+            img_size: Image size (H, W), in pixels. Defaults to that of the
+                position embedding.
+            num_classes: Outputs of a linear classifier on [CLS]; 0 for none.
+                Defaults to 0.
+            depth: How many blocks run. Defaults to all.
+            final_norm: Whether the final LayerNorm runs. Defaults to True.
+            convention: See :data:`CONVENTIONS`. Defaults to 'fvcore'.
+        """
+        _check_choice('convention', convention, CONVENTIONS)
+        per_norm = 5 * self.embed_dim if convention == 'fvcore' else 0
+        depth = self.depth if depth is None else depth
+        img_size = _pair('img_size', img_size or self.img_size)
+        counts = self.tokens_per_block(img_size)
+        total = self._stem_macs(self.grid(img_size), convention)
+        for layer in range(1, depth + 1):
+            patches = counts[layer - 1]
+            tokens = patches + self.num_prefix_tokens
+            total += self._merge_macs(layer, patches)
+            total += self._block_macs(layer, tokens) + 2 * per_norm * tokens
+            slimming = self.patch_slimming
+            if slimming is not None and layer == slimming.base_layer:
+                total += per_norm * tokens
+                total += 2 * tokens * self.embed_dim**2
+                total += patches * self.embed_dim
+            if slimming is not None and layer in slimming.layers:
+                tokens = slimming.kept(patches) + self.num_prefix_tokens
+        if final_norm:
+            total += per_norm * tokens
+        heads = 1 + int(self.dist_token)
+        return total + heads * num_classes * self.embed_dim
+
+    def _stem_macs(self, grid: Grid, convention: str) -> int:
+        patches = grid[0] * grid[1]
+        if self.stem == 'linear':
+            inputs = self.in_chans * self.patch_size**2
+            return patches * inputs * self.embed_dim
+        width = CONV_STEM_WIDTH
+        pixels = patches * (self.patch_size // 2) ** 2
+        convs = 49 * self.in_chans * width + 2 * 9 * width**2
+        norms = 3 * 2 * width if convention == 'fvcore' else 0
+        return pixels * (convs + norms + width * self.embed_dim)
+
+    def _merge_macs(self, layer: int, patches: int) -> int:
+        direction = self._direction_at(layer)
+        if direction is None:
+            return 0
+        conv = 9 * self.embed_dim if self.token_merging.conv else 0
+        return patches * (fan_in(direction) * self.embed_dim**2 + conv)
+
+    def _block_macs(self, layer: int, tokens: int) -> int:
+        qk, v, mlp = self.widths(layer)
+        attended = self.num_heads * (qk + v)
+        linear = self.embed_dim * (2 * attended + 2 * mlp)
+        return tokens * linear + tokens**2 * attended
+
+    def widths(self, layer: int) -> tuple[int, int, int]:
+        """(Q/K, V, MLP) widths of block ``layer``, counted from 1."""
+        i = layer - 1
+        return self.qk_dims[i], self.v_dims[i], self.mlp_dims[i]
+
+    def params(
+        self,
+        num_classes: int = 0,
+        depth: int | None = None,
+        final_norm: bool = True,
+    ) -> int:
+        """Parameters, in closed form; arguments as in :meth:`macs`."""
+        dim = self.embed_dim
+        depth = self.depth if depth is None else depth
+        total = self._stem_params() + dim * self.num_prefix_tokens
+        grid = self.pos_grid
+        if self.pos_embed != 'none':
+            total += dim * grid[0] * grid[1]
+        if self.pos_embed == 'all':
+            total += dim * self.num_prefix_tokens
+        for layer in range(1, depth + 1):
+            qk, v, mlp = self.widths(layer)
+            attended = self.num_heads * (qk + v)
+            total += dim * (2 * attended + 2 * mlp) + mlp + 2 * dim
+            total += self.num_heads * (2 * qk + v) * self.qkv_bias
+            total += 4 * dim + 2 * dim * self.layer_scale
+            direction = self._direction_at(layer)
+            if direction:
+                total += fan_in(direction) * dim**2 + dim
+                total += 10 * dim * self.token_merging.conv
+            slimming = self.patch_slimming
+            if slimming is not None and layer == slimming.base_layer:
+                total += 2 * dim**2 + 2 * dim
+        total += 2 * dim * final_norm
+        heads = 1 + int(self.dist_token)
+        return total + heads * num_classes * (dim + 1) * bool(num_classes)
+
+    def _stem_params(self) -> int:
+        if self.stem == 'linear':
+            inputs = self.in_chans * self.patch_size**2
+            return (inputs + 1) * self.embed_dim
+        width = CONV_STEM_WIDTH
+        convs = 49 * self.in_chans * width + 2 * 9 * width**2
+        proj = (width * (self.patch_size // 2) ** 2 + 1) * self.embed_dim
+        return convs + 3 * 2 * width + proj
+
+    # -- in and out ---------------------------------------------------------
+
+    def replace(self, **changes) -> 'ViTArch':
+        """A copy with some values changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict:
+        """Builtin types only; the inverse of :meth:`from_dict`."""
+        content = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if hasattr(value, 'to_dict'):
+                value = value.to_dict()
+            content[field.name] = (
+                list(value) if isinstance(value, tuple) else value
+            )
+        return content
+
+    @classmethod
+    def from_dict(cls, content: dict) -> 'ViTArch':
+        """Build from :meth:`to_dict`'s result or from hand-written values.
+
+        A key ``base`` names an arch of :mod:`mmvitcompress.archs` whose values
+        the others override.
+
+        Raises:
+            ConfigError: If a key is unknown or a required one is missing.
+        """
+        content = dict(content)
+        base = content.pop('base', None)
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(content) - set(known))
+        if unknown:
+            raise ConfigError(
+                f'arch has no key {unknown[0]!r}; known keys are '
+                f'{", ".join(known)}'
+            )
+        if base is not None:
+            from mmvitcompress.archs import get_arch
+
+            return get_arch(base).replace(**content)
+        missing = [
+            key
+            for key in ('embed_dim', 'depth', 'num_heads')
+            if key not in content
+        ]
+        if missing:
+            raise ConfigError(
+                f'arch needs the key {missing[0]!r} (or a key base)'
+            )
+        return cls(**content)
+
+    def save(self, path: str | Path) -> None:
+        """Write the arch as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + '\n')
+
+    @classmethod
+    def load(cls, path: str | Path) -> 'ViTArch':
+        """Read an arch JSON.
+
+        Raises:
+            ConfigError: If the file is missing, not JSON or not an arch.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+        except FileNotFoundError:
+            raise ConfigError(f'arch file {str(path)!r} not found') from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f'arch file {str(path)!r} is not JSON: {error}'
+            ) from None
+        if not isinstance(content, dict):
+            raise ConfigError(f'arch file {str(path)!r} holds no JSON object')
+        return cls.from_dict(content)
+
+
+def _check_positive(name: str, value) -> None:
+    if type(value) is not int or value < 1:
+        raise ConfigError(
+            f'{name} must be a whole number of at least 1, but got {value!r}'
+        )
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(
+            f'{name} must be one of {", ".join(choices)}, but got {value!r}'
+        )
+
+
+def _pair(name: str, value: int | Sequence[int]) -> Grid:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(size, int) for size in pair):
+        raise ConfigError(f'{name} must be one or two sizes, but got {value}')
+    return pair
+
+
+def _build(name: str, spec: type, value):
+    """A spec from a dict of its arguments; None and specs pass through."""
+    if value is None or isinstance(value, spec):
+        return value
+    if not isinstance(value, dict):
+        raise ConfigError(f'{name} must be a dict, but got {value!r}')
+    known = [field.name for field in dataclasses.fields(spec)]
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise ConfigError(
+            f'{name} has no key {unknown[0]!r}; known keys are '
+            f'{", ".join(known)}'
+        )
+    try:
+        return spec(**value)
+    except TypeError as error:
+        raise ConfigError(f'{name}: {error}') from None

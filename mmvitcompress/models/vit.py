@@ -1,0 +1,213 @@
+"""The compressed ViT itself, free of OpenMMLab.
+
+Data flow: image → padded to whole patches → stem → tokens with position →
+blocks, between which tokens are merged or leave → (tokens, state) at the
+wanted blocks.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed, trunc_normal_
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmvitcompress.arch import ViTArch
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.layers import STEMS, Block
+from mmvitcompress.tokens import PatchSlimmer, TokenMerge, TokenState
+
+POS_CACHE_SIZE = 16  # grids; whole-image evaluation meets few aspect ratios
+
+
+class ViT(nn.Module):
+    """Vision Transformer built from a :class:`ViTArch`.
+
+    Args:
+        arch: Its shape.
+        depth: How many of its blocks to build. Defaults to all.
+        final_norm: Whether to build the final LayerNorm. Defaults to True.
+        drop_path_rate: Stochastic depth of the last block of the arch; it
+            rises linearly from 0 over the blocks. Defaults to 0.
+        with_cp: Whether to recompute blocks in the backward pass to save
+            memory. Defaults to False.
+    """
+
+    def __init__(
+        self,
+        arch: ViTArch,
+        depth: int | None = None,
+        final_norm: bool = True,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+    ):
+        super().__init__()
+        if not 0 <= drop_path_rate < 1:
+            raise ConfigError(
+                f'drop_path_rate must lie in [0, 1), but got {drop_path_rate}'
+            )
+        depth = arch.depth if depth is None else depth
+        dim = arch.embed_dim
+        self.arch = arch
+        self.num_prefix_tokens = arch.num_prefix_tokens
+        self.with_cp = with_cp
+
+        self.patch_embed = STEMS[arch.stem](arch)
+        self.cls_token = _token(1, dim) if arch.class_token else None
+        self.dist_token = _token(1, dim) if arch.dist_token else None
+        self.reg_token = (
+            _token(arch.reg_tokens, dim) if arch.reg_tokens else None
+        )
+        self.pos_embed = self._make_pos_embed()
+        self._pos_cache: dict[tuple, Tensor] = {}
+
+        rates = torch.linspace(0, drop_path_rate, arch.depth).tolist()
+        self.blocks = nn.ModuleList(
+            Block(arch, layer, rates[layer - 1])
+            for layer in range(1, depth + 1)
+        )
+        # keyed by the index of the block that follows, as ``blocks`` is
+        self.token_merging = nn.ModuleDict()
+        if arch.token_merging is not None:
+            for layer, direction in zip(
+                arch.token_merging.layers, arch.token_merging.directions
+            ):
+                if layer <= depth:
+                    self.token_merging[str(layer - 1)] = TokenMerge(
+                        dim, direction, arch.token_merging.conv
+                    )
+        slimming = arch.patch_slimming
+        self.patch_slimming = (
+            PatchSlimmer(dim, slimming, arch.norm_eps)
+            if slimming is not None and slimming.base_layer <= depth
+            else None
+        )
+        self.norm = (
+            nn.LayerNorm(dim, eps=arch.norm_eps) if final_norm else None
+        )
+        self._init_weights()
+
+    def _make_pos_embed(self) -> nn.Parameter | None:
+        if self.arch.pos_embed == 'none':
+            return None
+        height, width = self.arch.pos_grid
+        return _token(height * width + self._pos_prefix, self.arch.embed_dim)
+
+    @property
+    def _pos_prefix(self) -> int:
+        """Prefix tokens that the position embedding has entries for."""
+        return self.num_prefix_tokens if self.arch.pos_embed == 'all' else 0
+
+    def _init_weights(self) -> None:
+        # merges and stems keep their own initialisation
+        for block in self.blocks:
+            for module in block.modules():
+                if isinstance(module, nn.Linear):
+                    trunc_normal_(module.weight, std=0.02)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+        for name in ('cls_token', 'dist_token', 'reg_token', 'pos_embed'):
+            if getattr(self, name) is not None:
+                trunc_normal_(getattr(self, name), std=0.02)
+
+    def forward(
+        self, x: Tensor, take: Sequence[int] | None = None
+    ) -> list[tuple[Tensor, TokenState]]:
+        """Run the blocks that were built.
+
+        Args:
+            x: Images (B, 3, H, W).
+            take: Blocks, counted from 0, after which tokens are wanted.
+                Defaults to the last one that was built.
+
+        Returns:
+            For each wanted block the tokens (B, prefix + n, D) and their
+            state, in the order of the blocks. The final norm, if it was
+            built, is applied to each of them.
+        """
+        take = (len(self.blocks) - 1,) if take is None else take
+        x, state = self.embed(x)
+        outputs = []
+        for index, block in enumerate(self.blocks):
+            if str(index) in self.token_merging:
+                merge = self.token_merging[str(index)]
+                x, state = merge(x, state, self.num_prefix_tokens)
+            x = self._run(block, x)
+            if index in take:
+                # before slimming: a patch that leaves after this block still
+                # has its feature here
+                outputs.append((x, state))
+            if self.patch_slimming is not None:
+                x, state = self.patch_slimming.after(
+                    index + 1, x, state, self.num_prefix_tokens
+                )
+        if self.norm is not None:
+            outputs = [(self.norm(tokens), s) for tokens, s in outputs]
+        return outputs
+
+    def _run(self, block: Callable, x: Tensor) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, TokenState]:
+        """Images (B, 3, H, W) → tokens (B, prefix + N, D) with position."""
+        grid = self.arch.grid(tuple(x.shape[-2:]))
+        size = self.arch.patch_size
+        pad_h = grid[0] * size - x.shape[-2]
+        pad_w = grid[1] * size - x.shape[-1]
+        if pad_h or pad_w:
+            x = F.pad(x, (0, pad_w, 0, pad_h))
+        x = self.patch_embed(x).flatten(2).transpose(1, 2)  # (B, N, D)
+        pos = self._position(grid)
+        if pos is not None and not self._pos_prefix:
+            x = x + pos
+        prefix = [
+            token.expand(len(x), -1, -1)
+            for token in (self.cls_token, self.dist_token, self.reg_token)
+            if token is not None
+        ]
+        if prefix:
+            x = torch.cat([*prefix, x], 1)
+        if pos is not None and self._pos_prefix:
+            x = x + pos
+        return x, TokenState.start(grid)
+
+    def _position(self, grid: tuple[int, int]) -> Tensor | None:
+        """Position embedding for a grid; interpolated if need be.
+
+        Interpolated ones are kept for evaluation, as long as the embedding
+        stays as it is.
+        """
+        if self.pos_embed is None or grid == self.arch.pos_grid:
+            return self.pos_embed
+        pos = self.pos_embed
+        if (
+            torch.is_grad_enabled()
+            or pos.is_inference()
+            or torch.compiler.is_compiling()
+        ):
+            return self._resample(grid)
+        key = (grid, pos.device, pos.dtype, pos.data_ptr(), pos._version)
+        if key not in self._pos_cache:
+            if len(self._pos_cache) >= POS_CACHE_SIZE:
+                self._pos_cache.clear()
+            self._pos_cache[key] = self._resample(grid)
+        return self._pos_cache[key]
+
+    def _resample(self, grid: tuple[int, int]) -> Tensor:
+        return resample_abs_pos_embed(
+            self.pos_embed,
+            new_size=list(grid),
+            old_size=list(self.arch.pos_grid),
+            num_prefix_tokens=self._pos_prefix,
+        )
+
+    def __getstate__(self) -> dict:
+        # a copy must not take over what was cached for other parameters
+        return {**self.__dict__, '_pos_cache': {}}
+
+
+def _token(count: int, dim: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(1, count, dim))

@@ -1,0 +1,209 @@
+"""What to reduce, where, and by how much: validated, without tensors.
+
+The two specifications here are the token half of a
+:class:`~mmvitcompress.arch.ViTArch`. Blocks are counted from 1, as in both
+papers.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from mmvitcompress.errors import ConfigError
+
+Grid = tuple[int, int]
+"""Height and width of a token grid, in tokens."""
+
+STEPS: dict[str, Grid] = {
+    'horizontal': (1, 2),
+    'vertical': (2, 1),
+    'symmetric': (2, 2),
+    'diagonal': (2, 1),
+}
+"""By how much each direction shrinks the grid's height and width."""
+
+
+def merged_grid(grid: Grid, direction: str) -> Grid:
+    """The grid after one merge; odd sizes are rounded up.
+
+    A diagonal merge halves the height: of every 2x2 block it keeps one token
+    per diagonal.
+    """
+    step_h, step_w = STEPS[direction]
+    return -(-grid[0] // step_h), -(-grid[1] // step_w)
+
+
+def fan_in(direction: str) -> int:
+    """How many tokens one merge fuses into one."""
+    step_h, step_w = STEPS[direction]
+    return step_h * step_w
+
+
+def merge_factors(directions: Sequence[str]) -> Grid:
+    """By how much a sequence of merges shrank height and width."""
+    return (
+        math.prod(STEPS[direction][0] for direction in directions),
+        math.prod(STEPS[direction][1] for direction in directions),
+    )
+
+
+def _layer_tuple(name: str, layers: int | Sequence[int]) -> tuple[int, ...]:
+    layers = (layers,) if isinstance(layers, int) else tuple(layers)
+    if not all(type(layer) is int for layer in layers):
+        raise ConfigError(f'{name} must be whole numbers, but got {layers}')
+    if len(set(layers)) != len(layers):
+        raise ConfigError(f'{name} must not repeat a layer, but got {layers}')
+    if list(layers) != sorted(layers):
+        raise ConfigError(f'{name} must ascend, but got {layers}')
+    return layers
+
+
+def _check_range(name: str, layers: Sequence[int], depth: int) -> None:
+    for layer in layers:
+        if not 1 <= layer <= depth:
+            raise ConfigError(
+                f'{name} must lie in 1..{depth} (blocks are counted from 1), '
+                f'but got {layer}'
+            )
+
+
+@dataclass(frozen=True)
+class TokenMerging:
+    """Where and how neighbouring tokens are merged (ATME, CAIT III-B).
+
+    Args:
+        layers: Blocks before whose attention a merge takes place.
+        directions: 'alternate', one direction for all layers, or one for each
+            layer: 'horizontal', 'vertical', 'symmetric' (2x2 blocks) or
+            'diagonal'. Defaults to 'alternate'.
+        first: The direction that 'alternate' starts with, 'horizontal' or
+            'vertical'. Defaults to 'horizontal'.
+        conv: Whether a depthwise 3x3 convolution follows each fuse
+            (ATME+Conv, Table XIII). Defaults to False.
+    """
+
+    layers: tuple[int, ...]
+    directions: tuple[str, ...] | str = 'alternate'
+    first: str = 'horizontal'
+    conv: bool = False
+
+    def __post_init__(self):
+        layers = _layer_tuple('token_merging.layers', self.layers)
+        object.__setattr__(self, 'layers', layers)
+        object.__setattr__(self, 'directions', self._resolve(len(layers)))
+
+    def _resolve(self, count: int) -> tuple[str, ...]:
+        directions = self.directions
+        pair = ('horizontal', 'vertical')
+        if self.first not in pair:
+            raise ConfigError(
+                "token_merging.first must be 'horizontal' or 'vertical', but "
+                f'got {self.first!r}'
+            )
+        if directions == 'alternate':
+            start = pair.index(self.first)
+            return tuple(pair[(start + i) % 2] for i in range(count))
+        if isinstance(directions, str):
+            directions = (directions,) * count
+        for direction in directions:
+            if direction not in STEPS:
+                raise ConfigError(
+                    "token_merging.directions must be 'alternate' or of "
+                    f'{", ".join(STEPS)}, but got {direction!r}'
+                )
+        if len(directions) != count:
+            raise ConfigError(
+                f'token_merging.directions must name one direction for each '
+                f'of {count} layers, but got {len(directions)}'
+            )
+        return tuple(directions)
+
+    def validate(self, depth: int) -> None:
+        """Raise ConfigError if a layer lies outside of 1..depth."""
+        _check_range('token_merging.layers', self.layers, depth)
+
+    def direction_at(self, layer: int) -> str | None:
+        """The merge before block ``layer``, or None."""
+        if layer not in self.layers:
+            return None
+        return self.directions[self.layers.index(layer)]
+
+    def to_dict(self) -> dict:
+        content = asdict(self)
+        del content['first']  # directions are resolved
+        return {
+            **content,
+            'layers': list(self.layers),
+            'directions': list(self.directions),
+        }
+
+
+@dataclass(frozen=True)
+class PatchSlimming:
+    """When patches leave (life regression).
+
+    Args:
+        base_layer: Block after which the lives are predicted, once.
+            Defaults to 4.
+        layers: Blocks after which patches are dropped. Defaults to (4, 7, 10).
+        keep_rate: Fraction of the patches kept at each of these layers, in
+            (0, 1]. Defaults to 0.7.
+    """
+
+    base_layer: int = 4
+    layers: tuple[int, ...] = (4, 7, 10)
+    keep_rate: float = 0.7
+
+    def __post_init__(self):
+        layers = _layer_tuple('patch_slimming.layers', self.layers)
+        object.__setattr__(self, 'layers', layers)
+        if not 0 < self.keep_rate <= 1:
+            raise ConfigError(
+                'patch_slimming.keep_rate must lie in (0, 1], but got '
+                f'{self.keep_rate}'
+            )
+        if layers and layers[0] < self.base_layer:
+            raise ConfigError(
+                'patch_slimming.layers must not lie before base_layer '
+                f'({self.base_layer}), where lives are predicted, but got '
+                f'{layers[0]}'
+            )
+
+    def validate(self, depth: int) -> None:
+        """Raise ConfigError if a layer lies outside of 1..depth."""
+        _check_range('patch_slimming.base_layer', [self.base_layer], depth)
+        _check_range('patch_slimming.layers', self.layers, depth)
+
+    def kept(self, patches: int) -> int:
+        """Patches that stay of ``patches`` at one slimming layer: ⌈ρ·n⌉."""
+        # the tolerance keeps 0.55 · 20 = 11.000000000000002 at 11
+        return math.ceil(self.keep_rate * patches - 1e-9)
+
+    def budgets(self, patches: int, depth: int) -> list[int]:
+        """Patches in each of the blocks 1..depth: n_t of the paper."""
+        counts = []
+        for layer in range(1, depth + 1):
+            counts.append(patches)
+            if layer in self.layers:
+                patches = self.kept(patches)
+        return counts
+
+    def life_moments(self, patches: int, depth: int) -> tuple[float, float]:
+        """Mean μ and standard deviation σ of the lives, in layers.
+
+        As the paper's Eq. 9 and 10, with the square that Eq. 10 lost in
+        print: a patch that leaves after block t has lived t layers, one that
+        stays to the end ``depth``.
+        """
+        counts = self.budgets(patches, depth)
+        leaving = [n - m for n, m in itertools.pairwise(counts)] + [counts[-1]]
+        lives = range(1, depth + 1)
+        mean = sum(t * n for t, n in zip(lives, leaving)) / patches
+        variance = (
+            sum((t - mean) ** 2 * n for t, n in zip(lives, leaving)) / patches
+        )
+        return mean, math.sqrt(variance)
+
+    def to_dict(self) -> dict:
+        return {**asdict(self), 'layers': list(self.layers)}
