@@ -30,13 +30,13 @@ from PIL import Image
 from mmvitcompress.datasets.coco_format import coco_annotation
 from mmvitcompress.datasets.digit_scenes import make_scene
 from mmvitcompress.datasets.folders import count_files, replacing
+from mmvitcompress.datasets.palettes import DIGIT_CLASSES
 from mmvitcompress.errors import ConfigError, DataError, DependencyError
 
 VERSION = 1  # of the tree; to be raised whenever its contents change
 MARKER = 'digits.json'
 HELD_OUT = 0.2  # fraction of every class's digits
 THUMBNAIL = 32  # side of a classification image, in pixels
-NAMES = tuple('0123456789')
 SPLITS = {'train': 'training', 'val': 'validation'}
 
 
@@ -127,8 +127,10 @@ def make_digits(
 
 def is_made(target: Path, spec: DigitsSpec) -> bool:
     """Whether ``target`` holds the tree of ``spec`` with all its files."""
-    files = count_files(target) - 1  # but for the marker
-    return _read_marker(target) == {**_parameters(spec), 'files': files}
+    made = _read_marker(target)
+    if made is None or made.pop('files') > count_files(target) - 1:
+        return False
+    return made == _parameters(spec)
 
 
 def load_glyphs() -> tuple[np.ndarray, np.ndarray]:
@@ -171,14 +173,14 @@ def split_digits(digits: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 def _write_thumbnails(
     folder: Path, glyphs: np.ndarray, digits: np.ndarray, sources: np.ndarray
 ) -> None:
-    for name in NAMES:
+    for name in DIGIT_CLASSES:
         (folder / name).mkdir(parents=True)
     for source in sources:
         grey = np.rint(glyphs[source] * 255).astype(np.uint8)
         image = Image.fromarray(grey).resize(
             (THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC
         )
-        name = NAMES[digits[source]]
+        name = DIGIT_CLASSES[digits[source]]
         _save(image.convert('RGB'), folder / name / f'{source:04d}.png')
 
 
@@ -229,7 +231,7 @@ def _write_scenes(
         'annotations': annotations,
         'categories': [
             {'id': value + 1, 'name': name, 'supercategory': 'digit'}
-            for value, name in enumerate(NAMES)
+            for value, name in enumerate(DIGIT_CLASSES)
         ],
     }
     path = folder / 'annotations' / f'instances_{split_name}.json'
@@ -242,6 +244,32 @@ def _save(image: Image.Image, path: Path) -> None:
 
 def _parameters(spec: DigitsSpec) -> dict:
     return {'version': VERSION, **asdict(spec)}
+
+
+def _read_marker(target: Path) -> dict | None:
+    try:
+        made = json.loads((target / MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+    # no other program's file of the same name
+    keys = {*_parameters(DigitsSpec()), 'files'}
+    return made if isinstance(made, dict) and keys <= set(made) else None
+
+
+def _refuse_to_destroy(target: Path, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    made = _read_marker(target)
+    if made is None:
+        raise DataError(
+            f'{target} exists and was not made by this tool (it holds no '
+            f'{MARKER}); remove it yourself or choose another folder'
+        )
+    if not overwrite:
+        raise DataError(
+            f'{target} was made with other parameters ({made}) or has lost '
+            'files since; overwrite it (--overwrite) or choose another folder'
+        )
 
 
 def _read_marker(target: Path) -> dict | None:

