@@ -1,0 +1,39 @@
+# Each target sets up what it needs; the first run installs for some minutes.
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+
+# this clone's package, whichever clone VENV was set up for
+export PYTHONPATH := $(CURDIR)
+RUN = $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test clean
+
+help:
+	@echo 'make demo    compress a ViT on real digits, use it as a backbone'
+	@echo 'make test    lint, check the format and run all tests'
+	@echo 'make setup   only make the environment and install into it'
+	@echo 'make clean   remove caches and build products'
+	@echo
+	@echo 'VENV=DIR     the environment to make or use (now: $(VENV))'
+	@echo 'PYTHON=EXE   what to make it with (now: $(PYTHON))'
+	@echo 'JOBS=N       processes that run the tests (now: $(JOBS))'
+
+setup:
+	@.ci/setup '$(PYTHON)' '$(VENV)'
+
+demo: setup
+	@$(RUN) tools/demo.py
+
+# one thread per process: the processes share the cores
+test: setup
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile
+
+clean:
+	rm -rf build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .hypothesis
+	find configs mmvitcompress tests tools -name __pycache__ -type d \
+		-prune -exec rm -rf {} +
