@@ -1,0 +1,49 @@
+"""Budgets and moments of life regression, worked out by hand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmvitcompress.tokens import PatchSlimming, TokenMerging
+
+
+def test_budgets_and_moments_of_the_paper():
+    spec = PatchSlimming()
+    assert spec.budgets(196, 12) == [196] * 4 + [138] * 3 + [97] * 3 + [68] * 2
+    mean, std = spec.life_moments(196, 12)
+    assert (round(mean, 3), round(std, 3)) == (8.291, 3.317)
+
+
+def test_moments_by_hand():
+    """10 patches, half leave after block 1 of 2: lives 1×5, 2×5."""
+    spec = PatchSlimming(base_layer=1, layers=(1,), keep_rate=0.5)
+    assert spec.life_moments(10, 2) == (1.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    'rate, patches, kept', [(0.55, 20, 11), (0.7, 10, 7), (0.7, 196, 138)]
+)
+def test_kept_is_the_ceiling(rate, patches, kept):
+    assert PatchSlimming(keep_rate=rate).kept(patches) == kept
+
+
+@given(
+    patches=st.integers(1, 400),
+    rate=st.floats(0.05, 1.0),
+    depth=st.integers(10, 20),
+)
+def test_budgets_never_rise_and_keep_a_patch(patches, rate, depth):
+    counts = PatchSlimming(keep_rate=rate).budgets(patches, depth)
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == patches and counts[-1] >= 1
+
+
+def test_directions_alternate():
+    spec = TokenMerging((2, 4, 6))
+    assert spec.directions == ('horizontal', 'vertical', 'horizontal')
+    spec = TokenMerging((2, 4, 6), first='vertical')
+    assert spec.directions == ('vertical', 'horizontal', 'vertical')
+    spec = TokenMerging((2, 4), directions='symmetric')
+    assert spec.directions == ('symmetric', 'symmetric')
+    assert spec.direction_at(4) == 'symmetric'
+    assert spec.direction_at(3) is None
