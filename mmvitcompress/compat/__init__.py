@@ -1,0 +1,24 @@
+"""What exists only because of other libraries' versions."""
+
+from mmvitcompress.compat.mmcv_ext import provide_mmcv_ext
+from mmvitcompress.compat.versions import require, require_installed
+
+__all__ = ['install', 'require']
+
+
+def install() -> None:
+    """Make MMCV without compiled ops and MMEngine's checkpoints usable.
+
+    Called by ``import mmvitcompress``. Calling it again changes nothing.
+
+    Raises:
+        DependencyError: If MMEngine, timm or torchvision is missing, or
+            torchvision was built for another torch.
+    """
+    require_installed('mmengine')
+    require('timm')
+    # imports MMEngine
+    from mmvitcompress.compat.torch_load import allow_mmengine_checkpoints
+
+    provide_mmcv_ext()
+    allow_mmengine_checkpoints()

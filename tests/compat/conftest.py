@@ -1,0 +1,3 @@
+from mmvitcompress.compat import install
+
+install()
