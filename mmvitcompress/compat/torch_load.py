@@ -7,6 +7,7 @@ safety stays on, and a file that holds anything else is refused as before.
 """
 
 from collections.abc import Callable
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -51,9 +52,10 @@ def _statistic(owner: object, name: str) -> Callable:
     any attribute of any allowed object.
 
     Raises:
-        ValueError: If anything else is asked for; ``torch.load`` refuses the
-            file then.
+        UnpicklingError: If anything else is asked for.
     """
     if owner is HistoryBuffer and name in ('mean', 'max', 'min', 'current'):
         return getattr(HistoryBuffer, name)
-    raise ValueError(f'{owner!r}.{name} is not a statistic of HistoryBuffer')
+    raise UnpicklingError(
+        f'getattr({owner!r}, {name!r}) is not allowed in a checkpoint'
+    )

@@ -1,0 +1,180 @@
+"""Training on several processes without CUDA, over gloo.
+
+MMEngine 0.10's launcher calls ``torch.cuda.set_device``, hands
+``DistributedDataParallel`` a device id, and torch's ``SyncBatchNorm`` refuses
+tensors on the CPU. The result here is that of one process with the whole
+batch, so that what will run on many GPUs can be tried on a laptop.
+"""
+
+import os
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODEL_WRAPPERS
+from torch import Tensor, nn
+
+from mmvitcompress.errors import ConfigError
+
+
+def enable_cpu_ddp(cfg: Config, launcher: str) -> bool:
+    """Prepare several processes if there is no accelerator to run on.
+
+    Called before MMEngine's ``Runner`` is built, which then finds the process
+    group and the model wrapper.
+
+    Args:
+        cfg: The run's config; its ``model_wrapper_cfg`` is set.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Returns:
+        Whether anything had to be done.
+
+    Raises:
+        ConfigError: If the launcher needs CUDA or if it did not start this
+            process.
+    """
+    if launcher == 'none' or get_device() != 'cpu':
+        return False
+    if launcher != 'pytorch':
+        raise ConfigError(
+            "without CUDA the launcher must be 'none' or 'pytorch', but got "
+            f'{launcher!r}'
+        )
+    if 'RANK' not in os.environ:
+        raise ConfigError(
+            '--launcher pytorch was given, but torchrun did not start this '
+            'process; use tools/dist_train.sh or tools/dist_test.sh'
+        )
+    if not dist.is_initialized():
+        dist.init_process_group('gloo')
+    cfg.model_wrapper_cfg = {
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        'broadcast_buffers': False,
+        **(cfg.get('model_wrapper_cfg') or {}),
+        'type': 'CPUDistributedDataParallel',
+    }
+    return True
+
+
+@MODEL_WRAPPERS.register_module()
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """MMEngine's wrapper for models on the CPU.
+
+    Args:
+        module: The model; its SyncBN layers are replaced.
+        device_ids: Ignored; MMEngine's ``Runner`` always gives it.
+        **kwargs: See ``torch.nn.parallel.DistributedDataParallel``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device_ids: list[int] | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(module=use_cpu_sync_bn(module), **kwargs)
+
+
+class CPUSyncBatchNorm(nn.SyncBatchNorm):
+    """SyncBN for tensors on the CPU: one batch norm over all processes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``input`` (B, C, ...) over the batches of all processes.
+
+        In ``eval()`` and on a single process this is an ordinary batch norm.
+        """
+        synchronizes = self.training and dist.is_initialized()
+        if not synchronizes or dist.get_world_size(self.process_group) == 1:
+            return super().forward(input)
+        self._check_input_dim(input)
+        mean, var, count = global_moments(input, self.process_group)
+        if self.track_running_stats:
+            self._update_running_stats(mean, var * count / (count - 1))
+        shape = (1, -1) + (1,) * (input.dim() - 2)
+        scale = torch.rsqrt(var + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight
+        output = (input - mean.view(shape)) * scale.view(shape)
+        if self.bias is not None:
+            output = output + self.bias.view(shape)
+        return output
+
+    @torch.no_grad()
+    def _update_running_stats(self, mean: Tensor, var: Tensor) -> None:
+        self.num_batches_tracked += 1
+        momentum = self.momentum
+        if momentum is None:  # the mean over all batches so far
+            momentum = 1 / self.num_batches_tracked.item()
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(var, momentum)
+
+
+def global_moments(
+    input: Tensor, group: dist.ProcessGroup | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Moments over all dimensions but the second and over all processes.
+
+    Args:
+        input: (B, C, ...); B may differ between processes.
+        group: The processes. Defaults to None, which stands for all.
+
+    Returns:
+        Mean (C,), biased variance (C,) and the number of values per channel.
+        Gradients flow to every process's input.
+    """
+    dims = [dim for dim in range(input.dim()) if dim != 1]
+    count = input.new_tensor([input.numel() / input.shape[1]])
+    sums = _AllReduceSum.apply(torch.cat([input.sum(dims), count]), group)
+    mean, count = sums[:-1] / sums[-1], sums[-1].detach()
+    # in two passes: the difference of two large sums would cancel
+    shape = (1, -1) + (1,) * (input.dim() - 2)
+    squares = (input - mean.view(shape)).square().sum(dims)
+    return mean, _AllReduceSum.apply(squares, group) / count, count
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """The sum over processes; its gradient is that of all their losses."""
+
+    @staticmethod
+    def forward(ctx, tensor, group):
+        ctx.group = group
+        tensor = tensor.clone()
+        dist.all_reduce(tensor, group=group)
+        return tensor
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = grad.clone()
+        dist.all_reduce(grad, group=ctx.group)
+        return grad, None
+
+
+def use_cpu_sync_bn(module: nn.Module) -> nn.Module:
+    """Replace every ``nn.SyncBatchNorm`` in ``module``, keeping parameters.
+
+    Returns:
+        ``module``, or what replaces it.
+    """
+    if isinstance(module, nn.SyncBatchNorm):
+        return _to_cpu_sync_bn(module)
+    for name, child in module.named_children():
+        setattr(module, name, use_cpu_sync_bn(child))
+    return module
+
+
+def _to_cpu_sync_bn(norm: nn.SyncBatchNorm) -> CPUSyncBatchNorm:
+    new = CPUSyncBatchNorm(
+        norm.num_features,
+        norm.eps,
+        norm.momentum,
+        norm.affine,
+        norm.track_running_stats,
+        norm.process_group,
+    )
+    new.weight, new.bias = norm.weight, norm.bias
+    new.running_mean, new.running_var = norm.running_mean, norm.running_var
+    new.num_batches_tracked = norm.num_batches_tracked
+    return new.train(norm.training)
