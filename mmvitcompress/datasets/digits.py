@@ -270,29 +270,3 @@ def _refuse_to_destroy(target: Path, overwrite: bool) -> None:
             f'{target} was made with other parameters ({made}) or has lost '
             'files since; overwrite it (--overwrite) or choose another folder'
         )
-
-
-def _read_marker(target: Path) -> dict | None:
-    try:
-        made = json.loads((target / MARKER).read_text())
-    except (OSError, ValueError):
-        return None
-    # no other program's file of the same name
-    keys = {*_parameters(DigitsSpec()), 'files'}
-    return made if isinstance(made, dict) and keys <= set(made) else None
-
-
-def _refuse_to_destroy(target: Path, overwrite: bool) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    made = _read_marker(target)
-    if made is None:
-        raise DataError(
-            f'{target} exists and was not made by this tool (it holds no '
-            f'{MARKER}); remove it yourself or choose another folder'
-        )
-    if not overwrite:
-        raise DataError(
-            f'{target} is damaged or was made with other parameters: {made}; '
-            'overwrite it (--overwrite) or choose another folder'
-        )
