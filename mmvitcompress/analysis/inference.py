@@ -1,0 +1,165 @@
+"""Running classifiers, segmenters and detectors on bare images.
+
+What is run is the network: backbone, neck and head up to their raw outputs,
+without the loading and normalising before and the resizing, voting and
+non-maximum suppression after it. Two-stage detectors get a fixed number of
+regions, whatever their weights find, so that figures can be compared.
+"""
+
+from inspect import signature
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+TRAINING_ONLY = ('auxiliary_head', 'teacher')
+
+
+def encoder_parts(model: nn.Module) -> dict[str, nn.Module | None]:
+    """Backbone and neck of ``model``; all the rest is its head."""
+    return {
+        'backbone': getattr(model, 'backbone', None),
+        'neck': getattr(model, 'neck', None),
+    }
+
+
+def training_modules(model: nn.Module) -> list[nn.Module]:
+    """Children that inference has no use for."""
+    children = (getattr(model, name, None) for name in TRAINING_ONLY)
+    return [child for child in children if child is not None]
+
+
+def run_network(model: nn.Module, images: Tensor) -> Any:
+    """Run all of the network of ``model`` and return its raw outputs.
+
+    Args:
+        model: An mmseg segmentor, an mmdet detector, any other model of
+            MMEngine that knows ``mode='tensor'``, or a plain module.
+        images: (B, 3, H, W), normalised and padded.
+    """
+    if not isinstance(model, BaseModel):
+        return model(images)
+    samples = data_samples(model, images)
+    if _is_two_stage(model):
+        return _run_two_stage(model, images, samples)
+    head = getattr(model, 'decode_head', None)
+    if head is not None and _needs_samples(head):
+        # mmseg's Mask2Former, which EncoderDecoder's own mode='tensor'
+        # calls without the samples that it needs
+        return head.forward(model.extract_feat(images), samples)
+    return model(images, samples, mode='tensor')
+
+
+def predict(model: nn.Module, images: Tensor) -> Any:
+    """Run ``model`` with its post-processing, as in a test run."""
+    if not isinstance(model, BaseModel):
+        return model(images)
+    return model(images, data_samples(model, images), mode='predict')
+
+
+def data_samples(model: nn.Module, images: Tensor) -> list | None:
+    """Empty data samples that say how large ``images`` are.
+
+    Returns:
+        One for each image; None for a model that is neither mmseg's nor
+        mmdet's.
+    """
+    origins = {base.__module__.split('.')[0] for base in type(model).__mro__}
+    if 'mmseg' in origins:
+        from mmseg.structures import SegDataSample as Sample
+    elif 'mmdet' in origins:
+        from mmdet.structures import DetDataSample as Sample
+    else:
+        return None
+    size = tuple(images.shape[-2:])
+    sizes = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    metainfo = dict.fromkeys(sizes, size) | {'scale_factor': (1.0, 1.0)}
+    return [Sample(metainfo=dict(metainfo)) for _ in images]
+
+
+def padded_shape(model: nn.Module, shape: tuple[int, int]) -> tuple[int, int]:
+    """What the model's own preprocessor makes of an image's (H, W)."""
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if preprocessor is None:
+        return shape
+    image = torch.zeros(3, *shape, dtype=torch.uint8)
+    batch = {
+        'inputs': [image],
+        'data_samples': data_samples(model, image[None]),
+    }
+    return tuple(preprocessor(batch, training=False)['inputs'][0].shape[-2:])
+
+
+def region_counts(model: nn.Module) -> dict[str, int]:
+    """Regions per image that a two-stage detector's heads are run on.
+
+    As many boxes as the RPN hands on at most, and as many masks as objects
+    are kept at most, both from the model's ``test_cfg``.
+
+    Returns:
+        ``{'proposals': ..., 'masks': ...}``, empty for any other model.
+    """
+    if not _is_two_stage(model):
+        return {}
+    config = model.test_cfg
+    counts = {'proposals': config['rpn'].get('max_per_img', 1000)}
+    if model.roi_head.with_mask:
+        counts['masks'] = config['rcnn'].get('max_per_img', 100)
+    return counts
+
+
+def _is_two_stage(model: nn.Module) -> bool:
+    return hasattr(model, 'rpn_head') and hasattr(model, 'roi_head')
+
+
+def _needs_samples(head: nn.Module) -> bool:
+    return 'batch_data_samples' in signature(head.forward).parameters
+
+
+def _run_two_stage(model: nn.Module, images: Tensor, samples: list) -> Any:
+    features = model.extract_feat(images)
+    results = model.rpn_head.predict(features, samples, rescale=False)
+    counts = region_counts(model)
+    whole = images.new_tensor([[0, 0, images.shape[-1], images.shape[-2]]])
+    proposals = []
+    for result in results:
+        boxes = torch.cat([result.bboxes, whole])
+        repeated = torch.arange(counts['proposals']) % len(boxes)
+        proposals.append(type(result)(bboxes=boxes[repeated]))
+    return _run_regions(
+        model.roi_head, features, proposals, samples, counts.get('masks', 0)
+    )
+
+
+def _run_regions(
+    head: nn.Module,
+    features: tuple[Tensor, ...],
+    proposals: list,
+    samples: list,
+    masks: int,
+) -> Any:
+    from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+    from mmdet.structures.bbox import bbox2roi
+
+    boxes = [result.bboxes for result in proposals]
+    rois = bbox2roi(boxes)
+    if type(head).forward is StandardRoIHead.forward:
+        found = head._bbox_forward(features, rois)
+        rois, stages = rois.split(len(boxes[0])), [()]
+    elif type(head).forward is CascadeRoIHead.forward:
+        rois, *found = head._refine_roi(
+            features,
+            rois,
+            [sample.metainfo for sample in samples],
+            [len(each) for each in boxes],
+        )
+        stages = [(stage,) for stage in range(head.num_stages)]
+    else:
+        return head.forward(features, proposals, samples)
+    if not masks:
+        return found
+    # forward() itself draws 100 masks in all, a cascade one per proposal
+    kept = torch.cat([each[:masks] for each in rois])
+    drawn = [head._mask_forward(*stage, features, kept) for stage in stages]
+    return found, drawn

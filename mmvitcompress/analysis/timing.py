@@ -1,0 +1,227 @@
+"""Timing the parts of several models side by side.
+
+Clocks drift: a processor heats up, other programs come and go. So the models
+take turns run by run, in an order that is reversed every other round, and
+each figure is the median over the rounds, with the extremes beside it.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmvitcompress.analysis.inference import (
+    encoder_parts,
+    predict,
+    run_network,
+)
+from mmvitcompress.analysis.macs import evaluating
+from mmvitcompress.errors import ConfigError
+
+PARTS = ('backbone', 'neck', 'head', 'encoder', 'overall')
+ALL_PARTS = (*PARTS, 'predict')
+Call = Callable[[], Any]
+
+
+def time_parts(
+    models: Mapping[str, nn.Module],
+    inputs: Tensor,
+    repeats: int = 20,
+    warmup: int = 5,
+    parts: Sequence[str] = PARTS,
+    dtype: torch.dtype | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Time the parts of every model on the same images.
+
+    Every part is measured by calls of its own: ``encoder`` is backbone and
+    neck in one, ``overall`` the whole network, ``predict`` the network and
+    its post-processing (resizing, argmax, non-maximum suppression). Neck and
+    head are fed what the parts before them put out. Models run in evaluation
+    under ``inference_mode`` and are put back as they were.
+
+    Args:
+        models: Models by name, all on the device of ``inputs``.
+        inputs: Images (B, 3, H, W), normalised and padded.
+        repeats: Measured rounds. Defaults to 20.
+        warmup: Rounds before them that are not measured. Defaults to 5.
+        parts: Which parts to time, of ``backbone``, ``neck``, ``head``,
+            ``encoder``, ``overall`` and ``predict``. Defaults to all but the
+            last.
+        dtype: If given, run under autocast to it. Defaults to None.
+        clock: Seconds on the wall, for devices other than CUDA, which keeps
+            time by its own events. Defaults to :func:`time.perf_counter`.
+
+    Returns:
+        By model and part ``{'median': ..., 'min': ..., 'max': ...}`` in
+        milliseconds for the whole batch. A model without neck has no such
+        entry.
+
+    Raises:
+        ConfigError: If a part is unknown or there is nothing to repeat.
+    """
+    for part in parts:
+        if part not in ALL_PARTS:
+            raise ConfigError(
+                f'parts must be of {", ".join(ALL_PARTS)}, but got {part!r}'
+            )
+    if repeats < 1 or warmup < 0:
+        raise ConfigError(
+            'repeats must be at least 1 and warmup at least 0, but got '
+            f'{repeats} and {warmup}'
+        )
+    stopwatch = _cuda_ms(inputs) if inputs.is_cuda else _wall_ms(clock)
+    results: dict[str, dict[str, dict[str, float]]] = {
+        name: {} for name in models
+    }
+    with evaluating(*models.values()), torch.inference_mode():
+        calls = {
+            name: _calls(model, inputs, dtype)
+            for name, model in models.items()
+        }
+        for part in parts:
+            rivals = {
+                name: calls[name][part]
+                for name in models
+                if part in calls[name]
+            }
+            times = _take_turns(rivals, warmup + repeats, stopwatch)
+            for name, taken in times.items():
+                measured = taken[warmup:]
+                results[name][part] = {
+                    'median': median(measured),
+                    'min': min(measured),
+                    'max': max(measured),
+                }
+    return results
+
+
+def peak_memory(
+    model: nn.Module, inputs: Tensor, dtype: torch.dtype | None = None
+) -> float | None:
+    """Most memory that the network of ``model`` needs on a CUDA device.
+
+    Its own parameters and buffers count, what else lies on the device (other
+    models, the images) does not.
+
+    Args:
+        model: Model on the device of ``inputs``.
+        inputs: Images (B, 3, H, W).
+        dtype: If given, run under autocast to it. Defaults to None.
+
+    Returns:
+        MiB, or None on any other device.
+    """
+    device = inputs.device
+    if device.type != 'cuda':
+        return None
+    own = sum(
+        tensor.numel() * tensor.element_size()
+        for tensor in (*model.parameters(), *model.buffers())
+    )
+    run = _autocast(lambda: run_network(model, inputs), device, dtype)
+    with evaluating(model), torch.inference_mode():
+        run()  # leave workspaces that are made once out of it
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        torch.cuda.synchronize(device)
+        peak = torch.cuda.max_memory_allocated(device)
+    return (own + peak - before) / 2**20
+
+
+class _Recorded(nn.Module):
+    """Stands in for a module by handing back what it once put out."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *args: Any) -> Any:
+        return self.output
+
+
+def _calls(
+    model: nn.Module, inputs: Tensor, dtype: torch.dtype | None
+) -> dict[str, Call]:
+    """What to call in order to run each part of ``model``."""
+
+    def autocast(call: Call) -> Call:
+        return _autocast(call, inputs.device, dtype)
+
+    calls = {
+        'overall': autocast(lambda: run_network(model, inputs)),
+        'predict': autocast(lambda: predict(model, inputs)),
+    }
+    backbone, neck = encoder_parts(model).values()
+    if backbone is None:
+        return calls
+    calls['backbone'] = autocast(lambda: backbone(inputs))
+    maps = calls['backbone']()
+    recorded = {'backbone': _Recorded(maps)}
+    if neck is None:
+        calls['encoder'] = calls['backbone']
+    else:
+        calls['neck'] = autocast(lambda: neck(maps))
+        calls['encoder'] = autocast(lambda: neck(backbone(inputs)))
+        recorded['neck'] = _Recorded(calls['neck']())
+    # the same model, sharing everything but the encoder
+    decoder = copy(model)
+    decoder._modules = {**model._modules, **recorded}
+    calls['head'] = autocast(lambda: run_network(decoder, inputs))
+    return calls
+
+
+def _autocast(
+    call: Call, device: torch.device, dtype: torch.dtype | None
+) -> Call:
+    """``call`` under an autocast of its own, as one step of a test loop."""
+    if dtype is None:
+        return call
+
+    def wrapped() -> Any:
+        with torch.autocast(device.type, dtype=dtype):
+            return call()
+
+    return wrapped
+
+
+def _take_turns(
+    calls: Mapping[str, Call], rounds: int, stopwatch: Callable[[Call], float]
+) -> dict[str, list[float]]:
+    """Milliseconds of every call in every round."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds):
+        for name in list(calls)[:: -1 if turn % 2 else 1]:
+            times[name].append(stopwatch(calls[name]))
+    return times
+
+
+def _wall_ms(clock: Callable[[], float]) -> Callable[[Call], float]:
+    def measure(call: Call) -> float:
+        start = clock()
+        call()
+        return 1000 * (clock() - start)
+
+    return measure
+
+
+def _cuda_ms(inputs: Tensor) -> Callable[[Call], float]:
+    def measure(call: Call) -> float:
+        with torch.cuda.device(inputs.device):
+            start, end = (
+                torch.cuda.Event(enable_timing=True) for _ in range(2)
+            )
+            torch.cuda.synchronize()
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+            return start.elapsed_time(end)
+
+    return measure
