@@ -9,11 +9,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+import timm
+import torch
+from torch import Tensor, nn
 
 from mmvitcompress.arch import ViTArch
-from mmvitcompress.archs import ARCHS
+from mmvitcompress.archs import ARCHS, get_arch
+from mmvitcompress.checkpoint import (
+    checkpoint_arch,
+    load_strict,
+    read_checkpoint,
+)
 from mmvitcompress.errors import CheckpointError
+from mmvitcompress.models.vit import ViT
 
 _WRAPPERS = ('module.', 'model.', 'backbone.', 'encoder.')
 _RENAMED = (
@@ -107,6 +115,12 @@ def infer_arch(
         )
         heads = max(1, dim // 64)
         arch = next(known, ViTArch(dim, seen['depth'], heads))
+    for name in ('embed_dim', 'depth'):
+        if getattr(arch, name) != seen[name]:
+            raise CheckpointError(
+                f'checkpoint {str(path)!r} is of another arch: its {name} is '
+                f'{seen[name]}, but the config asks for {getattr(arch, name)}'
+            )
     if qkv.shape[0] != 3 * arch.num_heads * arch.head_dim:
         raise CheckpointError(
             f'checkpoint {str(path)!r} has {qkv.shape[0]} rows in '
@@ -151,3 +165,83 @@ def _pos_embed(
         f'checkpoint {str(path)!r} has {length} position embeddings, which '
         f'are no square grid (with or without {prefix} prefix tokens)'
     )
+
+
+def convert(
+    source: str, arch: str | dict | ViTArch | None = None
+) -> tuple[dict[str, Tensor], ViTArch]:
+    """Turn a released checkpoint into timm's keys and an arch.
+
+    Args:
+        source: A file, or the name of a timm model, which is downloaded.
+        arch: What can't be seen in tensors; see :func:`infer_arch`.
+
+    Returns:
+        Tensors (classifier included, if there is one) and their arch. They
+        have been loaded strictly; a timm model's features have been compared.
+
+    Raises:
+        CheckpointError: If it can't be read or is no plain ViT.
+    """
+    hint = None if arch is None else get_arch(arch)
+    peer = None
+    if Path(source).exists():
+        stored, meta = read_checkpoint(source)
+        carried = checkpoint_arch(meta, source)
+    else:
+        peer = _timm_model(source)
+        stored, carried = peer.state_dict(), None
+        hint = hint or _hint_of(peer, source)
+    state_dict = to_timm_keys(stored)
+    arch = carried or infer_arch(state_dict, hint, source)
+    model = ViT(arch).eval()
+    load_strict(model, state_dict, source, may_ignore=HEAD_PREFIXES)
+    if peer is not None:
+        _compare(model, peer, source)
+    return state_dict, arch
+
+
+def _timm_model(name: str) -> nn.Module:
+    if not timm.is_model(name.split('.')[0]):
+        raise CheckpointError(
+            f'{name!r} is neither a file nor a model that timm '
+            f'{timm.__version__} knows'
+        )
+    try:
+        return timm.create_model(name, pretrained=True).eval()
+    except Exception as error:
+        # whatever the hub's client raises, the remedy is the same
+        raise CheckpointError(
+            f'weights of timm model {name!r} could not be downloaded '
+            f'({type(error).__name__}); fetch them where there is a network '
+            'and pass the file instead'
+        ) from error
+
+
+def _hint_of(peer: nn.Module, name: str) -> ViTArch:
+    try:
+        heads = peer.blocks[0].attn.num_heads
+        return ViTArch(
+            peer.embed_dim,
+            len(peer.blocks),
+            heads,
+            norm_eps=peer.blocks[0].norm1.eps,
+        )
+    except (AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f'timm model {name!r} is not a plain ViT ({error})'
+        ) from error
+
+
+@torch.no_grad()
+def _compare(model: ViT, peer: nn.Module, name: str) -> None:
+    """Catch what tensors don't show, such as another activation."""
+    image = torch.randn(1, 3, *model.arch.img_size)
+    (ours, _), *_ = model(image)
+    theirs = peer.forward_features(image)
+    error = (ours - theirs).abs().max() / theirs.abs().max()
+    if error > 1e-4:
+        raise CheckpointError(
+            f'timm model {name!r} is not a plain ViT: its features differ by '
+            f'{error:.2g} of their scale from those of the same weights here'
+        )

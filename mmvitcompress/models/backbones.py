@@ -297,8 +297,7 @@ class CompressedViT(ViT):
         )
         if self.out_type == 'raw':
             return tuple(outputs[i][0] for i in self.out_indices)
-        maps = (self._output(*outputs[i]) for i in self.out_indices)
-        return tuple(maps)
+        return tuple([self._output(*outputs[i]) for i in self.out_indices])
 
     def _output(self, tokens: Tensor, state) -> Tensor | TokenMap:
         tokens = tokens[:, self.num_prefix_tokens :]

@@ -182,12 +182,10 @@ class ViT(nn.Module):
         """
         if self.pos_embed is None or grid == self.arch.pos_grid:
             return self.pos_embed
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._resample(grid)
         pos = self.pos_embed
-        if (
-            torch.is_grad_enabled()
-            or pos.is_inference()
-            or torch.compiler.is_compiling()
-        ):
+        if pos.is_inference():  # has no version to go by
             return self._resample(grid)
         key = (grid, pos.device, pos.dtype, pos.data_ptr(), pos._version)
         if key not in self._pos_cache:

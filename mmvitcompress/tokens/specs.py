@@ -42,10 +42,11 @@ def fan_in(direction: str) -> int:
 
 def merge_factors(directions: Sequence[str]) -> Grid:
     """By how much a sequence of merges shrank height and width."""
-    return (
-        math.prod(STEPS[direction][0] for direction in directions),
-        math.prod(STEPS[direction][1] for direction in directions),
-    )
+    height = width = 1
+    for direction in directions:
+        step_h, step_w = STEPS[direction]
+        height, width = height * step_h, width * step_w
+    return height, width
 
 
 def _layer_tuple(name: str, layers: int | Sequence[int]) -> tuple[int, ...]:

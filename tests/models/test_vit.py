@@ -1,0 +1,335 @@
+"""The dense model against timm; properties of the compressed ones."""
+
+import copy
+import warnings
+
+import pytest
+import timm
+import torch
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models import CompressedViT, UnmergeUpsample
+from mmvitcompress.tokens import TokenMap
+
+FAMILIES = {
+    'deit_tiny_patch16_224': 'deit_tiny',
+    'deit_small_patch16_224': 'deit_small',
+    'deit_base_patch16_224': 'deit_base',
+    'deit_small_distilled_patch16_224': 'deit_distilled_small',
+    'vit_small_patch16_224.augreg_in21k': 'vit_small',
+    'deit3_small_patch16_224': 'deit3_small',
+    'vit_small_patch14_dinov2': 'dinov2_small',
+    'vit_small_patch14_reg4_dinov2': 'dinov2_reg4_small',
+}
+METHODS = {
+    'dense': {},
+    'atme': dict(token_merging=dict(layers=(2, 3))),
+    'atme-conv': dict(token_merging=dict(layers=(2,), conv=True)),
+    'symmetric': dict(token_merging=dict(layers=(2,), directions='symmetric')),
+    'diagonal': dict(token_merging=dict(layers=(2,), directions='diagonal')),
+    'slim': dict(patch_slimming=dict(base_layer=2, layers=(2, 3))),
+    'both': dict(
+        token_merging=dict(layers=(2,)),
+        patch_slimming=dict(base_layer=2, layers=(2, 3)),
+    ),
+}
+SMALL = dict(
+    embed_dim=24,
+    depth=4,
+    num_heads=3,
+    patch_size=4,
+    img_size=32,
+    qk_dims=(8, 4, 6, 2),
+    v_dims=(8, 6, 2, 4),
+    mlp_dims=(48, 96, 8, 24),
+)
+
+
+def small(method='dense', **kwargs):
+    torch.manual_seed(0)
+    model = CompressedViT(SMALL, **METHODS[method], **kwargs)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def maps(model, x):
+    with torch.no_grad():
+        return model(x)
+
+
+def peer_of(name, dtype):
+    peer = timm.create_model(name, dynamic_img_size=True, dynamic_img_pad=True)
+    # init leaves biases at 0 and scales at one value, which would hide slips
+    for parameter in peer.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return peer.eval().to(dtype)
+
+
+@pytest.mark.parametrize('name, arch', FAMILIES.items())
+def test_dense_equals_timm(name, arch, tmp_path):
+    for dtype, bound in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
+        peer = peer_of(name, dtype)
+        path = tmp_path / 'timm.pth'
+        torch.save(peer.state_dict(), path)
+        model = CompressedViT(arch, checkpoint=str(path)).eval().to(dtype)
+        model.load_state_dict(
+            {k: v for k, v in peer.state_dict().items() if 'head' not in k},
+            strict=False,
+        )
+        for size in ((224, 224), (512, 683)):
+            x = torch.randn(1, 3, *size, dtype=dtype)
+            with torch.no_grad():
+                expected = peer.forward_intermediates(
+                    x, [2, 5, 8, 11], intermediates_only=True
+                )
+            for ours, theirs in zip(maps(model, x), expected):
+                error = (ours - theirs).abs().max() / theirs.abs().max()
+                assert ours.shape == theirs.shape
+                assert error <= bound
+
+
+def test_final_norm_equals_timm(tmp_path):
+    peer = peer_of('deit_tiny_patch16_224', torch.float32)
+    path = tmp_path / 'timm.pth'
+    torch.save(peer.state_dict(), path)
+    model = CompressedViT(
+        'deit_tiny',
+        checkpoint=str(path),
+        final_norm=True,
+        out_type='raw',
+        out_indices=[-1],
+    ).eval()
+    x = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        expected = peer.forward_features(x)
+    torch.testing.assert_close(maps(model, x)[0], expected)
+
+
+def test_unequal_widths_by_hand():
+    """Softmax attention with the scale of the unpruned head width."""
+    attention = small().blocks[1].attn
+    x = torch.randn(2, 5, 24)
+    q, k, v = attention.qkv(x).split([12, 12, 18], 2)
+    heads = []
+    for a in range(3):
+        q_a, k_a = q[..., 4 * a : 4 * a + 4], k[..., 4 * a : 4 * a + 4]
+        weights = (q_a @ k_a.transpose(1, 2) / 8**0.5).softmax(-1)
+        heads.append(weights @ v[..., 6 * a : 6 * a + 6])
+    expected = attention.proj(torch.cat(heads, 2))
+    torch.testing.assert_close(attention(x), expected)
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('size', [(32, 32), (30, 53), (4, 7), (61, 20)])
+@pytest.mark.parametrize('mode', ['nearest', 'bilinear'])
+def test_backbone_and_neck_restore_alike(method, size, mode):
+    model = small(method, restore_mode=mode)
+    x = torch.randn(2, 3, *size)
+    full = maps(model, x)
+    model.restore = False
+    reduced = maps(model, x)
+    assert all(isinstance(level, TokenMap) for level in reduced)
+    neck = UnmergeUpsample(mode)
+    for ours, theirs in zip(neck(reduced), full):
+        assert torch.equal(ours, theirs)
+        assert ours.shape == (2, 24, -(-size[0] // 4), -(-size[1] // 4))
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_images_do_not_influence_each_other(method):
+    model = small(method)
+    x = torch.randn(3, 3, 36, 44)
+    together = maps(model, x)
+    for i in range(3):
+        for a, b in zip(maps(model, x[i : i + 1]), together):
+            torch.testing.assert_close(a[0], b[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_gradients_reach_every_parameter(method):
+    model = small(method).train()
+    sum(
+        out.square().mean() for out in model(torch.randn(2, 3, 32, 36))
+    ).backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith('patch_slimming.'):
+            assert not parameter.requires_grad
+        else:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_checkpointing_changes_nothing(method):
+    grads = []
+    for with_cp in (False, True):
+        model = small(method, with_cp=with_cp).train()
+        torch.manual_seed(1)
+        x = torch.randn(2, 3, 32, 36)
+        sum(out.square().mean() for out in model(x)).backward()
+        grads.append(
+            [p.grad.clone() for p in model.parameters() if p.requires_grad]
+        )
+    for plain, recomputed in zip(*grads):
+        torch.testing.assert_close(plain, recomputed)
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(method, dtype):
+    model = small(method)
+    x = torch.randn(2, 3, 36, 44)
+    exact = maps(model, x)
+    with torch.autocast('cpu', dtype):
+        rough = maps(model, x)
+    # slimming may drop another patch where two scores are nearly equal
+    mostly = 0.9 if 'slim' in method or method == 'both' else 1.0
+    for a, b in zip(rough, exact):
+        close = (a.float() - b).abs() < 0.1 * b.abs().max()
+        assert close.float().mean() >= mostly
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_compiles_without_graph_breaks(method):
+    model = small(method)
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    for size in ((32, 32), (36, 44)):
+        x = torch.randn(2, 3, *size)
+        for a, b in zip(maps(compiled, x), maps(model, x)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_copies_and_state_dicts_give_the_same(method):
+    model = small(method)
+    x = torch.randn(1, 3, 36, 44)
+    expected = maps(model, x)
+    clone = copy.deepcopy(model)
+    fresh = CompressedViT(SMALL, **METHODS[method]).eval()
+    fresh.load_state_dict(model.state_dict())
+    for other in (clone, fresh):
+        for a, b in zip(maps(other, x), expected):
+            assert torch.equal(a, b)
+
+
+def test_position_cache_follows_the_embedding():
+    model = small()
+    x = torch.randn(1, 3, 36, 44)
+    before = maps(model, x)[0]
+    assert torch.equal(maps(model, x)[0], before)
+    with torch.no_grad():
+        model.pos_embed.mul_(2)
+    after = maps(model, x)[0]
+    assert not torch.equal(after, before)
+    with torch.enable_grad():  # never cached
+        assert torch.equal(model(x)[0].detach(), after)
+
+
+def test_slimming_equals_running_survivors_only():
+    """Patches that have left take no part in later attention."""
+    model = small('slim')
+    x = torch.randn(1, 3, 32, 32)
+    model.restore = False
+    with torch.no_grad():
+        last = model(x)[-1]
+        tokens, _ = model.embed(x)
+        tokens = model.blocks[1](model.blocks[0](tokens))
+        kept = state_order(model, tokens)
+        survivors = tokens[:, [0, *(1 + kept[:45])]]  # ⌈0.7·64⌉
+        survivors = model.blocks[2](survivors)
+        survivors = survivors[:, : 1 + 32]  # ⌈0.7·45⌉
+        survivors = model.blocks[3](survivors)
+    torch.testing.assert_close(last.tokens, survivors[:, 1:])
+
+
+def state_order(model, tokens):
+    scores = model.patch_slimming.predictor(tokens, 1)[0]
+    return sorted(range(64), key=lambda i: -scores[i].item()) and (
+        scores.argsort(descending=True).numpy()
+    )
+
+
+def test_frozen_stages():
+    model = small('atme', frozen_stages=2).train()
+    for name, parameter in model.named_parameters():
+        layer = model.get_layer_depth(name)[0]
+        assert parameter.requires_grad == (layer > 2), name
+    assert not model.blocks[1].training and model.blocks[2].training
+    thawed = small('atme').train()
+    assert all(p.requires_grad for p in thawed.parameters())
+
+
+def test_layer_depths():
+    model = small('both', final_norm=True)
+    depth = {
+        n: model.get_layer_depth(n)[0] for n, _ in model.named_parameters()
+    }
+    assert depth['patch_embed.proj.weight'] == depth['pos_embed'] == 0
+    assert depth['blocks.0.attn.qkv.weight'] == 1
+    assert depth['token_merging.1.fuse.weight'] == 2
+    assert depth['blocks.3.mlp.fc1.bias'] == 4
+    assert depth['norm.weight'] == 5
+    assert model.get_layer_depth('backbone.norm.bias', 'backbone.') == (5, 6)
+    assert model.get_layer_depth('decode_head.x', 'backbone.') == (5, 6)
+
+
+def test_unused_blocks_are_not_built():
+    model = CompressedViT('deit_tiny', out_indices=[2, 5])
+    assert len(model.blocks) == 6 and model.norm is None
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert len(model(torch.randn(1, 3, 64, 64))) == 2
+
+
+def test_drop_path_rates_rise_to_the_last_block():
+    model = CompressedViT('deit_tiny', drop_path_rate=0.11)
+    rates = [getattr(b.drop_path, 'drop_prob', 0) for b in model.blocks]
+    assert rates == pytest.approx([0.01 * i for i in range(12)])
+
+
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(arch=None), 'arch is needed'),
+        (dict(out_indices=[3, 12]), r'0..11 .* but got 12'),
+        (dict(out_indices=[-13]), 'but got -13'),
+        (dict(out_indices=[3, 3]), 'only once'),
+        (dict(out_indices=[]), 'at least one'),
+        (dict(frozen_stages=13), r'-1..12, but got 13'),
+        (dict(drop_path_rate=1.0), 'but got 1.0'),
+        (dict(out_type='map'), "got 'map'"),
+        (dict(init_cfg=dict(type='Pretrained')), 'use checkpoint='),
+        (dict(token_merging=dict(layers=(13,))), 'but got 13'),
+        (dict(arch=None, token_merging=dict(layers=(3,))), 'needs an arch'),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, message):
+    with pytest.raises(ConfigError, match=message):
+        CompressedViT(**{'arch': 'deit_tiny', **kwargs})
+
+
+def test_image_smaller_than_a_patch():
+    model = CompressedViT('deit_tiny', out_indices=[0])
+    with pytest.raises(ConfigError, match='but got 12×40'):
+        model(torch.randn(1, 3, 12, 40))
+
+
+def test_neck_refuses_what_is_restored():
+    with pytest.raises(ConfigError, match='restore=False'):
+        UnmergeUpsample()(small()(torch.randn(1, 3, 32, 32)))
+    with pytest.raises(ConfigError, match="got 'cubic'"):
+        UnmergeUpsample('cubic')
+    with pytest.raises(ConfigError, match='needs in_channels'):
+        UnmergeUpsample(fill='mask_token')
+
+
+def test_mask_token_neck():
+    model = small('slim', restore=False)
+    neck = UnmergeUpsample(fill='mask_token', in_channels=[24] * 4)
+    for token in neck.mask_tokens:
+        torch.nn.init.constant_(token, 7.0)
+    restored = neck(maps(model, torch.randn(1, 3, 32, 32)))
+    holes = [int((level == 7).all(1).sum()) for level in restored]
+    # outputs come before the patches of their own block leave
+    assert holes == [0, 0, 64 - 45, 64 - 32]

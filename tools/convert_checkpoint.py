@@ -1,0 +1,77 @@
+"""Convert a released ViT checkpoint into one that carries its own shape.
+
+Reads DeiT's, timm's, DINOv2's and LV-ViT's files, state dicts under timm's
+keys, and timm models by name (downloaded).
+
+Examples:
+    tools/convert_checkpoint.py deit_small_patch16_224.fb_in1k \
+        checkpoints/deit_small_in1k.pth
+    tools/convert_checkpoint.py deit_small_patch16_224-cd65a155.pth \
+        checkpoints/deit_small_in1k.safetensors
+"""
+
+from pathlib import Path
+
+from mmvitcompress import cli
+from mmvitcompress.checkpoint import write_checkpoint
+from mmvitcompress.conversion import convert
+from mmvitcompress.errors import CheckpointError
+
+
+def parse_args():
+    parser = cli.parser(__doc__)
+    parser.add_argument('source', help='file, or name of a timm model')
+    parser.add_argument('target', help='file to write: *.pth, *.safetensors')
+    parser.add_argument(
+        '--arch',
+        help='name or JSON of the arch; needed where head count or norm '
+        'epsilon are not those of a known arch of the same width and depth',
+    )
+    parser.add_argument(
+        '--no-head', action='store_true', help='leave the classifier away'
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace an existing target'
+    )
+    parser.add_argument('--json', metavar='FILE', help='write the figures')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    target = Path(args.target)
+    if target.suffix not in ('.pth', '.safetensors'):
+        raise CheckpointError(
+            f'target must end in .pth or .safetensors, but got {args.target!r}'
+        )
+    if target.exists() and not args.overwrite:
+        raise CheckpointError(
+            f'{args.target!r} exists; give --overwrite to replace it'
+        )
+    state_dict, arch = convert(args.source, args.arch)
+    if args.no_head:
+        state_dict = {
+            k: v for k, v in state_dict.items() if not k.startswith('head')
+        }
+    write_checkpoint(target, state_dict, arch, source=args.source)
+    classes = len(state_dict['head.bias']) if 'head.bias' in state_dict else 0
+    figures = dict(
+        target=str(target),
+        img_size=list(arch.img_size),
+        num_classes=classes,
+        macs=arch.macs(num_classes=classes),
+        params=arch.params(num_classes=classes),
+    )
+    print(
+        f'{target}: embed_dim {arch.embed_dim}, depth {arch.depth}, '
+        f'{arch.num_heads} heads, patch {arch.patch_size}, '
+        f'{figures["params"] / 1e6:.2f} M parameters, '
+        f'{figures["macs"] / 1e9:.2f} GMACs at '
+        f'{arch.img_size[0]}×{arch.img_size[1]} px'
+    )
+    if args.json:
+        cli.write_json(args.json, figures)
+
+
+if __name__ == '__main__':
+    cli.run(main)
