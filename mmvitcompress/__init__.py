@@ -4,7 +4,11 @@ Importing this package registers its types with MMEngine, so that configs of
 MMSegmentation and MMDetection find them. It imports neither of the two.
 """
 
-from mmvitcompress import models
-from mmvitcompress.version import __version__
+from mmvitcompress import compat
+
+compat.install()
+
+from mmvitcompress import models  # noqa: E402
+from mmvitcompress.version import __version__  # noqa: E402
 
 __all__ = ['__version__', 'models']

@@ -54,6 +54,11 @@ for _family, (_sizes, _changes) in _FAMILIES.items():
         ARCHS[f'{_family}_{_size}'] = _arch
         ARCHS[f'{_family}_{_size[0]}'] = _arch
 
+# Small enough to learn digits on a laptop: what the demo and the tests use.
+ARCHS['vit_micro'] = ViTArch(
+    embed_dim=96, depth=8, num_heads=3, patch_size=8, img_size=128
+)
+
 # DeiT-Small at the size that CAIT reports (Table II: 2.1 G MACs, 18.4 M
 # parameters at 224 px), with the same widths in all blocks. A pruned
 # checkpoint brings its own widths; this one serves speed and MAC figures.
