@@ -15,7 +15,7 @@ MAX_ANGLE = 15.0  # degrees
 MAX_OVERLAP = 0.25  # of two digits' boxes, as a fraction of the smaller one
 MIN_VISIBLE = 0.8  # fraction of every digit's ink that later ones leave free
 MAX_TRIES = 300  # at placing a digit; reached by no scene seen so far
-MIN_CONTRAST = 80.0  # grey levels between a digit and what it lies on
+MIN_CONTRAST = 80.0  # grey levels that a digit is brighter than what it covers
 INK = 0.42  # a pixel belongs to the digit from this pen pressure on
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
@@ -109,13 +109,12 @@ def draw_glyph(
 
 
 def make_texture(rng: np.random.RandomState, size: int) -> np.ndarray:
-    """A background: two colours mixed by clouds or by stripes, and grain.
+    """A background: two dark colours mixed by clouds or stripes, and grain.
 
     Returns:
         Float RGB in 0..255, of shape (size, size, 3).
     """
-    first = rng.uniform(20, 235, 3)
-    second = np.clip(first + rng.uniform(-55, 55, 3), 0, 255)
+    first, second = rng.uniform(0, 130, (2, 3))
     rows, columns = np.mgrid[:size, :size] / size
     mix = np.zeros((size, size))
     for octave, weight in ((4, 0.6), (11, 0.4)):
@@ -147,13 +146,13 @@ def box_overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def pick_color(rng: np.random.RandomState, behind: np.ndarray) -> np.ndarray:
-    """A random colour that stands out from the pixels ``behind`` (N, 3)."""
+    """A random colour brighter than the pixels ``behind``, (N, 3)."""
     grey = behind.mean(0) @ LUMA
     for _ in range(100):
         color = rng.uniform(0, 255, 3)
-        if abs(color @ LUMA - grey) >= MIN_CONTRAST:
+        if color @ LUMA - grey >= MIN_CONTRAST:
             return color
-    return np.full(3, 255.0 if grey < 128 else 0.0)
+    return np.full(3, 255.0)
 
 
 def make_scene(

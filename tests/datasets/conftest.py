@@ -22,7 +22,8 @@ def digits_root(tmp_path_factory):
 @pytest.fixture
 def scope():
     """Enter a default scope, 'mmseg' or 'mmdet', until the test is over."""
-    DefaultScope.get_instance('tests/datasets', scope_name='mmengine')
+    if not DefaultScope.check_instance_created('tests'):
+        DefaultScope.get_instance('tests', scope_name='mmengine')
     with contextlib.ExitStack() as stack:
         yield lambda name: stack.enter_context(
             DefaultScope.overwrite_default_scope(name)

@@ -1,5 +1,5 @@
-# COCO 2017 instance segmentation: 80 classes, 118 287 training images
-# (117 266 of them with instances) and 5 000 validation images.
+# COCO 2017 instance segmentation: 80 classes, 118 287 training images, 117 266
+# of them with instances, and 5 000 validation images.
 #
 # The data lie elsewhere? Set the environment variable COCO_ROOT, or override
 # data_root and ann_file where they are used: --cfg-options

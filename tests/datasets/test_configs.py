@@ -1,0 +1,323 @@
+"""The configs' bases: they parse, fit together, and load real files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import METRICS as DET_METRICS
+from mmengine import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, PARAM_SCHEDULERS
+from mmengine.runner import Runner
+from mmseg.registry import MODELS as SEG_MODELS
+from torch import nn
+
+from mmvitcompress.errors import DataError
+
+BASE = Path(__file__).parents[2] / 'configs/_base_'
+ROOTS = {
+    'ade20k': 'ADE20K_ROOT',
+    'camvid': 'CAMVID_ROOT',
+    'digits_scenes': 'DIGITS_ROOT',
+    'digits_instances': 'DIGITS_ROOT',
+    'coco_instance': 'COCO_ROOT',
+}
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def load(name):
+    return Config.fromfile(BASE / f'{name}.py')
+
+
+def load_together(folder, *names):
+    bases = [str(BASE / f'{name}.py') for name in names]
+    child = folder / 'child.py'
+    child.write_text(f'_base_ = {bases}\n')
+    return Config.fromfile(child)
+
+
+def first_batch(loader):
+    loader.update(num_workers=0, persistent_workers=False)
+    return next(iter(Runner.build_dataloader(loader, seed=0)))
+
+
+@pytest.fixture
+def small_trees(tmp_path, save_pair, monkeypatch):
+    """ADE20K and CamVid in miniature, where the environment points."""
+    labels = np.arange(60 * 80).reshape(60, 80) // 40
+    for split in ('training', 'validation'):
+        save_pair(
+            tmp_path / f'ade/images/{split}/a.jpg',
+            tmp_path / f'ade/annotations/{split}/a.png',
+            labels,
+        )
+    for split in ('train', 'val'):
+        save_pair(
+            tmp_path / f'camvid/images/{split}/a.png',
+            tmp_path / f'camvid/annotations/{split}/a.png',
+            labels % 12,
+        )
+    monkeypatch.setenv('ADE20K_ROOT', str(tmp_path / 'ade'))
+    monkeypatch.setenv('CAMVID_ROOT', str(tmp_path / 'camvid'))
+
+
+@pytest.fixture
+def digits_env(digits_root, monkeypatch):
+    monkeypatch.setenv('DIGITS_ROOT', str(digits_root))
+
+
+@pytest.mark.parametrize('name', ROOTS)
+def test_environment_leads_to_the_data(name, monkeypatch):
+    monkeypatch.delenv(ROOTS[name], raising=False)
+    cfg = load(f'datasets/{name}')
+    roots = [cfg[loader].dataset.data_root for loader in LOADERS]
+    assert all(root.startswith('data/') for root in roots)
+    monkeypatch.setenv(ROOTS[name], '/some where/else')
+    cfg = load(f'datasets/{name}')
+    roots = [cfg[loader].dataset.data_root for loader in LOADERS]
+    assert roots == ['/some where/else'] * 3
+    ann_file = cfg.val_evaluator.get('ann_file', roots[0])
+    assert ann_file.startswith('/some where/else')
+
+
+@pytest.mark.parametrize('name', ROOTS)
+def test_documented_overrides_lead_to_the_data(name):
+    cfg = load(f'datasets/{name}')
+    # word by word what the comment at the top says
+    text = (BASE / f'datasets/{name}.py').read_text()
+    comment = text[text.index('--cfg-options') : text.index('# (')]
+    pairs = [word.split('=') for word in comment.split() if '=' in word]
+    cfg.merge_from_dict({key: value for key, value in pairs})
+    for loader in LOADERS:
+        assert cfg[loader].dataset.data_root == 'DIR'
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert evaluator.get('ann_file', 'DIR').startswith('DIR')
+
+
+@pytest.mark.parametrize('name', ROOTS)
+def test_missing_data_stop_before_training(name, scope, tmp_path, monkeypatch):
+    scope('mmdet' if 'instance' in name else 'mmseg')
+    monkeypatch.setenv(ROOTS[name], str(tmp_path / 'none'))
+    cfg = load(f'datasets/{name}')
+    for loader in LOADERS:
+        with pytest.raises(DataError, match=ROOTS[name]):
+            DATASETS.build(cfg[loader].dataset)
+
+
+@pytest.mark.parametrize(
+    ('name', 'test_size'), [('ade20k', (512, 683)), ('camvid', (60, 80))]
+)
+def test_segmentation_bases_load(small_trees, scope, name, test_size):
+    scope('mmseg')
+    cfg = load(f'datasets/{name}')
+    cfg.train_dataloader.batch_size = 2
+    batch = first_batch(cfg.train_dataloader)
+    for image, sample in zip(batch['inputs'], batch['data_samples']):
+        assert image.dtype == torch.uint8 and image.shape[0] == 3
+        assert all(
+            side <= crop for side, crop in zip(image.shape[1:], cfg.crop_size)
+        )
+        assert sample.gt_sem_seg.shape == image.shape[1:]
+        labels = sample.gt_sem_seg.data.unique().tolist()
+        classes = {'ade20k': 150, 'camvid': 11}[name]
+        assert set(labels) <= {*range(classes), 255}
+    batch = first_batch(cfg.test_dataloader)
+    assert batch['inputs'][0].shape[1:] == test_size
+    assert batch['data_samples'][0].gt_sem_seg.shape == (60, 80)
+
+
+def test_digit_scenes_load(digits_env, scope):
+    scope('mmseg')
+    cfg = load('datasets/digits_scenes')
+    batch = first_batch(cfg.train_dataloader)
+    assert len(batch['inputs']) == cfg.train_dataloader.batch_size
+    seen = set()
+    for image, sample in zip(batch['inputs'], batch['data_samples']):
+        assert image.shape[1:] == sample.gt_sem_seg.shape
+        seen |= set(sample.gt_sem_seg.data.unique().tolist())
+        assert 'flip' not in sample or not sample.flip
+    assert 8 < len(seen) <= 11 and max(seen) <= 10
+    batch = first_batch(cfg.val_dataloader)
+    assert torch.stack(batch['inputs']).shape == (4, 3, 96, 96)
+
+
+def test_digit_instances_load(digits_env, scope):
+    scope('mmdet')
+    cfg = load('datasets/digits_instances')
+    batch = first_batch(cfg.train_dataloader)
+    assert len(batch['inputs']) == cfg.train_dataloader.batch_size
+    for image, sample in zip(batch['inputs'], batch['data_samples']):
+        assert image.shape[1] <= 128 and image.shape[2] <= 128
+        masks = sample.gt_instances.masks.masks
+        assert len(masks) == len(sample.gt_instances.labels)
+        assert masks.shape[1:] == image.shape[1:]
+    batch = first_batch(cfg.val_dataloader)
+    assert torch.stack(batch['inputs']).shape == (4, 3, 128, 128)
+
+
+@pytest.mark.parametrize('name', ['ade20k', 'camvid', 'digits_scenes'])
+def test_test_time_augmentation_packs(small_trees, digits_env, scope, name):
+    scope('mmseg')
+    cfg = load(f'datasets/{name}')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    batch = first_batch(cfg.test_dataloader)
+    times = {'ade20k': 12, 'camvid': 8, 'digits_scenes': 3}[name]
+    assert len(batch['inputs']) == times
+    assert len({image[0].shape for image in batch['inputs']}) > 2
+
+
+def test_perfect_instances_score_perfectly(digits_env, digits_root, scope):
+    scope('mmdet')
+    cfg = load('datasets/digits_instances')
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    metric = DET_METRICS.build(cfg.val_evaluator)
+    metric.dataset_meta = dataset.metainfo
+    for item in dataset:
+        sample = item['data_samples']
+        truth = sample.gt_instances  # of the original size
+        prediction = dict(
+            img_id=sample.img_id,
+            ori_shape=sample.ori_shape,
+            pred_instances=dict(
+                bboxes=truth.bboxes.tensor,
+                scores=torch.ones(len(truth)),
+                labels=truth.labels,
+                masks=truth.masks.to_tensor(torch.bool, 'cpu'),
+            ),
+        )
+        metric.process({}, [prediction])
+    scores = metric.evaluate(len(dataset))
+    assert scores['coco/bbox_mAP'] == scores['coco/segm_mAP'] == 1
+
+
+class Net(nn.Module):
+    """Of each kind of parameter one."""
+
+    def __init__(self):
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.zeros(1, 4, 8))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.reg_token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+        self.norm = nn.LayerNorm(8)
+        self.proj = nn.Linear(8, 8)
+        self.conv = nn.Conv2d(8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ('name', 'iters'), [('adamw_160k', 160000), ('adamw_80k', 80000)]
+)
+def test_schedules(name, iters):
+    cfg = load(f'schedules/{name}')
+    assert cfg.train_cfg.max_iters == iters
+    assert iters % cfg.train_cfg.val_interval == 0
+    net = Net()
+    wrapper = build_optim_wrapper(net, cfg.optim_wrapper)
+    decay = {}
+    for group in wrapper.param_groups:
+        assert group['betas'] == (0.9, 0.999)
+        for parameter in group['params']:
+            decay[id(parameter)] = group['weight_decay']
+    decayed = {
+        key for key, value in net.named_parameters() if decay[id(value)] > 0
+    }
+    assert decayed == {'proj.weight', 'conv.weight'}
+    assert {decay[id(net.proj.weight)], decay[id(net.conv.weight)]} == {0.01}
+
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], lr=6e-5)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(item, optimizer=optimizer))
+        for item in cfg.param_scheduler
+    ]
+    rates = []
+    for _ in range(iters):
+        rates.append(optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            scheduler.step()
+    assert rates[0] == pytest.approx(6e-11, rel=1e-3)
+    assert np.argmax(rates) in (1499, 1500)
+    assert max(rates) == pytest.approx(6e-5, rel=1e-3)
+    middle = (1500 + iters) // 2
+    assert rates[middle] == pytest.approx(3e-5, rel=1e-2)
+    assert rates[-1] < 1e-9 * 6
+
+
+@pytest.mark.parametrize(
+    ('runtime', 'others'),
+    [
+        ('default_runtime', ['datasets/ade20k', 'schedules/adamw_160k']),
+        ('default_runtime', ['datasets/camvid', 'schedules/adamw_80k']),
+        ('default_runtime', ['datasets/digits_scenes', 'schedules/adamw_80k']),
+        ('default_runtime_det', ['datasets/digits_instances']),
+        ('default_runtime_det', ['datasets/coco_instance']),
+    ],
+)
+def test_bases_go_together(tmp_path, runtime, others):
+    cfg = load_together(tmp_path, runtime, *others)
+    assert cfg.default_scope == ('mmdet' if 'det' in runtime else 'mmseg')
+    assert cfg.default_hooks.checkpoint.max_keep_ckpts == 3
+    assert cfg.custom_imports['imports'] == ['mmvitcompress']
+    assert not cfg.resume and cfg.load_from is None
+
+
+@SEG_MODELS.register_module()
+class OneConvBackbone(nn.Module):
+    def __init__(self, init_cfg=None):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=4, padding=1)
+
+    def forward(self, images):
+        return (self.conv(images),)
+
+
+def test_a_run_trains_validates_and_keeps_the_best(
+    tmp_path, digits_env, monkeypatch
+):
+    names = (
+        'default_runtime',
+        'datasets/digits_scenes',
+        'schedules/adamw_80k',
+    )
+    child = tmp_path / 'child.py'
+    child.write_text(
+        f'_base_ = {[str(BASE / f"{name}.py") for name in names]}'
+    )
+    cfg = Config.fromfile(child)
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.experiment_name = 'bases'
+    cfg.train_cfg.update(max_iters=2, val_interval=2)
+    cfg.default_hooks.checkpoint.interval = 2
+    for loader in LOADERS:
+        cfg[loader].update(num_workers=0, persistent_workers=False)
+    cfg.train_dataloader.batch_size = 2
+    cfg.model = dict(
+        type='EncoderDecoder',
+        data_preprocessor=dict(
+            type='SegDataPreProcessor',
+            mean=[127.5] * 3,
+            std=[127.5] * 3,
+            bgr_to_rgb=True,
+            pad_val=0,
+            seg_pad_val=255,
+            size=cfg.crop_size,
+        ),
+        backbone=dict(type='OneConvBackbone'),
+        decode_head=dict(
+            type='FCNHead',
+            in_channels=8,
+            channels=8,
+            num_convs=1,
+            num_classes=11,
+            align_corners=False,
+            loss_decode=dict(type='CrossEntropyLoss'),
+        ),
+        train_cfg=dict(),
+        test_cfg=dict(mode='whole'),
+    )
+    Runner.from_cfg(cfg).train()
+    work = tmp_path / 'work'
+    assert (work / 'best_mIoU_iter_2.pth').is_file()
+    assert list(work.rglob('events.out.tfevents*'))
