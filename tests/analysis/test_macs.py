@@ -12,6 +12,7 @@ from torch import nn
 
 from mmvitcompress.analysis.macs import count_macs, count_params, evaluating
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models import CompressedViT
 
 
 def fvcore_macs(model, *inputs):
@@ -83,6 +84,20 @@ def test_fused_swin_counts_as_the_unfused_one(fused_attention):
         count = count_macs(model, torch.empty(1, 3, 224, 224))
     assert count.total == 4_509_194_496
     assert ('bmm' in count.operators) != fused_attention
+
+
+def test_merged_backbone_costs_what_the_closed_form_says():
+    backbone = CompressedViT(
+        'deit_small',
+        img_size=512,
+        token_merging=dict(layers=(5, 8)),
+        out_indices=[11],
+        out_type='raw',
+        final_norm=True,
+    )
+    count = count_macs(backbone, torch.rand(1, 3, 512, 512))
+    assert count.total == 16_894_877_568
+    assert count.uncounted == {}
 
 
 class Toy(nn.Module):
