@@ -1,0 +1,13 @@
+"""What training runs need besides a model: hooks, and how to launch one."""
+
+from mmvitcompress.training.atomic_checkpoint import AtomicCheckpointHook
+from mmvitcompress.training.mean_loss import MeanLossHook
+from mmvitcompress.training.rng_state import RNGStateHook
+from mmvitcompress.training.strict_loading import StrictLoadHook
+
+__all__ = [
+    'AtomicCheckpointHook',
+    'MeanLossHook',
+    'RNGStateHook',
+    'StrictLoadHook',
+]

@@ -1,0 +1,88 @@
+"""Evaluate a trained segmenter, detector or classifier.
+
+The checkpoint must be one of the config's model: anything that is missing in
+it or of another shape is an error.
+"""
+
+from mmengine.fileio import dump
+
+from mmvitcompress import cli
+from mmvitcompress.training import evaluation, launch
+
+
+def parse_args():
+    parser = cli.parser(__doc__)
+    launch.add_run_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out',
+        metavar='PATH',
+        help='where to save predictions: a folder of label maps for '
+        'segmentation, else a .pkl file; or metrics, see --out-item',
+    )
+    parser.add_argument(
+        '--out-item',
+        choices=['pred', 'metrics'],
+        default='pred',
+        help='what to save to --out; metrics as .json, .yaml or .pkl',
+    )
+    parser.add_argument(
+        '--json', metavar='FILE', help='write the metrics to this file'
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='show predictions in a window'
+    )
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='save painted predictions in this folder',
+    )
+    parser.add_argument(
+        '--interval',
+        type=int,
+        default=1,
+        help='show or save every n-th prediction',
+    )
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        help='how long to show a prediction, in s',
+    )
+    parser.add_argument(
+        '--tta', action='store_true', help="average over the config's views"
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='test in mixed precision'
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    cfg = launch.start(args)
+    launch.require_parts(cfg, 'test')
+    launch.require_checkpoint(args.checkpoint)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    launch.add_hook(cfg, 'StrictLoadHook', whole=True)
+    if args.amp:
+        launch.require_accelerator('--amp')
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir:
+        evaluation.show_predictions(
+            cfg, args.show, args.show_dir, args.wait_time, args.interval
+        )
+    if args.tta:
+        evaluation.use_test_time_augmentation(cfg)
+    if args.out and args.out_item == 'pred':
+        evaluation.save_predictions(cfg, args.out)
+    with launch.naming_missing_files():
+        metrics = launch.build_runner(cfg).test()
+    if args.out and args.out_item == 'metrics':
+        dump(metrics, args.out)
+    if args.json:
+        cli.write_json(args.json, metrics)
+
+
+if __name__ == '__main__':
+    cli.run(main)
