@@ -98,19 +98,27 @@ def region_counts(model: nn.Module) -> dict[str, int]:
     are kept at most, both from the model's ``test_cfg``.
 
     Returns:
-        ``{'proposals': ..., 'masks': ...}``, empty for any other model.
+        ``{'proposals': ..., 'masks': ...}``; empty for models without RoI
+        heads, and for those whose RoI heads go ways of their own (Sparse
+        R-CNN, HTC), which are run as mmdet runs them.
     """
     if not _is_two_stage(model):
         return {}
     config = model.test_cfg
     counts = {'proposals': config['rpn'].get('max_per_img', 1000)}
     if model.roi_head.with_mask:
-        counts['masks'] = config['rcnn'].get('max_per_img', 100)
+        masks = config['rcnn'].get('max_per_img', 100)
+        counts['masks'] = min(masks, counts['proposals'])
     return counts
 
 
 def _is_two_stage(model: nn.Module) -> bool:
-    return hasattr(model, 'rpn_head') and hasattr(model, 'roi_head')
+    if not (hasattr(model, 'rpn_head') and hasattr(model, 'roi_head')):
+        return False
+    from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+
+    forward = type(model.roi_head).forward
+    return forward in (CascadeRoIHead.forward, StandardRoIHead.forward)
 
 
 def _needs_samples(head: nn.Module) -> bool:
@@ -122,44 +130,41 @@ def _run_two_stage(model: nn.Module, images: Tensor, samples: list) -> Any:
     results = model.rpn_head.predict(features, samples, rescale=False)
     counts = region_counts(model)
     whole = images.new_tensor([[0, 0, images.shape[-1], images.shape[-2]]])
-    proposals = []
+    boxes = []
     for result in results:
-        boxes = torch.cat([result.bboxes, whole])
-        repeated = torch.arange(counts['proposals']) % len(boxes)
-        proposals.append(type(result)(bboxes=boxes[repeated]))
+        found = torch.cat([result.bboxes, whole])
+        boxes.append(found[torch.arange(counts['proposals']) % len(found)])
     return _run_regions(
-        model.roi_head, features, proposals, samples, counts.get('masks', 0)
+        model.roi_head, features, boxes, samples, counts.get('masks', 0)
     )
 
 
 def _run_regions(
     head: nn.Module,
     features: tuple[Tensor, ...],
-    proposals: list,
+    boxes: list[Tensor],
     samples: list,
     masks: int,
 ) -> Any:
-    from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+    """Boxes (n, 4) of each image → raw outputs, masks for the first few.
+
+    The heads' own ``forward`` draws 100 masks in all, and a cascade one for
+    every proposal.
+    """
     from mmdet.structures.bbox import bbox2roi
 
-    boxes = [result.bboxes for result in proposals]
     rois = bbox2roi(boxes)
-    if type(head).forward is StandardRoIHead.forward:
-        found = head._bbox_forward(features, rois)
-        rois, stages = rois.split(len(boxes[0])), [()]
-    elif type(head).forward is CascadeRoIHead.forward:
-        rois, *found = head._refine_roi(
-            features,
-            rois,
-            [sample.metainfo for sample in samples],
-            [len(each) for each in boxes],
-        )
+    counts = [len(each) for each in boxes]
+    if hasattr(head, 'num_stages'):
+        metas = [sample.metainfo for sample in samples]
+        rois, *outputs = head._refine_roi(features, rois, metas, counts)
         stages = [(stage,) for stage in range(head.num_stages)]
     else:
-        return head.forward(features, proposals, samples)
+        outputs = head._bbox_forward(features, rois)
+        rois = rois.split(counts)
+        stages = [()]
     if not masks:
-        return found
-    # forward() itself draws 100 masks in all, a cascade one per proposal
+        return outputs
     kept = torch.cat([each[:masks] for each in rois])
     drawn = [head._mask_forward(*stage, features, kept) for stage in stages]
-    return found, drawn
+    return outputs, drawn

@@ -5,10 +5,6 @@ import copy
 import pytest
 from mmengine.config import Config
 
-from mmvitcompress.compat import install
-
-install()
-
 WIDTH = 16  # of every head
 BACKBONE = dict(
     type='mmvitcompress.CompressedViT',
