@@ -3,9 +3,6 @@
 from importlib import import_module
 from importlib.util import find_spec
 
-from mmvitcompress import compat
-
 for _host, _module in (('mmseg', 'segmentation'), ('mmdet', 'detection')):
     if find_spec(_host) is not None:
-        compat.install()
         import_module(f'{__name__}.{_module}')

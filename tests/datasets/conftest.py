@@ -5,10 +5,7 @@ import pytest
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from mmvitcompress import compat
 from mmvitcompress.datasets.digits import make_digits
-
-compat.install()
 
 
 @pytest.fixture(scope='session')
