@@ -1,9 +1,7 @@
 import pytest
 import torch
 
-from mmvitcompress.compat import install
-
-install()
+import mmvitcompress  # noqa: F401  (provides mmcv._ext before mmcv is imported)
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ def ms_deform_attn_forward(
     batch, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
     output = value.new_zeros(batch, queries, heads * channels)
-    for images in _chunks(batch, queries, im2col_step):
+    for images in _chunks(batch, im2col_step):
         total = 0
         for index, keys, size in _levels(
             value_spatial_shapes, value_level_start_index
@@ -84,8 +84,7 @@ def ms_deform_attn_backward(
         im2col_step: Most images to sample at a time.
     """
     batch, _, heads, _ = value.shape
-    queries = sampling_locations.shape[1]
-    for images in _chunks(batch, queries, im2col_step):
+    for images in _chunks(batch, im2col_step):
         # (B, Q, M·D) -> (B·M, D, Q, 1)
         grad = _widen(grad_output[images]).unflatten(2, (heads, -1))
         grad = grad.permute(0, 2, 3, 1).flatten(0, 1)[..., None]
@@ -116,11 +115,10 @@ def ms_deform_attn_backward(
             )
 
 
-def _chunks(batch: int, queries: int, size: int) -> Iterator[slice]:
-    """Slices of at most ``size`` images; none if there is nothing to do."""
-    if queries:
-        for start in range(0, batch, size):
-            yield slice(start, start + size)
+def _chunks(batch: int, size: int) -> Iterator[slice]:
+    """Slices of at most ``size`` images."""
+    for start in range(0, batch, size):
+        yield slice(start, start + size)
 
 
 def _levels(

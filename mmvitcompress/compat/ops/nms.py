@@ -120,9 +120,9 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:
-    """The tensor's values in float32 at least, not sharing its memory."""
+    """The tensor's values, in float32 at least."""
     dtype = torch.promote_types(tensor.dtype, torch.float32)
-    return tensor.detach().to(dtype, copy=True).numpy()
+    return tensor.detach().to(dtype).numpy()
 
 
 def _iou(box: np.ndarray, boxes: np.ndarray, offset: int) -> np.ndarray:
