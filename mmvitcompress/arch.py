@@ -254,7 +254,7 @@ class ViTArch:
             slimming = self.patch_slimming
             if slimming is not None and layer == slimming.base_layer:
                 total += per_norm * tokens
-                total += 2 * tokens * self.embed_dim**2
+                total += (tokens + patches) * self.embed_dim**2
                 total += patches * self.embed_dim
             if slimming is not None and layer in slimming.layers:
                 tokens = slimming.kept(patches) + self.num_prefix_tokens
