@@ -1,0 +1,388 @@
+"""Our backbones inside MMSegmentation's and MMDetection's models."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData, PixelData
+
+import mmvitcompress  # noqa: F401  (lets mmcv do without compiled ops)
+
+WIDTH = 32
+BACKBONES = {
+    'dense': dict(type='mmvitcompress.CompressedViT'),
+    'atme': dict(
+        type='mmvitcompress.ATMEDeiT', token_merging=dict(layers=(2, 3))
+    ),
+    'slim': dict(
+        type='mmvitcompress.LifeSlimDeiT',
+        patch_slimming=dict(base_layer=2, layers=(2, 3)),
+    ),
+}
+ARCH = dict(
+    embed_dim=WIDTH,
+    depth=4,
+    num_heads=2,
+    patch_size=8,
+    img_size=64,
+    qk_dims=(16, 16, 8, 8),
+    v_dims=(16, 8, 16, 8),
+    mlp_dims=(64, 128, 32, 64),
+)
+PYRAMID = [
+    dict(type='mmvitcompress.UnmergeUpsample'),
+    dict(
+        type='mmseg.Feature2Pyramid',
+        embed_dim=WIDTH,
+        rescales=[4, 2, 1, 0.5],
+        norm_cfg=dict(type='BN'),
+    ),
+]
+LEVELS = [WIDTH] * 4
+STRIDES = [2, 4, 8, 16]
+
+
+def backbone(method):
+    return dict(**BACKBONES[method], arch=ARCH, restore=False)
+
+
+def check_training(model, losses):
+    """Every trainable parameter must get a gradient, or DDP stops."""
+    total = sum(
+        value.mean()
+        if torch.is_tensor(value)
+        else sum(v.mean() for v in value)
+        for name, value in losses.items()
+        if 'loss' in name
+    )
+    assert torch.isfinite(total)
+    total.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+
+
+def upernet(method):
+    head = dict(
+        type='UPerHead',
+        in_channels=LEVELS,
+        in_index=[0, 1, 2, 3],
+        channels=16,
+        num_classes=3,
+        norm_cfg=dict(type='BN'),
+        loss_decode=dict(type='CrossEntropyLoss'),
+    )
+    auxiliary = dict(
+        type='FCNHead',
+        in_channels=WIDTH,
+        in_index=2,
+        channels=16,
+        num_convs=1,
+        num_classes=3,
+        norm_cfg=dict(type='BN'),
+    )
+    return dict(
+        type='EncoderDecoder',
+        data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)),
+        backbone=backbone(method),
+        neck=PYRAMID,
+        decode_head=head,
+        auxiliary_head=auxiliary,
+        test_cfg=dict(mode='whole'),
+    )
+
+
+@pytest.mark.parametrize('method', BACKBONES)
+def test_upernet(method):
+    from mmseg.structures import SegDataSample
+
+    init_default_scope('mmseg')
+    model = MODELS.build(ConfigDict(upernet(method))).train()
+    labels = torch.randint(0, 3, (1, 64, 64))
+    samples = [
+        SegDataSample(
+            gt_sem_seg=PixelData(data=labels),
+            metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64)),
+        )
+        for _ in range(2)
+    ]
+    losses = model(torch.randn(2, 3, 64, 64), samples, mode='loss')
+    check_training(model, losses)
+    # whole-image evaluation: any size
+    samples[0].set_metainfo(dict(img_shape=(70, 93), ori_shape=(70, 93)))
+    with torch.no_grad():
+        model.eval()
+        result = model(torch.randn(1, 3, 70, 93), samples[:1], mode='predict')
+    assert result[0].pred_sem_seg.data.shape == (1, 70, 93)
+
+
+def instances(size):
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+
+    masks = torch.zeros(2, *size, dtype=torch.uint8)
+    masks[0, 4:30, 6:40] = 1
+    masks[1, 20:60, 30:60] = 1
+    return DetDataSample(
+        gt_instances=InstanceData(
+            bboxes=torch.tensor([[6.0, 4, 40, 30], [30.0, 20, 60, 60]]),
+            labels=torch.tensor([0, 1]),
+            masks=BitmapMasks(masks.numpy(), *size),
+        ),
+        metainfo=dict(
+            img_shape=size,
+            ori_shape=size,
+            pad_shape=size,
+            batch_input_shape=size,
+            scale_factor=(1.0, 1.0),
+        ),
+    )
+
+
+def run_detector(config, size=(64, 96)):
+    init_default_scope('mmdet')
+    model = MODELS.build(ConfigDict(config)).train()
+    samples = [instances(size), instances(size)]
+    images = torch.randn(2, 3, *size)
+    check_training(model, model(images, samples, mode='loss'))
+    with torch.no_grad():
+        model.eval()
+        results = model(images, samples, mode='predict')
+    for result in results:
+        found = result.pred_instances
+        assert found.masks.shape[1:] == size
+        assert len(found.scores) == len(found.labels) == len(found.masks)
+
+
+def roi(size, mask=False):
+    return dict(
+        type='SingleRoIExtractor',
+        roi_layer=dict(type='RoIAlign', output_size=size, sampling_ratio=0),
+        out_channels=16,
+        featmap_strides=STRIDES,
+    )
+
+
+@pytest.mark.parametrize('method', BACKBONES)
+def test_mask_rcnn(method):
+    assigner = dict(
+        type='MaxIoUAssigner',
+        pos_iou_thr=0.5,
+        neg_iou_thr=0.3,
+        min_pos_iou=0.3,
+        ignore_iof_thr=-1,
+    )
+    sampler = dict(
+        type='RandomSampler',
+        num=16,
+        pos_fraction=0.5,
+        neg_pos_ub=-1,
+        add_gt_as_proposals=True,
+    )
+    nms = dict(type='nms', iou_threshold=0.7)
+    proposals = dict(nms_pre=50, max_per_img=20, nms=nms, min_bbox_size=0)
+    coder = dict(
+        type='DeltaXYWHBBoxCoder',
+        target_means=[0.0] * 4,
+        target_stds=[0.1, 0.1, 0.2, 0.2],
+    )
+    rpn_coder = {**coder, 'target_stds': [1.0] * 4}
+    run_detector(
+        dict(
+            type='MaskRCNN',
+            data_preprocessor=dict(type='DetDataPreprocessor', pad_mask=True),
+            backbone=backbone(method),
+            neck=[
+                *PYRAMID,
+                dict(
+                    type='FPN', in_channels=LEVELS, out_channels=16, num_outs=5
+                ),
+            ],
+            rpn_head=dict(
+                type='RPNHead',
+                in_channels=16,
+                feat_channels=16,
+                anchor_generator=dict(
+                    type='AnchorGenerator',
+                    scales=[4],
+                    ratios=[0.5, 1.0, 2.0],
+                    strides=[*STRIDES, 32],
+                ),
+                bbox_coder=rpn_coder,
+            ),
+            roi_head=dict(
+                type='StandardRoIHead',
+                bbox_roi_extractor=roi(7),
+                bbox_head=dict(
+                    type='Shared2FCBBoxHead',
+                    in_channels=16,
+                    fc_out_channels=32,
+                    roi_feat_size=7,
+                    num_classes=2,
+                    bbox_coder=coder,
+                ),
+                mask_roi_extractor=roi(14),
+                mask_head=dict(
+                    type='FCNMaskHead',
+                    num_convs=1,
+                    in_channels=16,
+                    conv_out_channels=16,
+                    num_classes=2,
+                ),
+            ),
+            train_cfg=dict(
+                rpn=dict(
+                    assigner=assigner,
+                    sampler={**sampler, 'add_gt_as_proposals': False},
+                    allowed_border=-1,
+                    pos_weight=-1,
+                    debug=False,
+                ),
+                rpn_proposal=proposals,
+                rcnn=dict(
+                    assigner=assigner,
+                    sampler=sampler,
+                    mask_size=28,
+                    pos_weight=-1,
+                    debug=False,
+                ),
+            ),
+            test_cfg=dict(
+                rpn=proposals,
+                rcnn=dict(
+                    score_thr=0.0,
+                    nms=dict(type='nms', iou_threshold=0.5),
+                    max_per_img=5,
+                    mask_thr_binary=0.5,
+                ),
+            ),
+        )
+    )
+
+
+@pytest.mark.parametrize('method', BACKBONES)
+def test_mask2former(method):
+    attention = dict(embed_dims=16, num_heads=2, dropout=0.0)
+    ffn = dict(embed_dims=16, feedforward_channels=32, num_fcs=2)
+    point = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True)
+    dice = dict(
+        type='mmdet.DiceLoss',
+        use_sigmoid=True,
+        activate=True,
+        naive_dice=True,
+        eps=1.0,
+    )
+    sides = dict(num_feats=8, normalize=True)
+    encoder = dict(
+        num_layers=1,
+        layer_cfg=dict(
+            self_attn_cfg=dict(
+                embed_dims=16, num_heads=2, num_levels=3, num_points=2
+            ),
+            ffn_cfg=ffn,
+        ),
+    )
+    decoder = dict(
+        return_intermediate=True,
+        num_layers=2,
+        layer_cfg=dict(
+            self_attn_cfg={**attention, 'batch_first': True},
+            cross_attn_cfg={**attention, 'batch_first': True},
+            ffn_cfg=ffn,
+        ),
+    )
+    head = dict(
+        type='Mask2FormerHead',
+        in_channels=LEVELS,
+        strides=STRIDES,
+        feat_channels=16,
+        out_channels=16,
+        num_things_classes=2,
+        num_stuff_classes=0,
+        num_queries=6,
+        num_transformer_feat_level=3,
+        pixel_decoder=dict(
+            type='MSDeformAttnPixelDecoder',
+            num_outs=3,
+            norm_cfg=dict(type='GN', num_groups=4),
+            encoder=encoder,
+            positional_encoding=sides,
+        ),
+        positional_encoding=sides,
+        transformer_decoder=decoder,
+        loss_cls=dict(type='CrossEntropyLoss', class_weight=[1.0] * 2 + [0.1]),
+        loss_mask=point,
+        loss_dice=dice,
+    )
+    matcher = dict(
+        type='HungarianAssigner',
+        match_costs=[
+            dict(type='ClassificationCost', weight=2.0),
+            dict(type='CrossEntropyLossCost', weight=5.0, use_sigmoid=True),
+            dict(type='DiceCost', weight=5.0, pred_act=True, eps=1.0),
+        ],
+    )
+    run_detector(
+        dict(
+            type='Mask2Former',
+            data_preprocessor=dict(type='DetDataPreprocessor', pad_mask=True),
+            backbone=backbone(method),
+            neck=PYRAMID,
+            panoptic_head=head,
+            panoptic_fusion_head=dict(
+                type='MaskFormerFusionHead',
+                num_things_classes=2,
+                num_stuff_classes=0,
+            ),
+            train_cfg=dict(
+                num_points=128,
+                oversample_ratio=3.0,
+                importance_sample_ratio=0.75,
+                assigner=matcher,
+                sampler=dict(type='MaskPseudoSampler'),
+            ),
+            test_cfg=dict(
+                panoptic_on=False,
+                semantic_on=False,
+                instance_on=True,
+                max_per_image=5,
+            ),
+        )
+    )
+
+
+@pytest.mark.parametrize('library', ['mmseg', 'mmdet'])
+def test_types_are_found_from_a_clean_process(library):
+    """With the prefix at once; plain after ``import mmvitcompress``."""
+    script = f'''
+import sys
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+config = dict(arch='deit_tiny', out_indices=[0])
+MODELS.build(dict(type='mmvitcompress.CompressedViT', **config))
+assert 'mmseg' not in sys.modules and 'mmdet' not in sys.modules
+from {library}.registry import MODELS as THEIRS
+init_default_scope('{library}')
+import mmvitcompress
+names = """CompressedViT ATMEDeiT CDCPDeiT CAITDeiT LifeSlimDeiT
+UnmergeUpsample""".split()
+for name in names:
+    assert THEIRS.get(name) is THEIRS.get('mmvitcompress.' + name), name
+THEIRS.build(dict(type='CompressedViT', **config))
+THEIRS.build(dict(type='mmvitcompress.ATMEDeiT', **config))
+'''
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_unknown_keys_are_named():
+    config = dict(
+        type='mmvitcompress.CompressedViT', arch='deit_tiny', tokn_merging={}
+    )
+    with pytest.raises(TypeError, match=r"unexpected .*'tokn_merging'"):
+        MODELS.build(config)
