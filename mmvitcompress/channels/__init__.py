@@ -1,0 +1,72 @@
+"""What happens to channels: consistent dynamic channel pruning (CDCP).
+
+Plain PyTorch that knows nothing of OpenMMLab. A pruning run is
+:func:`attach_compactors`, in every step :func:`apply_penalty_` between
+backward and the optimizer, every few iterations :func:`select` on
+:func:`column_norms` and :func:`set_kept_`, and at last :func:`fold`.
+"""
+
+from mmvitcompress.channels.budget import ChannelCosts, MacBudget
+from mmvitcompress.channels.compactors import (
+    CompactedLinear,
+    Compactor,
+    Kinds,
+    apply_penalty_,
+    attach_compactors,
+    column_norms,
+    find_compactors,
+    is_compactor,
+    kept_channels,
+    lasso_norm,
+    set_kept_,
+)
+from mmvitcompress.channels.folding import (
+    fold,
+    kept_widths,
+    output_shift,
+    pruned_arch,
+    relative_difference,
+    removable,
+    unconverged,
+    without,
+)
+from mmvitcompress.channels.schedule import (
+    ReductionSchedule,
+    convergence_notice,
+    shrinkage,
+)
+from mmvitcompress.channels.selection import (
+    Selection,
+    SelectionRules,
+    select,
+)
+
+__all__ = [
+    'ChannelCosts',
+    'CompactedLinear',
+    'Compactor',
+    'Kinds',
+    'MacBudget',
+    'ReductionSchedule',
+    'Selection',
+    'SelectionRules',
+    'apply_penalty_',
+    'attach_compactors',
+    'column_norms',
+    'convergence_notice',
+    'find_compactors',
+    'fold',
+    'is_compactor',
+    'kept_channels',
+    'kept_widths',
+    'lasso_norm',
+    'output_shift',
+    'pruned_arch',
+    'relative_difference',
+    'removable',
+    'select',
+    'set_kept_',
+    'shrinkage',
+    'unconverged',
+    'without',
+]

@@ -1,0 +1,244 @@
+"""CDCP's compactors (CAIT III-C, after ResRep): matrices that learn to vanish.
+
+After W_Q, W_K, W_V (head by head) and W_1 stands a square matrix C, the
+identity at the start: y = (x·W + b)·C. Column c of C is output channel c; once
+it is zero the channel can be removed.
+
+C is applied to the weights, not to the tokens: (x·W + b)·C = x·(W·C) + b·C.
+Values and gradients of W, b and C are the same, but the cost per step is
+F·F·D for the MLP whatever the batch, instead of F·F for each token: less as
+soon as a batch holds more than D tokens (two images for DeiT-Small). It leaves
+the layers' code alone, too: only ``attn.qkv`` and ``mlp.fc1`` are exchanged
+for linear layers that compose their weight first, and all parameters keep
+their names, so that a plain checkpoint lacks nothing but the compactors.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmvitcompress.errors import ConfigError
+
+NAME = 'compactors'
+"""What the names of all compactors' parameters and masks contain."""
+
+
+class Kinds(NamedTuple):
+    """One thing for each kind of channel of one block.
+
+    Attributes:
+        q: For the queries; arrays are (heads, width).
+        k: For the keys; arrays are (heads, width).
+        v: For the values; arrays are (heads, width).
+        mlp: For the MLP's hidden layer; arrays are (1, width).
+    """
+
+    q: Any
+    k: Any
+    v: Any
+    mlp: Any
+
+
+class Compactor(nn.Module):
+    """The matrices C of one kind of channel in one block.
+
+    Args:
+        groups: Number of matrices: the heads, or 1 for the MLP.
+        width: Channels of each group.
+
+    Attributes:
+        weight: (groups, width, width), each Cᵀ, as ``nn.Linear`` keeps its
+            weight: *row* c is column c of C.
+        kept: (groups, width), whether the mask m_c of a channel is 1.
+    """
+
+    def __init__(self, groups: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(width).repeat(groups, 1, 1))
+        kept = torch.ones(groups, width, dtype=torch.bool)
+        self.register_buffer('kept', kept)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compose with rows of a weight: (groups · width, n) → the same."""
+        groups, width = self.kept.shape
+        return (self.weight @ x.view(groups, width, -1)).flatten(0, 1)
+
+    def norms(self) -> Tensor:
+        """Scores s_c = ‖C[:, c]‖₂, (groups, width)."""
+        return torch.linalg.vector_norm(self.weight, dim=2)
+
+    def extra_repr(self) -> str:
+        return 'groups={}, width={}'.format(*self.kept.shape)
+
+
+class CompactedLinear(nn.Linear):
+    """A linear layer followed by compactors.
+
+    Args:
+        linear: The layer; its parameters are taken over.
+        sizes: Groups and width of each kind, in the order of its rows.
+    """
+
+    def __init__(self, linear: nn.Linear, sizes: dict[str, tuple[int, int]]):
+        bias = linear.bias is not None
+        super().__init__(
+            linear.in_features, linear.out_features, bias, device='meta'
+        )
+        self.weight, self.bias = linear.weight, linear.bias
+        compactors = {kind: Compactor(*size) for kind, size in sizes.items()}
+        self.add_module(NAME, nn.ModuleDict(compactors).to(linear.weight))
+        self.rows = [groups * width for groups, width in sizes.values()]
+
+    def composed(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (out, in) and bias (out) of the layer with its compactors."""
+        return self._compose(self.weight), (
+            None if self.bias is None else self._compose(self.bias).flatten()
+        )
+
+    def _compose(self, x: Tensor) -> Tensor:
+        parts = x.split(self.rows)
+        parts = [c(part) for c, part in zip(self.compactors.values(), parts)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) → (…, out)."""
+        return F.linear(x, *self.composed())
+
+
+def transformer_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules of all blocks that CDCP prunes, in forward order."""
+    for name, module in model.named_modules():
+        attn, mlp = (getattr(module, key, None) for key in ('attn', 'mlp'))
+        if hasattr(attn, 'qkv') and hasattr(mlp, 'fc1'):
+            yield name, module
+
+
+def attach_compactors(model: nn.Module) -> list[Kinds]:
+    """Put compactors into every transformer block of a model, in place.
+
+    They are identities: the model's output doesn't change. The partner is
+    :func:`~mmvitcompress.channels.folding.fold`.
+
+    Args:
+        model: Contains blocks with ``attn.qkv`` (rows [Q | K | V], each head
+            by head), ``attn.num_heads``, ``attn.qk_dim``, ``attn.v_dim`` and
+            ``mlp.fc1``.
+
+    Returns:
+        The compactors of each block.
+
+    Raises:
+        ConfigError: If there are no such blocks, or compactors already.
+    """
+    if find_compactors(model):
+        raise ConfigError('the model already has compactors; fold them first')
+    for _, block in transformer_blocks(model):
+        attn, mlp = block.attn, block.mlp
+        qk = (attn.num_heads, attn.qk_dim)
+        sizes = dict(q=qk, k=qk, v=(attn.num_heads, attn.v_dim))
+        attn.qkv = CompactedLinear(attn.qkv, sizes)
+        hidden = (1, mlp.fc1.out_features)
+        mlp.fc1 = CompactedLinear(mlp.fc1, dict(mlp=hidden))
+    compactors = find_compactors(model)
+    if not compactors:
+        raise ConfigError(
+            f'{type(model).__name__} has no transformer blocks with attn.qkv '
+            'and mlp.fc1 to put compactors into'
+        )
+    return compactors
+
+
+def find_compactors(model: nn.Module) -> list[Kinds]:
+    """The compactors of each block; an empty list if none are attached."""
+    return [
+        Kinds(**block.attn.qkv.compactors, **block.mlp.fc1.compactors)
+        for _, block in transformer_blocks(model)
+        if isinstance(block.attn.qkv, CompactedLinear)
+    ]
+
+
+def is_compactor(name: str) -> bool:
+    """Whether a parameter or buffer of this name belongs to a compactor.
+
+    Compactors want an optimizer group of their own: AdamW with β = (0.99,
+    0.999), no weight decay.
+    """
+    return NAME in name.split('.')
+
+
+@torch.no_grad()
+def apply_penalty_(compactors: Iterable[Kinds], lam: float = 1e-5) -> None:
+    """Turn the objective's gradient into CDCP's, in place (CAIT Eq. 2).
+
+    grad C[:, c] = m_c · ∂L/∂C[:, c] + λ · C[:, c] / ‖C[:, c]‖₂: a masked
+    channel feels the lasso only and decays; should it be kept again later, it
+    recovers. A column of zeros feels no lasso.
+
+    To be called once for each optimizer step, when the gradients are final
+    and in true scale: after the last backward pass of an accumulation, DDP's
+    all-reduce, AMP's unscaling and clipping. Nothing waits for the device.
+
+    Args:
+        compactors: As :func:`attach_compactors` returns them. Those without a
+            gradient (frozen ones) are left alone.
+        lam: Weight λ of the lasso. Defaults to 1e-5.
+    """
+    for compactor in _each(compactors):
+        weight = compactor.weight
+        if weight.grad is None:
+            continue
+        norms = compactor.norms()
+        strength = torch.where(norms > 0, lam / norms, 0.0)
+        # filled, not multiplied: an overflow (0 · inf) must not stay
+        weight.grad.masked_fill_(~compactor.kept.unsqueeze(2), 0)
+        weight.grad.addcmul_(weight, strength.unsqueeze(2))
+
+
+def _each(compactors: Iterable[Kinds]) -> list[Compactor]:
+    return [compactor for block in compactors for compactor in block]
+
+
+@torch.no_grad()
+def column_norms(compactors: Iterable[Kinds]) -> list[Kinds]:
+    """Scores s_c of all channels as float64 arrays.
+
+    Waits for the device, once: call it where masks are rebuilt or logged.
+    """
+    each = _each(compactors)
+    flat = torch.cat([compactor.norms().flatten() for compactor in each])
+    return _arrays(flat.double(), each)
+
+
+def kept_channels(compactors: Iterable[Kinds]) -> list[Kinds]:
+    """The masks as arrays of bool, True where a channel is kept."""
+    each = _each(compactors)
+    return _arrays(torch.cat([c.kept.flatten() for c in each]), each)
+
+
+def _arrays(flat: Tensor, each: list[Compactor]) -> list[Kinds]:
+    ends = np.cumsum([compactor.kept.numel() for compactor in each])
+    parts = np.split(flat.cpu().numpy(), ends[:-1])
+    parts = [p.reshape(c.kept.shape) for p, c in zip(parts, each)]
+    return [Kinds(*parts[i : i + 4]) for i in range(0, len(parts), 4)]
+
+
+@torch.no_grad()
+def set_kept_(compactors: Iterable[Kinds], kept: Iterable[Kinds]) -> None:
+    """Write masks, as the selection returns them, to the compactors."""
+    each = _each(compactors)
+    masks = [mask for block in kept for mask in block]
+    flat = torch.from_numpy(np.concatenate([m.ravel() for m in masks]))
+    flat = flat.to(each[0].kept.device)  # one copy for all
+    parts = flat.split([compactor.kept.numel() for compactor in each])
+    for compactor, part in zip(each, parts):
+        compactor.kept.copy_(part.view_as(compactor.kept))
+
+
+@torch.no_grad()
+def lasso_norm(compactors: Iterable[Kinds]) -> Tensor:
+    """Σ ‖C[:, c]‖₂ over all channels, a scalar on the compactors' device."""
+    return torch.stack([c.norms().sum() for c in _each(compactors)]).sum()

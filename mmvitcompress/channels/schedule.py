@@ -1,0 +1,183 @@
+"""When how many MACs are to be saved, and whether a run is long enough."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmvitcompress.errors import ConfigError
+
+SETTLED = 1e-5
+"""Norm of a column, relative to its initial 1, that counts as zero."""
+
+
+@dataclass(frozen=True)
+class ReductionSchedule:
+    """The reduction r_t that the masks have to reach (CAIT III-C).
+
+    Reductions are overall ones, as fractions of the dense, unmerged model's
+    MACs; r_t starts at what the tokens save, stays there during the warm-up,
+    then grows by ``increment`` every ``interval`` iterations up to the target.
+    It is a function of the iteration alone, so that a resumed run goes on as
+    if it had not been stopped.
+
+    Args:
+        target: Overall reduction to end with.
+        start: Overall reduction by tokens alone. Defaults to 0.
+        warmup: Iterations before the first growth's interval begins; the
+            paper's are 30 epochs. Defaults to 0.
+        increment: Growth at a time, as a fraction of the dense MACs. Defaults
+            to 0.00025, 0.025 %.
+        interval: Iterations between two selections. Defaults to 25.
+        until: Last iteration at which channels are selected, so that the
+            remaining ones only let masked columns converge. Defaults to None,
+            the end of the run.
+
+    Raises:
+        ConfigError: If a value is out of range, or tokens alone reach the
+            target.
+    """
+
+    target: float
+    start: float = 0.0
+    warmup: int = 0
+    increment: float = 0.00025
+    interval: int = 25
+    until: int | None = None
+
+    def __post_init__(self):
+        if not 0 < self.target < 1:
+            raise ConfigError(
+                'the target reduction must lie between 0 and 1, but got '
+                f'{self.target}'
+            )
+        if self.start >= self.target:
+            raise ConfigError(
+                f'tokens alone save {self.start:.2%} of the MACs, so that no '
+                f'channels need to go for a target of {self.target:.2%}; '
+                'raise the target or train without compactors'
+            )
+        if self.warmup < 0:
+            raise ConfigError(
+                f'warmup must be at least 0 iterations, but got {self.warmup}'
+            )
+        if self.increment <= 0 or self.interval < 1:
+            raise ConfigError(
+                'increment must be positive and interval at least 1 '
+                f'iteration, but got {self.increment} and {self.interval}'
+            )
+        if self.until is not None and self.until < self.reached_at:
+            raise ConfigError(
+                f'until must not come before iteration {self.reached_at}, at '
+                f'which the target is reached, but got {self.until}'
+            )
+
+    @property
+    def steps(self) -> int:
+        """Number of growths up to the target."""
+        growth = (self.target - self.start) / self.increment
+        return math.ceil(growth - 1e-9)
+
+    @property
+    def reached_at(self) -> int:
+        """Iteration at which r_t is the target for the first time."""
+        return self.warmup + self.steps * self.interval
+
+    def reduction_at(self, iteration: int) -> float:
+        """r_t after ``iteration`` iterations."""
+        grown = max(0, iteration - self.warmup) // self.interval
+        if grown >= self.steps:
+            return self.target
+        return self.start + grown * self.increment
+
+    def selects_at(self, iteration: int) -> bool:
+        """Whether channels are selected after ``iteration`` iterations."""
+        if self.until is not None and iteration > self.until:
+            return False
+        since = iteration - self.warmup
+        return since > 0 and since % self.interval == 0
+
+    def check(self, iterations: int) -> None:
+        """Raise ConfigError if a run is too short to reach the target."""
+        if self.reached_at <= iterations:
+            return
+        growths = (iterations - self.warmup) // self.interval
+        remedy = 'lengthen the run or shorten the warm-up'
+        if growths > 0:
+            needed = (self.target - self.start) / growths
+            remedy += f', or let increment be at least {needed:.2g}'
+        raise ConfigError(
+            f'the target reduction of {self.target:.2%} is reached after '
+            f'{self.reached_at} iterations ({self.warmup} of warm-up, then '
+            f'{self.steps} growths by {self.increment:.3%} every '
+            f'{self.interval}), but the run has {iterations}: {remedy}'
+        )
+
+
+def shrinkage(
+    rates: Sequence[float], memory: float = 10.0, beta2: float = 0.999
+) -> float:
+    """By how much Adam shrinks a masked column over a number of steps.
+
+    A masked column's gradient is the lasso's alone, of constant length λ.
+    Adam divides it by its root mean square, so that the column shrinks by one
+    learning rate per step whatever λ; and by less as long as the second
+    moment v remembers the objective's larger gradients:
+    lr / sqrt(1 + memory² · β₂^t) in step t.
+
+    Args:
+        rates: Learning rate of the compactors in each of the steps.
+        memory: How many times larger than λ the objective's gradients of a
+            column were. Defaults to 10.
+        beta2: Decay of the second moment. Defaults to 0.999.
+
+    Returns:
+        A length; columns start with 1.
+    """
+    rates = np.asarray(rates, np.float64)
+    powers = beta2 ** np.arange(len(rates))
+    return float(np.sum(rates / np.sqrt(1 + memory**2 * powers)))
+
+
+def convergence_notice(
+    schedule: ReductionSchedule,
+    rates: Sequence[float],
+    memory: float = 10.0,
+    beta2: float = 0.999,
+) -> str | None:
+    """What keeps masked columns from vanishing, to be told before training.
+
+    Args:
+        schedule: When the last channels are masked.
+        rates: The compactors' learning rate in every iteration of the run.
+        memory: See :func:`shrinkage`.
+        beta2: See :func:`shrinkage`.
+
+    Returns:
+        A sentence with the remedy, or None if the run will do.
+    """
+    left = rates[schedule.reached_at :]
+    covered = shrinkage(left, memory, beta2)
+    if covered < 1:
+        times = 1 / covered if covered else math.inf
+        remedy = 'lengthen the run or reach the target earlier'
+        if times < 1e4:
+            remedy = (
+                "raise the compactors' learning rate about "
+                f'{times * 1.1:.2g} times, {remedy}'
+            )
+        return (
+            f'the target is reached {len(left)} iterations before the end, '
+            'in which Adam shrinks a masked column from 1 by about '
+            f'{covered:.2g} only (one learning rate per step, less at '
+            f'first), so that it will not be zero: {remedy}'
+        )
+    # measured: with a constant rate a column settles at about 0.05 of it
+    if left[-1] * 0.1 > SETTLED:
+        return (
+            "the compactors' learning rate ends at "
+            f'{left[-1]:.2g}, around which masked columns cannot settle '
+            f'below {SETTLED:g}: let it fall to {SETTLED * 10:g} or less'
+        )
+    return None
