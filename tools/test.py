@@ -76,8 +76,9 @@ def main():
         evaluation.use_test_time_augmentation(cfg)
     if args.out and args.out_item == 'pred':
         evaluation.save_predictions(cfg, args.out)
-    with launch.naming_missing_files():
+    with launch.naming_data_errors():
         metrics = launch.build_runner(cfg).test()
+    metrics = {name: float(value) for name, value in metrics.items()}
     if args.out and args.out_item == 'metrics':
         dump(metrics, args.out)
     if args.json:

@@ -59,10 +59,8 @@ def main():
         launch.enable_auto_scale_lr(cfg)
     launch.choose_weights(cfg, args.resume)
     launch.add_training_hooks(cfg)
-    with launch.naming_missing_files():
-        runner = launch.build_runner(cfg)
-        launch.build_train_loader(runner)
-        runner.train()
+    with launch.naming_data_errors():
+        launch.build_runner(cfg).train()
 
 
 if __name__ == '__main__':

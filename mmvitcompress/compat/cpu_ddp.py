@@ -15,6 +15,7 @@ from mmengine.device import get_device
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.errors import ConfigError
 
@@ -78,8 +79,23 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
         super().__init__(module=use_cpu_sync_bn(module), **kwargs)
 
 
-class CPUSyncBatchNorm(nn.SyncBatchNorm):
-    """SyncBN for tensors on the CPU: one batch norm over all processes."""
+class CPUSyncBatchNorm(_BatchNorm):
+    """SyncBN for tensors on the CPU: one batch norm over all processes.
+
+    It is no ``nn.SyncBatchNorm``, since ``DistributedDataParallel`` refuses
+    those on the CPU. Arguments are those of ``nn.BatchNorm2d``.
+
+    Attributes:
+        process_group: The processes; None stands for all.
+    """
+
+    process_group: dist.ProcessGroup | None = None
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(
+                f'input must be (B, C, ...), but got {input.dim()}D'
+            )
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input`` (B, C, ...) over the batches of all processes.
@@ -172,8 +188,8 @@ def _to_cpu_sync_bn(norm: nn.SyncBatchNorm) -> CPUSyncBatchNorm:
         norm.momentum,
         norm.affine,
         norm.track_running_stats,
-        norm.process_group,
     )
+    new.process_group = norm.process_group
     new.weight, new.bias = norm.weight, norm.bias
     new.running_mean, new.running_var = norm.running_mean, norm.running_var
     new.num_batches_tracked = norm.num_batches_tracked

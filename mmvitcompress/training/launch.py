@@ -222,31 +222,13 @@ def build_runner(cfg: Config) -> Runner:
     return Runner.from_cfg(cfg)
 
 
-def build_train_loader(runner: Runner) -> None:
-    """Build the training data ahead of the loop.
-
-    Raises:
-        DataError: If there are none; MMEngine's sampler would search forever.
-    """
-    loader = runner.build_dataloader(
-        runner._train_dataloader,
-        seed=runner.seed,
-        diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False),
-    )
-    if not len(loader.dataset):
-        raise DataError(
-            f'the training set ({type(loader.dataset).__name__}) holds no '
-            'images; check data_root, data_prefix and the suffixes'
-        )
-    runner._train_dataloader = loader
-
-
 @contextmanager
-def naming_missing_files() -> Iterator[None]:
-    """Turn a file that isn't there into a one-line error.
+def naming_data_errors() -> Iterator[None]:
+    """Turn what goes wrong with absent data into a one-line error.
 
     Raises:
-        DataError: In place of FileNotFoundError, also of a worker's.
+        DataError: If a file isn't there, also if a worker finds so, or if a
+            data set is empty.
     """
     try:
         yield
@@ -255,4 +237,12 @@ def naming_missing_files() -> Iterator[None]:
         raise DataError(
             f'{line.removeprefix("FileNotFoundError: ")}; check data_root '
             'and the data set'
+        ) from error
+    except ValueError as error:
+        # how MMEngine's BaseDataset fails to store nothing
+        if 'need at least one array to concatenate' not in str(error):
+            raise
+        raise DataError(
+            'a data set holds no images; check data_root, data_prefix and '
+            'the suffixes'
         ) from error
