@@ -22,6 +22,7 @@ OPENMMLAB = [
     'ftfy',
     'regex',
     'setuptools<82',
+    'tensorboard',
 ]
 ONEDL = [
     'onedl-mmengine>=0.10.12',
@@ -29,6 +30,7 @@ ONEDL = [
     'onedl-mmsegmentation>=1.4.2',
     'onedl-mmdetection>=3.5.1',
     'setuptools<82',
+    'tensorboard',
 ]
 DEMO = ['matplotlib', 'scikit-learn']
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript', 'safetensors']

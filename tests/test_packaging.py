@@ -1,0 +1,201 @@
+"""What a wheel, a source archive and an editable install carry."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MIM = 'mmvitcompress/.mim/'
+IGNORED = shutil.ignore_patterns(
+    *('.*', '__pycache__', 'build', 'data', 'dist', 'work_dirs'),
+    *('checkpoints', '*.egg-info'),
+)
+
+
+def run(*command, folder):
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=300,
+        env={**os.environ, 'PYTHONPATH': ''},
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def build_wheel(source, folder):
+    run(
+        *('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation'),
+        *('--no-index', '-w', folder, '.'),
+        folder=source,
+    )
+    (wheel,) = folder.glob('*.whl')
+    return wheel
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """A copy of the repository, so that building leaves nothing in it."""
+    folder = tmp_path_factory.mktemp('source') / 'mmvitcompress'
+    shutil.copytree(ROOT, folder, ignore=IGNORED)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def wheel(source, tmp_path_factory):
+    return build_wheel(source, tmp_path_factory.mktemp('wheel'))
+
+
+def names_in(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def shipped():
+    """The files of the repository that belong into .mim."""
+    paths = [*(ROOT / 'configs').rglob('*'), *(ROOT / 'tools').rglob('*')]
+    return {
+        str(path.relative_to(ROOT))
+        for path in [*paths, ROOT / 'model-index.yml']
+        if path.is_file() and '__pycache__' not in path.parts
+    }
+
+
+def test_wheel_carries_configs_and_tools(wheel):
+    names = names_in(wheel)
+    mim = {n.removeprefix(MIM) for n in names if n.startswith(MIM)}
+    assert mim == shipped()
+    assert 'tools/train.py' in mim
+    assert any(name.startswith('configs/_base_/') for name in mim)
+    with zipfile.ZipFile(wheel) as archive:
+        content = archive.read(MIM + 'tools/dist_train.sh')
+        mode = archive.getinfo(MIM + 'tools/dist_train.sh').external_attr
+    assert content == (ROOT / 'tools' / 'dist_train.sh').read_bytes()
+    assert mode >> 16 & 0o100  # can be run
+
+
+def test_wheel_carries_all_of_the_package_and_nothing_else(wheel):
+    names = names_in(wheel)
+    package = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / 'mmvitcompress').rglob('*.py')
+        if '.mim' not in path.parts
+    }
+    modules = {n for n in names if n.endswith('.py') and MIM not in n}
+    assert modules == package
+    tops = {name.split('/')[0] for name in names}
+    assert {re.sub('-.*', '', top) for top in tops} == {'mmvitcompress'}
+
+
+def test_wheel_leaves_the_openmmlab_stack_to_extras(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith('/METADATA'))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    required = {
+        re.split('[<>=; ]', line)[0]
+        for line in metadata.get_all('Requires-Dist')
+        if 'extra ==' not in line
+    }
+    assert required == {'torch', 'torchvision', 'timm', 'numpy'}
+    extras = set(metadata.get_all('Provides-Extra'))
+    assert {'openmmlab', 'onedl', 'export', 'test'} <= extras
+    assert metadata['License'] == 'Apache-2.0'
+    namespace = {}
+    exec((ROOT / 'mmvitcompress/version.py').read_text(), namespace)
+    assert metadata['Version'] == namespace['__version__']
+
+
+def test_installed_wheel_works_without_the_repository(wheel, tmp_path):
+    run(
+        *('-m', 'pip', 'install', '-q', '--no-deps', '--no-index'),
+        *('--target', tmp_path, wheel),
+        folder=tmp_path,
+    )
+    train = tmp_path / MIM / 'tools' / 'train.py'
+    code = (
+        f'import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); '
+        f'import mmvitcompress; print(mmvitcompress.__file__); '
+        f'sys.argv = ["train.py", "--help"]; '
+        f'runpy.run_path({str(train)!r}, run_name="__main__")'
+    )
+    stdout = run('-c', code, folder=tmp_path)
+    assert stdout.startswith(str(tmp_path / 'mmvitcompress'))
+    assert '--auto-scale-lr' in stdout
+
+
+def test_wheels_of_the_source_archive_are_the_same(source, wheel, tmp_path):
+    code = 'from setuptools import build_meta; build_meta.build_sdist("sdist")'
+    run('-c', code, folder=source)
+    (path,) = (source / 'sdist').glob('*.tar.gz')
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path, filter='data')
+    (unpacked,) = tmp_path.iterdir()
+    for name in (
+        'LICENSE',
+        'requirements/openmmlab.txt',
+        'tests/test_arch.py',
+    ):
+        assert (unpacked / name).is_file(), name
+    for name in shipped():
+        assert (unpacked / name).is_file(), name
+        assert (unpacked / MIM / name).is_file(), name
+    (tmp_path / 'wheel').mkdir()
+    again = build_wheel(unpacked, tmp_path / 'wheel')
+    assert names_in(again) == names_in(wheel)
+
+
+def test_editable_installs_link(source, tmp_path):
+    code = (
+        'from setuptools import build_meta; '
+        f'build_meta.build_editable({str(tmp_path)!r})'
+    )
+    run('-c', code, folder=source)
+    for name in ('configs', 'tools', 'model-index.yml'):
+        link = source / MIM / name
+        assert link.is_symlink()
+        assert link.resolve() == source / name
+
+
+def distributions(text):
+    """Names and pins of a requirements file."""
+    lines = (line.split('#')[0].strip() for line in text.splitlines())
+    return dict(line.partition('==')[::2] for line in lines if line)
+
+
+def test_requirements_pin_every_dependency():
+    files = {
+        path.stem: distributions(path.read_text())
+        for path in (ROOT / 'requirements').glob('*.txt')
+    }
+    for name, pins in files.items():
+        assert all(pins.values()), f'{name}.txt has a loose requirement'
+    stacks = ({'openmmlab'}, {'onedl'})
+    for stack in stacks:
+        # what is in several files must agree, the other stack aside
+        used = [files[name] for name in files if {name} not in stacks]
+        used += [files[name] for name in stack]
+        pins = [pin for file in used for pin in file.items()]
+        assert len(dict(pins)) == len(set(pins))
+    ours, forks = set(files['openmmlab']), set(files['onedl'])
+    assert not any(name.startswith('onedl') for name in ours)
+    assert not forks & {'mmengine', 'mmcv-lite', 'mmsegmentation', 'mmdet'}
+
+
+def test_continuous_integration_is_make_test(tmp_path):
+    """The script fails when the tests do."""
+    (tmp_path / '.ci').mkdir()
+    shutil.copy(ROOT / '.ci' / 'run', tmp_path / '.ci' / 'run')
+    for recipe, status in (('true', 0), ('false', 2)):
+        (tmp_path / 'Makefile').write_text(f'test:\n\t@{recipe}\n')
+        done = subprocess.run([tmp_path / '.ci' / 'run'], capture_output=True)
+        assert done.returncode == status, recipe
