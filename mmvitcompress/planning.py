@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from mmvitcompress.arch import ViTArch
-from mmvitcompress.channels.budget import MacBudget, dense
+from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.selection import SelectionRules
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.targets import check_target, dense
 from mmvitcompress.tokens.placement import (
     Layers,
     Placement,
@@ -77,6 +78,7 @@ def plan(
         ConfigError: If an argument is out of range, or the target out of
             reach; says what is reachable.
     """
+    check_target(target)
     if not 0 <= channels <= 1:
         raise ConfigError(
             "channels must be the channels' share of the reduction, in 0..1, "

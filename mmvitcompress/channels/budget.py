@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.targets import check_target, dense
 
 
 class ChannelCosts(NamedTuple):
@@ -25,13 +26,6 @@ class ChannelCosts(NamedTuple):
     qk: int
     v: int
     mlp: int
-
-
-def dense(arch):
-    """The arch without merging and slimming, what reductions refer to."""
-    reductions = ('token_merging', 'patch_slimming')
-    changes = {name: None for name in reductions if hasattr(arch, name)}
-    return arch.replace(**changes)
 
 
 @dataclass(frozen=True)
@@ -95,27 +89,27 @@ class MacBudget:
         allowed = math.floor((1 - reduction) * self.dense + 1e-3)
         return self.start - allowed
 
-    def most(self, floors: Sequence[tuple[int, int, int]]) -> float:
-        """Overall reduction when every block is down to its floor.
-
-        Args:
-            floors: (Q/K, V, MLP) widths at the least, for each block.
-        """
+    def reduction_at(self, widths: Sequence[tuple[int, int, int]]) -> float:
+        """Overall reduction at given (Q/K, V, MLP) widths of each block."""
         saved = sum(
-            cost * (width - floor)
-            for block in zip(self.costs, self.widths, floors)
-            for cost, width, floor in zip(*block)
+            cost * (before - after)
+            for block in zip(self.costs, self.widths, widths)
+            for cost, before, after in zip(*block)
         )
         return self.reduction(saved)
 
-    def check(self, target: float, floors: Sequence) -> None:
-        """Raise ConfigError, saying what is reachable, if the target isn't."""
-        if not 0 < target < 1:
-            raise ConfigError(
-                'a target reduction must lie between 0 and 1 (0.5 saves half '
-                f'of the MACs), but got {target}'
-            )
-        most = self.most(floors)
+    def check(
+        self, target: float, floors: Sequence[tuple[int, int, int]]
+    ) -> None:
+        """Raise ConfigError, saying what is reachable, if a target isn't.
+
+        Args:
+            target: Overall reduction.
+            floors: (Q/K, V, MLP) widths that blocks keep at the least; see
+                :meth:`SelectionRules.floors`.
+        """
+        check_target(target)
+        most = self.reduction_at(floors)
         if target > most:
             raise ConfigError(
                 f'a reduction of {target:.2%} is out of reach: with every '

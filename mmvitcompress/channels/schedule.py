@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.targets import check_target
 
 SETTLED = 1e-5
 """Norm of a column, relative to its initial 1, that counts as zero."""
@@ -47,11 +48,7 @@ class ReductionSchedule:
     until: int | None = None
 
     def __post_init__(self):
-        if not 0 < self.target < 1:
-            raise ConfigError(
-                'the target reduction must lie between 0 and 1, but got '
-                f'{self.target}'
-            )
+        check_target(self.target)
         if self.start >= self.target:
             raise ConfigError(
                 f'tokens alone save {self.start:.2%} of the MACs, so that no '
@@ -174,10 +171,10 @@ def convergence_notice(
             f'first), so that it will not be zero: {remedy}'
         )
     # measured: with a constant rate a column settles at about 0.05 of it
-    if left[-1] * 0.1 > SETTLED:
+    if left[-1] > 10 * SETTLED * (1 + 1e-3):
         return (
             "the compactors' learning rate ends at "
             f'{left[-1]:.2g}, around which masked columns cannot settle '
-            f'below {SETTLED:g}: let it fall to {SETTLED * 10:g} or less'
+            f'below {SETTLED:g}: let it fall to {10 * SETTLED:g} or less'
         )
     return None

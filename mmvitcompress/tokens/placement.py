@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.targets import check_target
 from mmvitcompress.tokens.specs import Grid
 
 STEP_WORTH = 0.01
@@ -101,11 +102,7 @@ def place_merges(
     Raises:
         ConfigError: If no number of merges reaches it; says what is reachable.
     """
-    if not 0 < target < 1:
-        raise ConfigError(
-            'a target reduction must lie between 0 and 1 (0.5 saves half of '
-            f'the MACs), but got {target}'
-        )
+    check_target(target)
     best = Placement((), 0.0)
     for count in range(1, most + 1):
         even = even_layers(count, depth)
