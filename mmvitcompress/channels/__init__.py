@@ -20,6 +20,12 @@ from mmvitcompress.channels.compactors import (
     lasso_norm,
     set_kept_,
 )
+from mmvitcompress.channels.convergence import (
+    clear_moments_,
+    convergence_notice,
+    shrinkage,
+    unconverged,
+)
 from mmvitcompress.channels.folding import (
     fold,
     kept_widths,
@@ -27,14 +33,9 @@ from mmvitcompress.channels.folding import (
     pruned_arch,
     relative_difference,
     removable,
-    unconverged,
     without,
 )
-from mmvitcompress.channels.schedule import (
-    ReductionSchedule,
-    convergence_notice,
-    shrinkage,
-)
+from mmvitcompress.channels.schedule import ReductionSchedule
 from mmvitcompress.channels.selection import (
     Selection,
     SelectionRules,
@@ -52,6 +53,7 @@ __all__ = [
     'SelectionRules',
     'apply_penalty_',
     'attach_compactors',
+    'clear_moments_',
     'column_norms',
     'convergence_notice',
     'find_compactors',

@@ -187,7 +187,7 @@ def apply_penalty_(compactors: Iterable[Kinds], lam: float = 1e-5) -> None:
             gradient (frozen ones) are left alone.
         lam: Weight λ of the lasso. Defaults to 1e-5.
     """
-    for compactor in _each(compactors):
+    for compactor in each_kind(compactors):
         weight = compactor.weight
         if weight.grad is None:
             continue
@@ -198,8 +198,9 @@ def apply_penalty_(compactors: Iterable[Kinds], lam: float = 1e-5) -> None:
         weight.grad.addcmul_(weight, strength.unsqueeze(2))
 
 
-def _each(compactors: Iterable[Kinds]) -> list[Compactor]:
-    return [compactor for block in compactors for compactor in block]
+def each_kind(blocks: Iterable[Kinds]) -> list:
+    """All parts of all blocks, in one list."""
+    return [part for block in blocks for part in block]
 
 
 @torch.no_grad()
@@ -208,14 +209,14 @@ def column_norms(compactors: Iterable[Kinds]) -> list[Kinds]:
 
     Waits for the device, once: call it where masks are rebuilt or logged.
     """
-    each = _each(compactors)
+    each = each_kind(compactors)
     flat = torch.cat([compactor.norms().flatten() for compactor in each])
     return _arrays(flat.double(), each)
 
 
 def kept_channels(compactors: Iterable[Kinds]) -> list[Kinds]:
     """The masks as arrays of bool, True where a channel is kept."""
-    each = _each(compactors)
+    each = each_kind(compactors)
     return _arrays(torch.cat([c.kept.flatten() for c in each]), each)
 
 
@@ -229,9 +230,9 @@ def _arrays(flat: Tensor, each: list[Compactor]) -> list[Kinds]:
 @torch.no_grad()
 def set_kept_(compactors: Iterable[Kinds], kept: Iterable[Kinds]) -> None:
     """Write masks, as the selection returns them, to the compactors."""
-    each = _each(compactors)
-    masks = [mask for block in kept for mask in block]
-    flat = torch.from_numpy(np.concatenate([m.ravel() for m in masks]))
+    each = each_kind(compactors)
+    flat = np.concatenate([mask.ravel() for mask in each_kind(kept)])
+    flat = torch.from_numpy(flat)
     flat = flat.to(each[0].kept.device)  # one copy for all
     parts = flat.split([compactor.kept.numel() for compactor in each])
     for compactor, part in zip(each, parts):
@@ -241,4 +242,4 @@ def set_kept_(compactors: Iterable[Kinds], kept: Iterable[Kinds]) -> None:
 @torch.no_grad()
 def lasso_norm(compactors: Iterable[Kinds]) -> Tensor:
     """Σ ‖C[:, c]‖₂ over all channels, a scalar on the compactors' device."""
-    return torch.stack([c.norms().sum() for c in _each(compactors)]).sum()
+    return torch.stack([c.norms().sum() for c in each_kind(compactors)]).sum()

@@ -22,7 +22,6 @@ from mmvitcompress.channels.compactors import (
     kept_channels,
     transformer_blocks,
 )
-from mmvitcompress.channels.schedule import SETTLED
 from mmvitcompress.errors import ConfigError
 
 
@@ -96,7 +95,8 @@ def fold(
     """Fold the compactors into the layers and remove masked channels.
 
     The output equals that of the model with the removed columns at zero; call
-    :func:`unconverged` or :func:`output_shift` first to see whether that is
+    :func:`~mmvitcompress.channels.convergence.unconverged` or
+    :func:`output_shift` first to see whether that is
     the model's own. The model itself isn't changed.
 
     Args:
@@ -163,26 +163,6 @@ def _composed(layer: nn.Module) -> dict[str, Tensor]:
         ]
         composed[name] = torch.cat(pieces).view(value.shape).to(value.dtype)
     return composed
-
-
-def unconverged(
-    compactors: Sequence[Kinds], bound: float = SETTLED
-) -> list[Kinds]:
-    """Channels that are masked but not zero yet, in each block and kind.
-
-    Args:
-        compactors: As :func:`attach_compactors` returns them.
-        bound: Norm of a column that counts as zero, as a fraction of its
-            initial norm, 1. Defaults to 1e-5.
-
-    Returns:
-        Their numbers; the sum over all is what has to be 0 for an export.
-    """
-    kept, norms = kept_channels(compactors), column_norms(compactors)
-    return [
-        Kinds(*(int((~m & (n > bound)).sum()) for m, n in zip(mask, norm)))
-        for mask, norm in zip(kept, norms)
-    ]
 
 
 @contextmanager

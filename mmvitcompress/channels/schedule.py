@@ -1,16 +1,10 @@
-"""When how many MACs are to be saved, and whether a run is long enough."""
+"""When how many MACs are to be saved."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.targets import check_target
-
-SETTLED = 1e-5
-"""Norm of a column, relative to its initial 1, that counts as zero."""
 
 
 @dataclass(frozen=True)
@@ -110,71 +104,3 @@ class ReductionSchedule:
             f'{self.steps} growths by {self.increment:.3%} every '
             f'{self.interval}), but the run has {iterations}: {remedy}'
         )
-
-
-def shrinkage(
-    rates: Sequence[float], memory: float = 10.0, beta2: float = 0.999
-) -> float:
-    """By how much Adam shrinks a masked column over a number of steps.
-
-    A masked column's gradient is the lasso's alone, of constant length λ.
-    Adam divides it by its root mean square, so that the column shrinks by one
-    learning rate per step whatever λ; and by less as long as the second
-    moment v remembers the objective's larger gradients:
-    lr / sqrt(1 + memory² · β₂^t) in step t.
-
-    Args:
-        rates: Learning rate of the compactors in each of the steps.
-        memory: How many times larger than λ the objective's gradients of a
-            column were. Defaults to 10.
-        beta2: Decay of the second moment. Defaults to 0.999.
-
-    Returns:
-        A length; columns start with 1.
-    """
-    rates = np.asarray(rates, np.float64)
-    powers = beta2 ** np.arange(len(rates))
-    return float(np.sum(rates / np.sqrt(1 + memory**2 * powers)))
-
-
-def convergence_notice(
-    schedule: ReductionSchedule,
-    rates: Sequence[float],
-    memory: float = 10.0,
-    beta2: float = 0.999,
-) -> str | None:
-    """What keeps masked columns from vanishing, to be told before training.
-
-    Args:
-        schedule: When the last channels are masked.
-        rates: The compactors' learning rate in every iteration of the run.
-        memory: See :func:`shrinkage`.
-        beta2: See :func:`shrinkage`.
-
-    Returns:
-        A sentence with the remedy, or None if the run will do.
-    """
-    left = rates[schedule.reached_at :]
-    covered = shrinkage(left, memory, beta2)
-    if covered < 1:
-        times = 1 / covered if covered else math.inf
-        remedy = 'lengthen the run or reach the target earlier'
-        if times < 1e4:
-            remedy = (
-                "raise the compactors' learning rate about "
-                f'{times * 1.1:.2g} times, {remedy}'
-            )
-        return (
-            f'the target is reached {len(left)} iterations before the end, '
-            'in which Adam shrinks a masked column from 1 by about '
-            f'{covered:.2g} only (one learning rate per step, less at '
-            f'first), so that it will not be zero: {remedy}'
-        )
-    # measured: with a constant rate a column settles at about 0.05 of it
-    if left[-1] > 10 * SETTLED * (1 + 1e-3):
-        return (
-            "the compactors' learning rate ends at "
-            f'{left[-1]:.2g}, around which masked columns cannot settle '
-            f'below {SETTLED:g}: let it fall to {10 * SETTLED:g} or less'
-        )
-    return None

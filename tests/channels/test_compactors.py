@@ -13,6 +13,7 @@ from mmvitcompress.channels import (
     Kinds,
     apply_penalty_,
     attach_compactors,
+    clear_moments_,
     column_norms,
     find_compactors,
     is_compactor,
@@ -220,6 +221,52 @@ def test_masked_channels_decay_and_recover():
     norms, error = train(150)
     assert norms[3] > 0.5
     assert error[3] < 0.1
+
+
+def test_adam_forgets_the_newly_masked_only():
+    model = make()
+    compactors = attach_compactors(model)
+    block = compactors[0]
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.99, 0.999))
+    features(model, images()).square().sum().backward()
+    optimizer.step()
+    block.v.kept[0, 1] = False  # masked for long
+    before = kept_channels(compactors)
+    block.v.kept[0, 1] = True  # recovers
+    block.v.kept[1, 2] = block.v.kept[1, 3] = False
+    state = optimizer.state
+    old = {p: dict(s) for p, s in state.items()}
+    old = {p: {k: v.clone() for k, v in s.items()} for p, s in old.items()}
+    clear_moments_(optimizer, compactors, before)
+    for parameter, values in old.items():
+        for name, value in values.items():
+            if parameter is block.v.weight and name != 'step':
+                assert value[1, 2:4].abs().min() > 0
+                value[1, 2:4] = 0
+            assert torch.equal(state[parameter][name], value)
+
+
+def test_a_column_that_adam_forgot_about_vanishes_sooner():
+    ends = []
+    for clear in (False, True):
+        torch.manual_seed(0)
+        model = make(torch.float32)
+        compactors = attach_compactors(model)
+        hidden = compactors[0].mlp
+        optimizer = torch.optim.Adam(
+            [hidden.weight], lr=0.01, betas=(0.99, 0.999)
+        )
+        for step in range(250):
+            if step == 50:
+                before = kept_channels(compactors)
+                hidden.kept[0, 3] = False
+                if clear:
+                    clear_moments_(optimizer, compactors, before)
+            hidden.weight.grad = torch.randn_like(hidden.weight) * 1e-2
+            apply_penalty_(compactors)
+            optimizer.step()
+        ends.append(hidden.norms()[0, 3].item())
+    assert ends[1] < 0.2 < 0.7 < ends[0]
 
 
 def test_norms_and_masks_pass_through_arrays():
