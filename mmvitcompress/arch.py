@@ -27,8 +27,6 @@ LayerNorm, 2 for one of a BatchNorm at inference) to the multiply-accumulates
 of matrix products and convolutions; 'matmul' counts only the latter.
 """
 
-CONV_STEM_WIDTH = 64  # channels of LV-ViT's convolutional stem
-
 
 @dataclass(frozen=True)
 class ViTArch:
@@ -53,6 +51,7 @@ class ViTArch:
         in_chans: Image channels. Defaults to 3.
         stem: 'linear' (one strided convolution) or 'conv' (LV-ViT: three
             convolutions before the patch projection). Defaults to 'linear'.
+        stem_dim: Channels of a 'conv' stem. Defaults to 64, as LV-ViT has.
         class_token: Whether there is a [CLS] token. Defaults to True.
         dist_token: Whether there is a distillation token. Defaults to False.
         reg_tokens: Number of register tokens. Defaults to 0.
@@ -87,6 +86,7 @@ class ViTArch:
     img_size: int | Grid = 224
     in_chans: int = 3
     stem: str = 'linear'
+    stem_dim: int = 64
     class_token: bool = True
     dist_token: bool = False
     reg_tokens: int = 0
@@ -99,7 +99,13 @@ class ViTArch:
     patch_slimming: PatchSlimming | None = None
 
     def __post_init__(self):
-        for name in ('embed_dim', 'depth', 'num_heads', 'patch_size'):
+        for name in (
+            'embed_dim',
+            'depth',
+            'num_heads',
+            'patch_size',
+            'stem_dim',
+        ):
             _check_positive(name, getattr(self, name))
         if self.head_dim is None:
             if self.embed_dim % self.num_heads:
@@ -268,7 +274,7 @@ class ViTArch:
         if self.stem == 'linear':
             inputs = self.in_chans * self.patch_size**2
             return patches * inputs * self.embed_dim
-        width = CONV_STEM_WIDTH
+        width = self.stem_dim
         pixels = patches * (self.patch_size // 2) ** 2
         convs = 49 * self.in_chans * width + 2 * 9 * width**2
         norms = 3 * 2 * width if convention == 'fvcore' else 0
@@ -328,7 +334,7 @@ class ViTArch:
         if self.stem == 'linear':
             inputs = self.in_chans * self.patch_size**2
             return (inputs + 1) * self.embed_dim
-        width = CONV_STEM_WIDTH
+        width = self.stem_dim
         convs = 49 * self.in_chans * width + 2 * 9 * width**2
         proj = (width * (self.patch_size // 2) ** 2 + 1) * self.embed_dim
         return convs + 3 * 2 * width + proj

@@ -102,6 +102,7 @@ def infer_arch(
         mlp_dims=mlp_dims,
         patch_size=patch,
         stem='conv' if conv_stem else 'linear',
+        stem_dim=proj.shape[1] if conv_stem else 64,
         layer_scale='blocks.0.ls1.gamma' in state_dict,
         qkv_bias='blocks.0.attn.qkv.bias' in state_dict,
         **tokens,

@@ -25,6 +25,7 @@ from mmvitcompress.datasets.digits import make_digits
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ('dense', 'atme')
+SHAPE = (128, 128)
 COLUMNS = (
     ('mIoU', '%', '{:.1f}'),
     ('GMACs', '', '{:.3f}'),
@@ -44,7 +45,7 @@ def parse_args():
         '--data', default='data/digits', help='folder of the digits'
     )
     parser.add_argument(
-        '--iters', type=int, default=400, help='training iterations'
+        '--iters', type=int, default=200, help='training iterations'
     )
     parser.add_argument('--batch-size', type=int, default=8, help='when timed')
     parser.add_argument('--repeats', type=int, default=20, help='when timed')
@@ -129,12 +130,12 @@ def main():
     results = {method: {'mIoU': train(method, args)} for method in METHODS}
 
     models = {method: trained_model(method, args) for method in METHODS}
-    images = torch.randn(args.batch_size, 3, 128, 128)
+    images = torch.randn(args.batch_size, 3, *SHAPE)
     times = time_parts(
         models, images, args.repeats, parts=('backbone', 'encoder', 'overall')
     )
     for method, model in models.items():
-        total = model_complexity(model, (128, 128))['total']
+        total = model_complexity(model, SHAPE)['total']
         results[method].update(
             GMACs=total['macs'] / 1e9,
             params=total['params'] / 1e6,

@@ -4,8 +4,6 @@ Nothing is downloaded and no data set is needed: the network is built with
 random weights and run once on a random image.
 """
 
-from mmengine.config import DictAction
-
 from mmvitcompress import cli
 from mmvitcompress.analysis.complexity import model_complexity
 from mmvitcompress.analysis.configs import (
@@ -15,6 +13,7 @@ from mmvitcompress.analysis.configs import (
     load_config,
 )
 from mmvitcompress.analysis.operators import CONVENTIONS
+from mmvitcompress.training.config import OptionsAction
 
 MEANING = {
     'fvcore': 'products counted exactly, norms and resampling by element, '
@@ -45,7 +44,7 @@ def parse_args():
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         metavar='KEY=VALUE',
         help='override settings of the config, such as '
         'model.backbone.arch=deit_tiny',

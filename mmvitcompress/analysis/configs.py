@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.training.config import read_config
 
 Shape = tuple[int, int]
 
@@ -19,12 +20,9 @@ def load_config(path: str, options: dict | None = None) -> Config:
     """Read a config file and override what ``options`` name.
 
     Raises:
-        ConfigError: If there is no such file or it describes no model.
+        ConfigError: If it can't be read or describes no model.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f'config file {path!r} does not exist')
-    config = Config.fromfile(path)
-    config.merge_from_dict(options or {})
+    config = read_config(path, options)
     if 'model' not in config:
         raise ConfigError(f"config file {path!r} has no 'model'")
     return config

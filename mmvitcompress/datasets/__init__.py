@@ -3,6 +3,10 @@
 from importlib import import_module
 from importlib.util import find_spec
 
+from mmvitcompress.datasets.classification import TimmDataset
+
+__all__ = ['TimmDataset']
+
 for _host, _module in (('mmseg', 'segmentation'), ('mmdet', 'detection')):
     if find_spec(_host) is not None:
         import_module(f'{__name__}.{_module}')

@@ -33,6 +33,7 @@ _IDENTITY = (
     'head_dim',
     'patch_size',
     'stem',
+    'stem_dim',
     'class_token',
     'dist_token',
     'reg_tokens',

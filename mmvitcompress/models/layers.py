@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
-from mmvitcompress.arch import CONV_STEM_WIDTH, ViTArch
+from mmvitcompress.arch import ViTArch
 
 
 class Attention(nn.Module):
@@ -118,7 +118,7 @@ class ConvStem(nn.Module):
 
     def __init__(self, arch: ViTArch):
         super().__init__()
-        width = CONV_STEM_WIDTH
+        width = arch.stem_dim
         half = arch.patch_size // 2
         self.conv1 = nn.Conv2d(arch.in_chans, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -1,5 +1,6 @@
 """What training runs need besides a model: hooks, and how to launch one."""
 
+from mmvitcompress.training.accuracy import TopKAccuracy
 from mmvitcompress.training.atomic_checkpoint import AtomicCheckpointHook
 from mmvitcompress.training.mean_loss import MeanLossHook
 from mmvitcompress.training.rng_state import RNGStateHook
@@ -10,4 +11,5 @@ __all__ = [
     'MeanLossHook',
     'RNGStateHook',
     'StrictLoadHook',
+    'TopKAccuracy',
 ]

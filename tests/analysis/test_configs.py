@@ -101,7 +101,7 @@ def test_pretrained_weights_are_not_fetched(make_config):
 
 
 def test_configs_without_a_model(tmp_path):
-    with pytest.raises(ConfigError, match='does not exist'):
+    with pytest.raises(ConfigError, match='not found'):
         load_config(str(tmp_path / 'none.py'))
     (tmp_path / 'empty.py').write_text('a = 1\n')
     with pytest.raises(ConfigError, match="no 'model'"):
@@ -182,5 +182,5 @@ def test_tool_on_its_own_and_failing():
         env=os.environ | {'PYTHONPATH': str(TOOL.parents[1])},
     )
     assert done.returncode == 1
-    assert "'nowhere.py' does not exist" in done.stderr
+    assert "'nowhere.py' not found" in done.stderr
     assert 'Traceback' not in done.stderr

@@ -1,23 +1,6 @@
-# 80 000 iterations with AdamW, half the schedule of ADE20K:
-# 80 000 iterations x 32 images / 20 210 training images = 127 epochs.
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(
-        type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01
-    ),
-    # no weight decay on what no matrix multiplies
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        custom_keys=dict(
-            pos_embed=dict(decay_mult=0.0),
-            cls_token=dict(decay_mult=0.0),
-            dist_token=dict(decay_mult=0.0),
-            reg_token=dict(decay_mult=0.0),
-            relative_position_bias_table=dict(decay_mult=0.0),
-        ),
-    ),
-)
+# 80 000 iterations with AdamW:
+# 80 000 iterations x 32 images / 20 210 images of ADE20K = 127 epochs.
+_base_ = './adamw_160k.py'
 param_scheduler = [
     dict(
         type='LinearLR', start_factor=1e-6, begin=0, end=1500, by_epoch=False
@@ -31,27 +14,5 @@ param_scheduler = [
         by_epoch=False,
     ),
 ]
-
-train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=80000, val_interval=16000
-)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(
-        type='CheckpointHook',
-        by_epoch=False,
-        interval=16000,  # as often as it is validated: 80 000 / 5
-        max_keep_ckpts=3,
-        save_best='mIoU',
-    ),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
-)
-
-# with tools/train.py --auto-scale-lr: lr x (GPUs x batch_size) / 32
-auto_scale_lr = dict(enable=False, base_batch_size=32)
+train_cfg = dict(max_iters=80000, val_interval=8000)
+default_hooks = dict(checkpoint=dict(interval=8000))

@@ -1,0 +1,61 @@
+"""Top-k accuracy of a classifier."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.registry import METRICS
+
+
+@METRICS.register_module()
+class TopKAccuracy(BaseMetric):
+    """Share of the images whose class is among the k best scored, in percent.
+
+    Args:
+        topk: The values of k. Defaults to (1, 5).
+        collect_device: As MMEngine's. Defaults to 'cpu'.
+        prefix: As MMEngine's. Defaults to None.
+
+    Raises:
+        ConfigError: If a k exceeds the number of classes.
+    """
+
+    def __init__(
+        self,
+        topk: Sequence[int] = (1, 5),
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ):
+        super().__init__(collect_device, prefix)
+        self.topk = tuple(topk)
+
+    def process(
+        self, data_batch: Sequence[Tensor], data_samples: Sequence[Tensor]
+    ) -> None:
+        """Note the ranks of the true classes of one batch.
+
+        Args:
+            data_batch: Images (B, 3, H, W) and targets (B).
+            data_samples: Logits (classes), one for each image.
+        """
+        logits = torch.stack(list(data_samples))  # (B, classes)
+        if max(self.topk) > logits.shape[1]:
+            raise ConfigError(
+                f'topk must not exceed the {logits.shape[1]} classes, but got '
+                f'{max(self.topk)}'
+            )
+        targets = torch.as_tensor(data_batch[1], device=logits.device)
+        true = logits.gather(1, targets[:, None])
+        # how many classes are scored higher
+        self.results.extend((logits > true).sum(1).tolist())
+
+    def compute_metrics(self, results: list[int]) -> dict[str, float]:
+        """``{'top1': …}`` in percent, from the rank of each true class."""
+        ranks = torch.tensor(results)
+        return {
+            f'top{k}': 100 * (ranks < k).float().mean().item()
+            for k in self.topk
+        }
