@@ -9,12 +9,19 @@ from pathlib import Path
 from mmvitcompress.errors import ConfigError, UserError
 
 
+class _HelpFormatter(
+    argparse.ArgumentDefaultsHelpFormatter,
+    argparse.RawDescriptionHelpFormatter,
+):
+    """Shows defaults and keeps the lines of the description."""
+
+
 def parser(description: str, **kwargs) -> argparse.ArgumentParser:
     """An argument parser that shows defaults and allows no abbreviations."""
     return argparse.ArgumentParser(
         description=description,
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
         **kwargs,
     )
 

@@ -4,10 +4,8 @@ Reads DeiT's, timm's, DINOv2's and LV-ViT's files, state dicts under timm's
 keys, and timm models by name (downloaded).
 
 Examples:
-    tools/convert_checkpoint.py deit_small_patch16_224.fb_in1k \
-        checkpoints/deit_small_in1k.pth
-    tools/convert_checkpoint.py deit_small_patch16_224-cd65a155.pth \
-        checkpoints/deit_small_in1k.safetensors
+    convert_checkpoint.py deit_small_patch16_224.fb_in1k deit_small_in1k.pth
+    convert_checkpoint.py deit_small_patch16_224-cd65a155.pth out.safetensors
 """
 
 from pathlib import Path
