@@ -27,7 +27,7 @@ def test_types_resolve_from_a_clean_process(name):
     script = f"""
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-cfg = Config.fromfile({name!r}, import_custom_modules=False)
+cfg = Config.fromfile({name!r})
 init_default_scope(cfg.default_scope)
 cfg.model.backbone.checkpoint = None
 MODELS.build(cfg.model)
@@ -37,7 +37,6 @@ MODELS.build(cfg.model)
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=None,
     )
     assert done.returncode == 0, done.stderr
 
