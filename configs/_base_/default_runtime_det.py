@@ -1,6 +1,6 @@
 # What every detection run shares. Schedules count in epochs here.
+_base_ = './runtime.py'
 default_scope = 'mmdet'
-custom_imports = dict(imports=['mmvitcompress'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
@@ -17,25 +17,8 @@ default_hooks = dict(
     visualization=dict(type='DetVisualizationHook'),
 )
 
-env_cfg = dict(
-    cudnn_benchmark=False,  # every batch has another size
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
-)
-
-vis_backends = [
-    dict(type='LocalVisBackend'),
-    dict(type='TensorboardVisBackend'),
-]
-visualizer = dict(
-    type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer'
-)
-# losses and times in the log are means over this many iterations
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
-log_level = 'INFO'
-
-load_from = None
-resume = False
+env_cfg = dict(cudnn_benchmark=False)  # every batch has another size
+visualizer = dict(type='DetLocalVisualizer')
 
 # test with scales and flips: tools/test.py --tta
 tta_model = dict(
