@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.arch import ViTArch
 from mmvitcompress.archs import get_arch
+from mmvitcompress.channels import attach_compactors
 from mmvitcompress.checkpoint import (
     checkpoint_arch,
     load_strict,
@@ -85,6 +86,9 @@ class CompressedViT(ViT):
             evaluation mode. Defaults to False.
         with_cp: Whether to recompute blocks in the backward pass to save
             memory. Defaults to False.
+        compactors: Whether to put CDCP's compactors into all blocks, for
+            :class:`~mmvitcompress.training.CDCPHook` to prune channels while
+            the model trains. Defaults to False.
         init_cfg: Must be None, since MMEngine's loading is not strict; use
             ``checkpoint``.
 
@@ -114,6 +118,7 @@ class CompressedViT(ViT):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        compactors: bool = False,
         init_cfg: None = None,
     ):
         if init_cfg is not None:
@@ -159,6 +164,8 @@ class CompressedViT(ViT):
         self.norm_eval = norm_eval
         if checkpoint is not None:
             self._load(state_dict, source, checkpoint)
+        if compactors:
+            attach_compactors(self)
         self._freeze()
 
     # -- checkpoint ---------------------------------------------------------
