@@ -2,14 +2,18 @@
 
 from mmvitcompress.training.accuracy import TopKAccuracy
 from mmvitcompress.training.atomic_checkpoint import AtomicCheckpointHook
+from mmvitcompress.training.cdcp import CDCPHook
 from mmvitcompress.training.mean_loss import MeanLossHook
+from mmvitcompress.training.optimizers import ViTOptimWrapperConstructor
 from mmvitcompress.training.rng_state import RNGStateHook
 from mmvitcompress.training.strict_loading import StrictLoadHook
 
 __all__ = [
     'AtomicCheckpointHook',
+    'CDCPHook',
     'MeanLossHook',
     'RNGStateHook',
     'StrictLoadHook',
     'TopKAccuracy',
+    'ViTOptimWrapperConstructor',
 ]

@@ -1,0 +1,350 @@
+"""CDCP as a hook: channels are pruned while a model trains (CAIT III-C)."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from mmvitcompress.channels import (
+    Kinds,
+    MacBudget,
+    ReductionSchedule,
+    SelectionRules,
+    apply_penalty_,
+    clear_moments_,
+    column_norms,
+    convergence_notice,
+    find_compactors,
+    kept_channels,
+    kept_widths,
+    removable,
+    select,
+    set_kept_,
+)
+from mmvitcompress.channels.compactors import each_kind
+from mmvitcompress.channels.convergence import MEMORY, SETTLED
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.registry import HOOKS
+
+FORESEEN = 200_000
+"""Iterations up to which convergence is foreseen: longer runs have time."""
+
+
+@HOOKS.register_module()
+class CDCPHook(Hook):
+    """Prunes channels of a backbone that was built with ``compactors=True``.
+
+    Every optimizer step gets CDCP's gradient (Eq. 2), when gradients are
+    final: accumulated, reduced, unscaled and clipped. Every ``interval``
+    iterations the masks are rebuilt for the reduction that is due by then.
+    Masks are a function of the weights, and the reduction due one of the
+    iteration, so that all processes agree without telling each other, and a
+    resumed run goes on as if it had not stopped.
+
+    Use :class:`~mmvitcompress.training.ViTOptimWrapperConstructor`, which
+    gives compactors moments of their own and no weight decay.
+
+    Args:
+        target: Overall reduction to end with, tokens included, as a fraction
+            of the dense model's MACs.
+        img_size: Image size (H, W) at which MACs are counted, in pixels.
+            Defaults to the arch's.
+        num_classes: Outputs of the classifier that the MACs include. Defaults
+            to 0.
+        warmup_epochs: Epochs before the first channel is masked; the paper's
+            are 30. Defaults to 0.
+        warmup: The same in iterations. Defaults to 0.
+        increment: Growth of the reduction at a time. Defaults to 0.00025.
+        interval: Iterations between two selections. Defaults to 25.
+        until: Last iteration with a selection. Defaults to the end.
+        lam: Weight λ of the lasso. Defaults to 1e-5.
+        rules: Arguments of :class:`~mmvitcompress.channels.SelectionRules`.
+        clear_moments: Whether Adam forgets the objective where channels have
+            just been masked, without which short runs don't converge; see
+            :func:`~mmvitcompress.channels.clear_moments_`. Defaults to False.
+        report_interval: Iterations between two reports of what each block
+            keeps. Defaults to 1000.
+
+    Raises:
+        ConfigError: Before training, if the target cannot be reached, the run
+            is too short, or model or optimizer aren't made for it.
+    """
+
+    def __init__(
+        self,
+        target: float,
+        img_size: int | tuple[int, int] | None = None,
+        num_classes: int = 0,
+        warmup_epochs: float = 0,
+        warmup: int = 0,
+        increment: float = 0.00025,
+        interval: int = 25,
+        until: int | None = None,
+        lam: float = 1e-5,
+        rules: dict | None = None,
+        clear_moments: bool = False,
+        report_interval: int = 1000,
+    ):
+        if warmup and warmup_epochs:
+            raise ConfigError(
+                'the warm-up is given in epochs or in iterations, but got '
+                f'warmup_epochs={warmup_epochs} and warmup={warmup}'
+            )
+        self.target = target
+        self.img_size = img_size
+        self.num_classes = num_classes
+        self.warmup_epochs = warmup_epochs
+        self.timing = dict(
+            warmup=warmup, increment=increment, interval=interval, until=until
+        )
+        self.lam = lam
+        self.rules = SelectionRules(**(rules or {}))
+        self.clear_moments = clear_moments
+        self.report_interval = report_interval
+        self._handle = None
+
+    # -- before ---------------------------------------------------------------
+
+    def before_train(self, runner: Runner) -> None:
+        """Check what can be checked, then watch the optimizer's steps."""
+        backbone = _backbone(runner.model)
+        self.compactors = find_compactors(backbone)
+        if not self.compactors:
+            raise ConfigError(
+                'CDCPHook prunes by compactors, but the backbone has none: '
+                'set model.backbone.compactors=True'
+            )
+        if len(self.compactors) != backbone.arch.depth:
+            raise ConfigError(
+                f'CDCPHook counts the MACs of {backbone.arch.depth} blocks, '
+                f'but the backbone has {len(self.compactors)}: let '
+                'out_indices include the last'
+            )
+        self.budget = MacBudget.of(
+            backbone.arch, self.img_size, self.num_classes
+        )
+        timing = dict(self.timing)
+        if self.warmup_epochs:
+            length = len(runner.train_dataloader)
+            timing['warmup'] = round(self.warmup_epochs * length)
+        self.schedule = ReductionSchedule(
+            self.target, start=self.budget.reduction(), **timing
+        )
+        self.budget.check(self.target, self.rules.floors(self.budget.widths))
+        self.schedule.check(runner.max_iters)
+        optimizer = runner.optim_wrapper.optimizer
+        groups = self._check_optimizer(optimizer, runner.optim_wrapper)
+        if runner.iter == 0:
+            self._warn(runner, groups)
+        self._handle = optimizer.register_step_pre_hook(self._penalise)
+
+    def _check_optimizer(self, optimizer, wrapper) -> list[dict]:
+        """The groups that hold compactors."""
+        ours = {id(c.weight) for c in each_kind(self.compactors)}
+        groups = [
+            group
+            for group in optimizer.param_groups
+            if any(id(param) in ours for param in group['params'])
+        ]
+        held = sum(
+            id(param) in ours for group in groups for param in group['params']
+        )
+        use = (
+            "set optim_wrapper.constructor='mmvitcompress."
+            "ViTOptimWrapperConstructor'"
+        )
+        if held != len(ours):
+            raise ConfigError(
+                f'the optimizer has {held} of {len(ours)} compactors: {use}'
+            )
+        for group in groups:
+            if group.get('weight_decay'):
+                raise ConfigError(
+                    'compactors must not be decayed, but weight_decay is '
+                    f'{group["weight_decay"]}: {use}'
+                )
+        if hasattr(wrapper, 'loss_scaler') and any(
+            group.get('fused') for group in groups
+        ):
+            raise ConfigError(
+                'a fused optimizer gets gradients in the loss scale, to which '
+                "CDCP's penalty does not belong: set optimizer.fused=False"
+            )
+        return groups
+
+    def _warn(self, runner: Runner, groups: list[dict]) -> None:
+        rates = foreseen_rates(runner, groups[0])
+        if rates is None:
+            return
+        notice = convergence_notice(
+            self.schedule,
+            rates,
+            memory=0 if self.clear_moments else MEMORY,
+            betas=groups[0].get('betas', (0.99, 0.999)),
+        )
+        if notice:
+            runner.logger.warning(f'CDCP may not converge: {notice}')
+
+    # -- during ---------------------------------------------------------------
+
+    def _penalise(self, optimizer, args, kwargs) -> None:
+        apply_penalty_(self.compactors, self.lam)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch=None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Rebuild the masks where it is time, and log."""
+        iteration = runner.iter + 1
+        if self.schedule.selects_at(iteration):
+            self._select(runner, iteration)
+        elif iteration % self.schedule.interval == 0:
+            self._log(runner, iteration, column_norms(self.compactors))
+        if iteration % self.report_interval == 0:
+            self.report(runner, iteration)
+
+    def _select(self, runner: Runner, iteration: int) -> None:
+        scores = column_norms(self.compactors)
+        selection = select(
+            scores,
+            self.budget,
+            self.schedule.reduction_at(iteration),
+            self.rules,
+        )
+        before = kept_channels(self.compactors)
+        set_kept_(self.compactors, selection.kept)
+        if self.clear_moments:
+            clear_moments_(
+                runner.optim_wrapper.optimizer, self.compactors, before
+            )
+        self._log(runner, iteration, scores)
+
+    def _log(
+        self, runner: Runner, iteration: int, scores: list[Kinds]
+    ) -> None:
+        for name, value in self._state(iteration, scores).items():
+            runner.message_hub.update_scalar(f'train/cdcp_{name}', value)
+
+    def _state(self, iteration: int, scores: list[Kinds]) -> dict:
+        kept = kept_channels(self.compactors)
+        masked = [
+            (~mask, score)
+            for masks, norms in zip(kept, scores)
+            for mask, score in zip(masks, norms)
+        ]
+        widths = kept_widths(removable(kept, scores))
+        return dict(
+            target=self.schedule.reduction_at(iteration),
+            reached=self.budget.reduction_at(widths),
+            masked=sum(int(mask.sum()) for mask, _ in masked),
+            unconverged=sum(
+                int((score[mask] > SETTLED).sum()) for mask, score in masked
+            ),
+            lasso=sum(float(score.sum()) for _, score in masked),
+        )
+
+    def report(self, runner: Runner, iteration: int) -> None:
+        """Log what every block keeps, as a line and as scalars."""
+        kept = kept_channels(self.compactors)
+        widths = kept_widths(removable(kept, column_norms(self.compactors)))
+        runner.logger.info(
+            'CDCP keeps (Q/K, V, MLP) per block: '
+            + ' '.join('/'.join(map(str, width)) for width in widths)
+        )
+        scalars = {
+            f'cdcp_kept/block{block}_{kind}': width[i]
+            for block, width in enumerate(widths, 1)
+            for i, kind in enumerate(('qk', 'v', 'mlp'))
+        }
+        runner.visualizer.add_scalars(scalars, step=iteration)
+
+    # -- after ----------------------------------------------------------------
+
+    def after_train(self, runner: Runner) -> None:
+        """Say how it ended."""
+        if self._handle is None:
+            return
+        self._handle.remove()
+        self._handle = None
+        self.report(runner, runner.iter)
+        norms = column_norms(self.compactors)
+        state = self._state(runner.iter, norms)
+        runner.logger.info(
+            f'CDCP reached a reduction of {state["reached"]:.2%} (target '
+            f'{self.target:.2%}); {state["unconverged"]} of '
+            f'{state["masked"]} masked channels have not become zero; '
+            'tools/export_pruned.py makes the small checkpoint'
+        )
+
+
+def _backbone(model):
+    model = model.module if is_model_wrapper(model) else model
+    backbone = getattr(model, 'backbone', None)
+    if not hasattr(backbone, 'arch'):
+        raise ConfigError(
+            'CDCPHook needs a backbone of mmvitcompress, but got '
+            f'{type(backbone).__name__}'
+        )
+    return backbone
+
+
+def foreseen_rates(runner: Runner, group: dict) -> np.ndarray | None:
+    """The learning rate of a parameter group in every iteration to come.
+
+    Found by running copies of the schedulers ahead.
+
+    Args:
+        runner: About to train from its first iteration.
+        group: The optimizer's parameter group.
+
+    Returns:
+        One rate per iteration; None if the run is longer than
+        :data:`FORESEEN` or its schedulers are of several optimizers.
+    """
+    schedulers = runner.param_schedulers or []
+    if runner.max_iters > FORESEEN or not isinstance(schedulers, list):
+        return None
+    optimizer = runner.optim_wrapper.optimizer
+    index = [g is group for g in optimizer.param_groups].index(True)
+    copies, stand_in = _detached(schedulers, optimizer)
+    epoch = (
+        len(runner.train_dataloader)
+        if isinstance(runner.train_loop, EpochBasedTrainLoop)
+        else runner.max_iters
+    )
+    rates = np.empty(runner.max_iters)
+    for i in range(runner.max_iters):
+        rates[i] = stand_in.param_groups[index]['lr']
+        for scheduler in copies:
+            if not scheduler.by_epoch or (i + 1) % epoch == 0:
+                scheduler.step()
+    return rates
+
+
+def _detached(schedulers: list, optimizer) -> tuple[list, SimpleNamespace]:
+    """Copies of schedulers, and the optimizer's groups without parameters."""
+
+    def step():
+        raise NotImplementedError('a stand-in has nothing to step')
+
+    step._with_counter = True  # as schedulers mark what they have seen
+    stand_in = SimpleNamespace(
+        step=step,
+        _global_step=0,
+        param_groups=[
+            {key: value for key, value in group.items() if key != 'params'}
+            for group in optimizer.param_groups
+        ],
+    )
+    copies = []
+    for scheduler in schedulers:
+        scheduler = copy.copy(scheduler)
+        scheduler.optimizer = stand_in
+        copies.append(scheduler)
+    return copies, stand_in
