@@ -4,12 +4,21 @@ The backbone is built from it, the exporter writes it, the planner and the MAC
 counter read it. It is plain data: JSON in, JSON out.
 """
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
+from mmvitcompress.arch_base import (
+    CONVENTIONS,
+    Arch,
+    build_spec,
+    check_choice,
+    check_image,
+    check_positive,
+    pair,
+    patch_grid,
+    per_block,
+)
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.specs import (
     Grid,
@@ -19,17 +28,9 @@ from mmvitcompress.tokens.specs import (
     merged_grid,
 )
 
-CONVENTIONS = ('fvcore', 'matmul')
-"""How MACs are counted.
-
-'fvcore' adds what fvcore counts for normalisations (5 for each element of a
-LayerNorm, 2 for one of a BatchNorm at inference) to the multiply-accumulates
-of matrix products and convolutions; 'matmul' counts only the latter.
-"""
-
 
 @dataclass(frozen=True)
-class ViTArch:
+class ViTArch(Arch):
     """Shape of a plain Vision Transformer, compressed or not.
 
     Widths may be given as one number for all blocks or as one for each block;
@@ -75,6 +76,8 @@ class ViTArch:
         ConfigError: If a value is out of range, or values don't fit together.
     """
 
+    family: ClassVar[str] = 'vit'
+
     embed_dim: int
     depth: int
     num_heads: int
@@ -106,7 +109,7 @@ class ViTArch:
             'patch_size',
             'stem_dim',
         ):
-            _check_positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         if self.head_dim is None:
             if self.embed_dim % self.num_heads:
                 raise ConfigError(
@@ -120,46 +123,27 @@ class ViTArch:
             ('v_dims', self.head_dim),
             ('mlp_dims', 4 * self.embed_dim),
         ):
-            self._set(name, self._widths(name, default))
-        self._set('img_size', _pair('img_size', self.img_size))
-        _check_choice('stem', self.stem, ('linear', 'conv'))
-        _check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
+            defaults = (default,) * self.depth
+            self._set(name, per_block(name, getattr(self, name), defaults))
+        self._set('img_size', pair('img_size', self.img_size))
+        check_choice('stem', self.stem, ('linear', 'conv'))
+        check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
         if self.stem == 'conv' and self.patch_size % 2:
             raise ConfigError(
                 "stem='conv' halves the image first and needs an even "
                 f'patch_size, but got {self.patch_size}'
             )
-        if min(self.img_size) < self.patch_size:
-            raise ConfigError(
-                f'img_size must be at least one patch ({self.patch_size} px), '
-                f'but got {self.img_size}'
-            )
+        check_image(self.img_size, self.patch_size)
         self._check_reductions()
 
-    def _set(self, name: str, value) -> None:
-        object.__setattr__(self, name, value)
-
-    def _widths(self, name: str, default: int) -> tuple[int, ...]:
-        value = getattr(self, name)
-        value = default if value is None else value
-        if isinstance(value, int):
-            value = (value,) * self.depth
-        value = tuple(value)
-        if len(value) != self.depth:
-            raise ConfigError(
-                f'{name} must be one width or one for each of {self.depth} '
-                f'blocks, but got {len(value)} widths'
-            )
-        for width in value:
-            _check_positive(name, width)
-        return value
-
     def _check_reductions(self) -> None:
-        merging = _build('token_merging', TokenMerging, self.token_merging)
+        merging = build_spec('token_merging', TokenMerging, self.token_merging)
         if merging is not None and not merging.layers:
             merging = None
         self._set('token_merging', merging)
-        slimming = _build('patch_slimming', PatchSlimming, self.patch_slimming)
+        slimming = build_spec(
+            'patch_slimming', PatchSlimming, self.patch_slimming
+        )
         self._set('patch_slimming', slimming)
         if merging is not None:
             merging.validate(self.depth)
@@ -180,6 +164,11 @@ class ViTArch:
             )
 
     @property
+    def num_features(self) -> int:
+        """Channels of the last block's output."""
+        return self.embed_dim
+
+    @property
     def num_prefix_tokens(self) -> int:
         """Number of tokens before the patches: [CLS], distillation,
         registers."""
@@ -196,14 +185,12 @@ class ViTArch:
         Raises:
             ConfigError: If the image is smaller than one patch.
         """
-        square = isinstance(img_size, int)
-        height, width = (img_size, img_size) if square else img_size
-        if min(height, width) < self.patch_size:
-            raise ConfigError(
-                f'an image must be at least one patch ({self.patch_size}×'
-                f'{self.patch_size} px), but got {height}×{width}'
-            )
-        return -(-height // self.patch_size), -(-width // self.patch_size)
+        return patch_grid(img_size, self.patch_size)
+
+    def mergeable(self, img_size: int | Grid) -> tuple[Grid, int]:
+        """Where merges may stand: the grid that the first of them meets, and
+        the number of blocks to choose from."""
+        return self.grid(img_size), self.depth
 
     def tokens_per_block(self, img_size: int | Grid | None = None) -> list:
         """Patch tokens in the attention of each block (without prefix)."""
@@ -246,10 +233,10 @@ class ViTArch:
             final_norm: Whether the final LayerNorm runs. Defaults to True.
             convention: See :data:`CONVENTIONS`. Defaults to 'fvcore'.
         """
-        _check_choice('convention', convention, CONVENTIONS)
+        check_choice('convention', convention, CONVENTIONS)
         per_norm = 5 * self.embed_dim if convention == 'fvcore' else 0
         depth = self.depth if depth is None else depth
-        img_size = _pair('img_size', img_size or self.img_size)
+        img_size = pair('img_size', img_size or self.img_size)
         counts = self.tokens_per_block(img_size)
         total = self._stem_macs(self.grid(img_size), convention)
         for layer in range(1, depth + 1):
@@ -338,118 +325,3 @@ class ViTArch:
         convs = 49 * self.in_chans * width + 2 * 9 * width**2
         proj = (width * (self.patch_size // 2) ** 2 + 1) * self.embed_dim
         return convs + 3 * 2 * width + proj
-
-    # -- in and out ---------------------------------------------------------
-
-    def replace(self, **changes) -> 'ViTArch':
-        """A copy with some values changed."""
-        return dataclasses.replace(self, **changes)
-
-    def to_dict(self) -> dict:
-        """Builtin types only; the inverse of :meth:`from_dict`."""
-        content = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if hasattr(value, 'to_dict'):
-                value = value.to_dict()
-            content[field.name] = (
-                list(value) if isinstance(value, tuple) else value
-            )
-        return content
-
-    @classmethod
-    def from_dict(cls, content: dict) -> 'ViTArch':
-        """Build from :meth:`to_dict`'s result or from hand-written values.
-
-        A key ``base`` names an arch of :mod:`mmvitcompress.archs` whose values
-        the others override.
-
-        Raises:
-            ConfigError: If a key is unknown or a required one is missing.
-        """
-        content = dict(content)
-        base = content.pop('base', None)
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(content) - set(known))
-        if unknown:
-            raise ConfigError(
-                f'arch has no key {unknown[0]!r}; known keys are '
-                f'{", ".join(known)}'
-            )
-        if base is not None:
-            from mmvitcompress.archs import get_arch
-
-            return get_arch(base).replace(**content)
-        missing = [
-            key
-            for key in ('embed_dim', 'depth', 'num_heads')
-            if key not in content
-        ]
-        if missing:
-            raise ConfigError(
-                f'arch needs the key {missing[0]!r} (or a key base)'
-            )
-        return cls(**content)
-
-    def save(self, path: str | Path) -> None:
-        """Write the arch as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + '\n')
-
-    @classmethod
-    def load(cls, path: str | Path) -> 'ViTArch':
-        """Read an arch JSON.
-
-        Raises:
-            ConfigError: If the file is missing, not JSON or not an arch.
-        """
-        try:
-            content = json.loads(Path(path).read_text())
-        except FileNotFoundError:
-            raise ConfigError(f'arch file {str(path)!r} not found') from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f'arch file {str(path)!r} is not JSON: {error}'
-            ) from None
-        if not isinstance(content, dict):
-            raise ConfigError(f'arch file {str(path)!r} holds no JSON object')
-        return cls.from_dict(content)
-
-
-def _check_positive(name: str, value) -> None:
-    if type(value) is not int or value < 1:
-        raise ConfigError(
-            f'{name} must be a whole number of at least 1, but got {value!r}'
-        )
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ConfigError(
-            f'{name} must be one of {", ".join(choices)}, but got {value!r}'
-        )
-
-
-def _pair(name: str, value: int | Sequence[int]) -> Grid:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(size, int) for size in pair):
-        raise ConfigError(f'{name} must be one or two sizes, but got {value}')
-    return pair
-
-
-def _build(name: str, spec: type, value):
-    """A spec from a dict of its arguments; None and specs pass through."""
-    if value is None or isinstance(value, spec):
-        return value
-    if not isinstance(value, dict):
-        raise ConfigError(f'{name} must be a dict, but got {value!r}')
-    known = [field.name for field in dataclasses.fields(spec)]
-    unknown = sorted(set(value) - set(known))
-    if unknown:
-        raise ConfigError(
-            f'{name} has no key {unknown[0]!r}; known keys are '
-            f'{", ".join(known)}'
-        )
-    try:
-        return spec(**value)
-    except TypeError as error:
-        raise ConfigError(f'{name}: {error}') from None

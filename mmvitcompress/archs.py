@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch_base import Arch, read_json
 from mmvitcompress.errors import ConfigError
 
 _SIZES = {
@@ -47,7 +48,10 @@ _FAMILIES = {
     ),
 }
 
-ARCHS: dict[str, ViTArch] = {}
+CLASSES: dict[str, type[Arch]] = {ViTArch.family: ViTArch}
+"""The architectures' classes by the family that they describe."""
+
+ARCHS: dict[str, Arch] = {}
 for _family, (_sizes, _changes) in _FAMILIES.items():
     for _size in _sizes:
         _arch = ViTArch(**{**_SIZES[_size], **_changes})
@@ -71,20 +75,37 @@ _CAIT_SMALL = ARCHS['deit_small'].replace(
 ARCHS.update(cait_deit_small=_CAIT_SMALL, cait_deit_s=_CAIT_SMALL)
 
 
-def get_arch(arch: str | dict | ViTArch) -> ViTArch:
+def arch_from_dict(content: dict) -> Arch:
+    """An arch of the family that a dict names, itself or by its ``base``.
+
+    Raises:
+        ConfigError: If the family is unknown or the values are wrong.
+    """
+    base = content.get('base')
+    default = ViTArch.family if base is None else get_arch(base).family
+    family = content.get('family', default)
+    if family not in CLASSES:
+        raise ConfigError(
+            f'arch.family must be one of {", ".join(CLASSES)}, but got '
+            f'{family!r}'
+        )
+    return CLASSES[family].from_dict(content)
+
+
+def get_arch(arch: str | dict | Arch) -> Arch:
     """An architecture from a name, a dict of values or an arch JSON's path.
 
     Raises:
         ConfigError: If the name is unknown or the values are wrong.
     """
-    if isinstance(arch, ViTArch):
+    if isinstance(arch, Arch):
         return arch
     if isinstance(arch, dict):
-        return ViTArch.from_dict(arch)
+        return arch_from_dict(arch)
     if arch in ARCHS:
         return ARCHS[arch]
     if Path(arch).suffix == '.json':
-        return ViTArch.load(arch)
+        return arch_from_dict(read_json(arch))
     close = difflib.get_close_matches(arch, ARCHS, n=1)
     hint = f'did you mean {close[0]!r}? ' if close else ''
     raise ConfigError(

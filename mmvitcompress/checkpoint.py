@@ -17,6 +17,8 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch_base import Arch
+from mmvitcompress.archs import arch_from_dict
 from mmvitcompress.errors import CheckpointError
 
 _SAFE_CLASSES = [argparse.Namespace]  # DeiT's training script saves its flags
@@ -101,7 +103,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
 def write_checkpoint(
     path: str | Path,
     state_dict: Mapping[str, Tensor],
-    arch: ViTArch,
+    arch: Arch,
     **meta,
 ) -> None:
     """Write a checkpoint that carries its own shape.
@@ -136,7 +138,7 @@ def write_checkpoint(
     part.replace(path)
 
 
-def checkpoint_arch(meta: dict, path: str | Path = '') -> ViTArch | None:
+def checkpoint_arch(meta: dict, path: str | Path = '') -> Arch | None:
     """The arch that a checkpoint carries, or None if it carries none."""
     arch = meta.get('arch')
     if arch is None:
@@ -146,7 +148,7 @@ def checkpoint_arch(meta: dict, path: str | Path = '') -> ViTArch | None:
             f'meta.arch of checkpoint {str(path)!r} must be a dict, but got '
             f'{type(arch).__name__}'
         )
-    return ViTArch.from_dict(arch)
+    return arch_from_dict(arch)
 
 
 def resize_pos_embed(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch_base import Arch
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.selection import SelectionRules
 from mmvitcompress.errors import ConfigError
@@ -50,7 +50,7 @@ class Plan:
 
 
 def plan(
-    arch: ViTArch,
+    arch: Arch,
     target: float,
     img_size: int | tuple[int, int],
     channels: float = 0.0,
@@ -86,24 +86,22 @@ def plan(
         )
     arch = dense(arch)
     whole = arch.macs(img_size, num_classes)
-    grid = arch.grid(img_size)
+    grid, depth = arch.mergeable(img_size)
     # along the longer side first, so that both sides come to an end together
     first = 'vertical' if grid[0] > grid[1] else 'horizontal'
 
-    def merged(layers: Layers) -> ViTArch:
+    def merged(layers: Layers) -> Arch:
         return arch.replace(token_merging=TokenMerging(layers, first=first))
 
     def reduction_of(layers: Layers) -> float:
         return 1 - merged(layers).macs(img_size, num_classes) / whole
 
-    most = most_merges(grid, arch.depth)
+    most = most_merges(grid, depth)
     if channels:
         share = (1 - channels) * target
-        placement = _nearest_even(
-            reduction_of, arch.depth, most, share, target
-        )
+        placement = _nearest_even(reduction_of, depth, most, share, target)
     else:
-        placement = place_merges(reduction_of, arch.depth, most, target)
+        placement = place_merges(reduction_of, depth, most, target)
     arch = merged(placement.layers)
     left = 0.0
     if channels:
