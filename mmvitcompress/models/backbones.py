@@ -41,6 +41,7 @@ _IDENTITY = (
     'layer_scale',
 )
 _WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
+_PREDICTOR = 'patch_slimming.'
 
 
 @MODELS.register_module()
@@ -89,6 +90,12 @@ class CompressedViT(ViT):
         compactors: Whether to put CDCP's compactors into all blocks, for
             :class:`~mmvitcompress.training.CDCPHook` to prune channels while
             the model trains. Defaults to False.
+        soft_slimming: Whether patch slimming trains its life predictor: in
+            training mode all patches stay and are weighted by their lives, in
+            evaluation mode they leave as ever. A checkpoint without a
+            predictor gets a new one. ``frozen_stages`` leaves it trainable;
+            see :class:`~mmvitcompress.training.LifeRegressionHook`. Defaults
+            to False.
         init_cfg: Must be None, since MMEngine's loading is not strict; use
             ``checkpoint``.
 
@@ -119,6 +126,7 @@ class CompressedViT(ViT):
         norm_eval: bool = False,
         with_cp: bool = False,
         compactors: bool = False,
+        soft_slimming: bool = False,
         init_cfg: None = None,
     ):
         if init_cfg is not None:
@@ -130,11 +138,12 @@ class CompressedViT(ViT):
             raise ConfigError(
                 f"out_type must be 'featmap' or 'raw', but got {out_type!r}"
             )
+        self.soft_slimming = soft_slimming
         wanted = _plain_arch(arch, token_merging, patch_slimming)
         state_dict, source, resolved = {}, None, wanted
         if checkpoint is not None:
             state_dict, source = self._read(checkpoint, wanted)
-            resolved = _reconcile(source, wanted, checkpoint)
+            resolved = _reconcile(source, wanted, checkpoint, soft_slimming)
         if resolved is None:
             raise ConfigError(
                 'arch is needed where no checkpoint carries one; for example '
@@ -151,6 +160,7 @@ class CompressedViT(ViT):
             final_norm=final_norm,
             drop_path_rate=drop_path_rate,
             with_cp=with_cp,
+            soft_slimming=soft_slimming,
         )
         if not -1 <= frozen_stages <= len(self.blocks):
             raise ConfigError(
@@ -185,6 +195,9 @@ class CompressedViT(ViT):
         source = checkpoint_arch(meta, path)
         if source is None:
             source = infer_arch(state_dict, wanted, path)
+            if wanted and any(k.startswith(_PREDICTOR) for k in state_dict):
+                # when its patches leave can't be seen in tensors
+                source = source.replace(patch_slimming=wanted.patch_slimming)
         return state_dict, source
 
     def _load(self, state_dict: dict, source: ViTArch, path: str) -> None:
@@ -202,18 +215,24 @@ class CompressedViT(ViT):
         if self.norm is None:
             unused.append('norm.')
         if self.patch_slimming is None:
-            unused.append('patch_slimming.')
-        added = ()
+            unused.append(_PREDICTOR)
+        added = []
         if source.token_merging is None:
-            added = ('token_merging.',)  # starts as the mean of each group
+            added.append('token_merging.')  # starts as mean of each group
+        if source.patch_slimming is None and self.soft_slimming:
+            added.append(_PREDICTOR)
         new = load_strict(
             self,
             state_dict,
             path,
-            may_miss=added,
+            may_miss=tuple(added),
             may_ignore=(*HEAD_PREFIXES, *unused),
         )
-        note = '; new merges start as means' if new else ''
+        note = ''
+        if any(name.startswith('token_merging.') for name in new):
+            note += '; new merges start as means'
+        if any(name.startswith(_PREDICTOR) for name in new):
+            note += '; the life predictor starts untrained'
         print_log(f'backbone loaded from {path}{note}', 'current')
 
     def _with_defaults(self, arch: ViTArch) -> ViTArch:
@@ -331,7 +350,12 @@ def _plain_arch(arch, token_merging, patch_slimming) -> ViTArch | None:
     return get_arch(arch).replace(**changes)
 
 
-def _reconcile(source: ViTArch, wanted: ViTArch | None, path: str) -> ViTArch:
+def _reconcile(
+    source: ViTArch,
+    wanted: ViTArch | None,
+    path: str,
+    soft_slimming: bool = False,
+) -> ViTArch:
     """The checkpoint's arch, with what only the config asks for added."""
     if wanted is None:
         return source
@@ -345,11 +369,11 @@ def _reconcile(source: ViTArch, wanted: ViTArch | None, path: str) -> ViTArch:
     for name in (*_WIDTHS, 'token_merging', 'patch_slimming'):
         ours, theirs = getattr(wanted, name), getattr(source, name)
         if theirs is None and ours is not None:
-            if name == 'patch_slimming':
+            if name == 'patch_slimming' and not soft_slimming:
                 raise CheckpointError(
                     f'checkpoint {path!r} has no life predictor, which '
-                    'patch_slimming needs: train one by a lifeslim config, or '
-                    'leave patch_slimming away'
+                    'patch_slimming needs: train one by a lifeslim config '
+                    '(soft_slimming=True), or leave patch_slimming away'
                 )
             source = source.replace(**{name: ours})
         elif ours is not None and theirs != ours:

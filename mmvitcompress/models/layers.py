@@ -44,14 +44,22 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, sum(self.split), bias=qkv_bias)
         self.proj = nn.Linear(num_heads * v_dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, n, D) → (B, n, D)."""
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, n, D) → (B, n, D).
+
+        Args:
+            x: Tokens (B, n, D).
+            bias: Added to the logits before the softmax; of a shape that
+                broadcasts to (B, h, n, n). Defaults to None.
+        """
         # each (B, h, n, width), views into one projection
         q, k, v = (
             part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for part in self.qkv(x).split(self.split, dim=2)
         )
-        x = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        if bias is not None:
+            bias = bias.to(q.dtype)  # which autocast may have chosen
+        x = F.scaled_dot_product_attention(q, k, v, bias, scale=self.scale)
         return self.proj(x.transpose(1, 2).flatten(2))
 
     def extra_repr(self) -> str:
@@ -90,9 +98,9 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim) if arch.layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, n, D) → (B, n, D)."""
-        x = x + self._branch(self.ls1(self.attn(self.norm1(x))))
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, n, D) → (B, n, D); ``bias`` as of :class:`Attention`."""
+        x = x + self._branch(self.ls1(self.attn(self.norm1(x), bias)))
         return x + self._branch(self.ls2(self.mlp(self.norm2(x))))
 
     def _branch(self, x: Tensor) -> Tensor:

@@ -16,7 +16,12 @@ from torch.utils.checkpoint import checkpoint
 from mmvitcompress.arch import ViTArch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers import STEMS, Block
-from mmvitcompress.tokens import PatchSlimmer, TokenMerge, TokenState
+from mmvitcompress.tokens import (
+    PatchSlimmer,
+    SoftPatchSlimmer,
+    TokenMerge,
+    TokenState,
+)
 
 POS_CACHE_SIZE = 16  # grids; whole-image evaluation meets few aspect ratios
 
@@ -32,6 +37,8 @@ class ViT(nn.Module):
             rises linearly from 0 over the blocks. Defaults to 0.
         with_cp: Whether to recompute blocks in the backward pass to save
             memory. Defaults to False.
+        soft_slimming: Whether patch slimming only weights the patches while
+            training, so that its predictor learns. Defaults to False.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class ViT(nn.Module):
         final_norm: bool = True,
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
+        soft_slimming: bool = False,
     ):
         super().__init__()
         if not 0 <= drop_path_rate < 1:
@@ -77,12 +85,7 @@ class ViT(nn.Module):
                     self.token_merging[str(layer - 1)] = TokenMerge(
                         dim, direction, arch.token_merging.conv
                     )
-        slimming = arch.patch_slimming
-        self.patch_slimming = (
-            PatchSlimmer(dim, slimming, arch.norm_eps)
-            if slimming is not None and slimming.base_layer <= depth
-            else None
-        )
+        self.patch_slimming = _make_slimmer(arch, depth, soft_slimming)
         self.norm = (
             nn.LayerNorm(dim, eps=arch.norm_eps) if final_norm else None
         )
@@ -133,7 +136,12 @@ class ViT(nn.Module):
             if str(index) in self.token_merging:
                 merge = self.token_merging[str(index)]
                 x, state = merge(x, state, self.num_prefix_tokens)
-            x = self._run(block, x)
+            bias = None
+            if self.patch_slimming is not None:
+                bias = self.patch_slimming.bias(
+                    index + 1, state, self.num_prefix_tokens
+                )
+            x = self._run(block, x, bias)
             if index in take:
                 # before slimming: a patch that leaves after this block still
                 # has its feature here
@@ -146,10 +154,10 @@ class ViT(nn.Module):
             outputs = [(self.norm(tokens), s) for tokens, s in outputs]
         return outputs
 
-    def _run(self, block: Callable, x: Tensor) -> Tensor:
+    def _run(self, block: Callable, *inputs: Tensor | None) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)
-        return block(x)
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def embed(self, x: Tensor) -> tuple[Tensor, TokenState]:
         """Images (B, 3, H, W) → tokens (B, prefix + N, D) with position."""
@@ -205,6 +213,28 @@ class ViT(nn.Module):
     def __getstate__(self) -> dict:
         # a copy must not take over what was cached for other parameters
         return {**self.__dict__, '_pos_cache': {}}
+
+
+def _make_slimmer(arch: ViTArch, depth: int, soft: bool) -> nn.Module | None:
+    slimming = arch.patch_slimming
+    if soft and slimming is None:
+        raise ConfigError(
+            'soft_slimming trains a life predictor, but the arch has none: '
+            'give patch_slimming, for example dict(keep_rate=0.7)'
+        )
+    if soft:
+        if slimming.base_layer >= depth:
+            raise ConfigError(
+                'soft_slimming weights patches in the blocks after '
+                f'patch_slimming.base_layer ({slimming.base_layer}), but only '
+                f'{depth} blocks are built: take a later output'
+            )
+        return SoftPatchSlimmer(
+            arch.embed_dim, slimming, arch.depth, arch.norm_eps
+        )
+    if slimming is None or slimming.base_layer > depth:
+        return None
+    return PatchSlimmer(arch.embed_dim, slimming, arch.norm_eps)
 
 
 def _token(count: int, dim: int) -> nn.Parameter:

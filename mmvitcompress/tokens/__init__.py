@@ -4,6 +4,7 @@ Plain PyTorch that knows nothing of OpenMMLab. A reduction takes and returns
 ``(tokens, state)``; :func:`restore` is the exact partner of all of them.
 """
 
+from mmvitcompress.tokens.life_regression import SoftPatchSlimmer
 from mmvitcompress.tokens.merging import TokenMerge, unmerge
 from mmvitcompress.tokens.restoring import (
     TokenMap,
@@ -19,6 +20,7 @@ __all__ = [
     'LifePredictor',
     'PatchSlimmer',
     'PatchSlimming',
+    'SoftPatchSlimmer',
     'TokenMap',
     'TokenMerge',
     'TokenMerging',

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from mmvitcompress.tokens.specs import PatchSlimming
 from mmvitcompress.tokens.state import TokenState
 
+MIN_DEVIATION = 1e-4
+"""Scores of one image closer than this count as equal: their differences are
+rounding, which standardising would blow up, together with the gradients."""
+
 
 class LifePredictor(nn.Module):
     """Scores s_i = ⟨P x̄_cls, Q x̄_i⟩ with x̄ = LayerNorm(x).
@@ -36,10 +40,14 @@ class LifePredictor(nn.Module):
 
 
 def scores_to_lives(scores: Tensor, mean: float, std: float) -> Tensor:
-    """Lives τ (B, N), in layers: scores standardised within each image."""
+    """Lives τ (B, N), in layers: scores standardised within each image.
+
+    At least in float32, also under autocast. Scores that are all equal, as of
+    an image of one colour, give lives of ``mean`` and finite gradients.
+    """
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     deviation, centre = torch.std_mean(scores, -1, correction=0, keepdim=True)
-    floor = torch.finfo(scores.dtype).tiny
-    return (scores - centre) / deviation.clamp_min(floor) * std + mean
+    return (scores - centre) / deviation.clamp_min(MIN_DEVIATION) * std + mean
 
 
 def sort_patches(
@@ -70,7 +78,8 @@ class PatchSlimmer(nn.Module):
     """Patch slimming at inference: one sort, then slices.
 
     The order of the patches has no gradient, hence the predictor is frozen
-    here; it is trained by life regression, where no patch is dropped.
+    here; it is trained by life regression, where no patch is dropped
+    (:class:`~mmvitcompress.tokens.life_regression.SoftPatchSlimmer`).
 
     Args:
         dim: Embedding width D.
@@ -82,6 +91,12 @@ class PatchSlimmer(nn.Module):
         super().__init__()
         self.spec = spec
         self.predictor = LifePredictor(dim, eps).requires_grad_(False)
+
+    def bias(
+        self, layer: int, state: TokenState, num_prefix: int
+    ) -> Tensor | None:
+        """What to add to the attention logits of block ``layer``: nothing."""
+        return None
 
     def after(
         self, layer: int, x: Tensor, state: TokenState, num_prefix: int

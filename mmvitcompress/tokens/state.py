@@ -22,6 +22,8 @@ class TokenState(NamedTuple):
             decreasing life, or None while patches lie in raster order.
         departed: Features (B, n, D) of the patches that have left, one entry
             for each slimming layer passed.
+        lives: Predicted lives (B, h·w) of the patches, in layers, where they
+            train (soft slimming), or None.
     """
 
     full_grid: Grid
@@ -29,6 +31,7 @@ class TokenState(NamedTuple):
     directions: tuple[str, ...] = ()
     order: Tensor | None = None
     departed: tuple[Tensor, ...] = ()
+    lives: Tensor | None = None
 
     @classmethod
     def start(cls, grid: Grid) -> 'TokenState':

@@ -3,6 +3,7 @@
 from mmvitcompress.training.accuracy import TopKAccuracy
 from mmvitcompress.training.atomic_checkpoint import AtomicCheckpointHook
 from mmvitcompress.training.cdcp import CDCPHook
+from mmvitcompress.training.life_regression import LifeRegressionHook
 from mmvitcompress.training.mean_loss import MeanLossHook
 from mmvitcompress.training.optimizers import ViTOptimWrapperConstructor
 from mmvitcompress.training.rng_state import RNGStateHook
@@ -11,6 +12,7 @@ from mmvitcompress.training.strict_loading import StrictLoadHook
 __all__ = [
     'AtomicCheckpointHook',
     'CDCPHook',
+    'LifeRegressionHook',
     'MeanLossHook',
     'RNGStateHook',
     'StrictLoadHook',
