@@ -6,6 +6,7 @@ from pathlib import Path
 from mmvitcompress.arch import ViTArch
 from mmvitcompress.arch_base import Arch, read_json
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.swin_arch import SwinArch
 
 _SIZES = {
     'tiny': dict(embed_dim=192, depth=12, num_heads=3),
@@ -48,7 +49,9 @@ _FAMILIES = {
     ),
 }
 
-CLASSES: dict[str, type[Arch]] = {ViTArch.family: ViTArch}
+CLASSES: dict[str, type[Arch]] = {
+    cls.family: cls for cls in (ViTArch, SwinArch)
+}
 """The architectures' classes by the family that they describe."""
 
 ARCHS: dict[str, Arch] = {}
@@ -57,6 +60,14 @@ for _family, (_sizes, _changes) in _FAMILIES.items():
         _arch = ViTArch(**{**_SIZES[_size], **_changes})
         ARCHS[f'{_family}_{_size}'] = _arch
         ARCHS[f'{_family}_{_size[0]}'] = _arch
+
+_SWINS = {
+    'tiny': SwinArch(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    'small': SwinArch(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    'base': SwinArch(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+}
+for _size, _arch in _SWINS.items():
+    ARCHS[f'swin_{_size}'] = ARCHS[f'swin_{_size[0]}'] = _arch
 
 # Small enough to learn digits on a laptop: what the demo and the tests use.
 ARCHS['vit_micro'] = ViTArch(

@@ -1,0 +1,312 @@
+"""The compressed Swin Transformer itself, free of OpenMMLab.
+
+Data flow: image → padded to whole patches → patch grid (B, H, W, D) → stages;
+in stage 3 tokens are merged before the wanted blocks, and stage 4 goes on with
+the merged grid → (tokens, state) of the wanted stages.
+
+Parameter names are timm's, so that its checkpoints load as they are.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp, trunc_normal_
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.layers import Attention
+from mmvitcompress.models.windows import LayoutCache, WindowLayout, cut, join
+from mmvitcompress.swin_arch import MERGE_STAGE, SwinArch
+from mmvitcompress.tokens import TokenMerge, TokenState
+from mmvitcompress.tokens.specs import merged_grid
+
+
+class WindowAttention(Attention):
+    """Attention within windows, with a bias for each relative position.
+
+    Args:
+        dim: Width D of the stage.
+        num_heads: Number of heads h.
+        qk_dim: Width of queries and keys in each head.
+        v_dim: Width of values in each head.
+        scale: Softmax scale: 1/√d of the head width d before pruning.
+        window_size: Edge of the windows that the biases are made for.
+        qkv_bias: Whether the projection has a bias. Defaults to True.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qk_dim: int,
+        v_dim: int,
+        scale: float,
+        window_size: int,
+        qkv_bias: bool = True,
+    ):
+        super().__init__(dim, num_heads, qk_dim, v_dim, scale, qkv_bias)
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * window_size - 1) ** 2, num_heads)
+        )
+
+    def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
+        """(B · windows, N, D) → (B · windows, N, D)."""
+        # each (B · windows, h, N, width), views into one projection
+        q, k, v = (
+            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for part in self.qkv(x).split(self.split, dim=2)
+        )
+        x = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=self._bias(layout, len(x)).to(q.dtype),
+            scale=self.scale,
+        )
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+    def _bias(self, layout: WindowLayout, count: int) -> Tensor:
+        """(1 or ``count``, h, N, N), what is added to the logits."""
+        bias = self.relative_position_bias_table[layout.index]
+        bias = bias.permute(2, 0, 1).unsqueeze(0)  # (1, h, N, N)
+        if layout.mask is None:
+            return bias
+        bias = bias + layout.mask.unsqueeze(1)  # (windows, h, N, N)
+        return bias.repeat(count // len(bias), 1, 1, 1)
+
+
+class SwinBlock(nn.Module):
+    """Pre-norm transformer block with attention in windows.
+
+    Args:
+        arch: The architecture that the block belongs to.
+        stage: Its stage, counted from 0.
+        block: Which block of the stage, counted from 0.
+        drop_path: Probability of dropping a residual branch. Defaults to 0.
+    """
+
+    def __init__(
+        self, arch: SwinArch, stage: int, block: int, drop_path: float = 0.0
+    ):
+        super().__init__()
+        dim, heads = arch.dims[stage], arch.num_heads[stage]
+        qk_dim, v_dim, mlp_dim = arch.widths(arch.layer(stage, block))
+        self.shifted = bool(block % 2)
+        self.pad_first = arch.pad_first
+        self.norm1 = nn.LayerNorm(dim, eps=arch.norm_eps)
+        self.attn = WindowAttention(
+            dim,
+            heads,
+            qk_dim,
+            v_dim,
+            scale=arch.head_dims[stage] ** -0.5,
+            window_size=arch.window_size,
+            qkv_bias=arch.qkv_bias,
+        )
+        self.norm2 = nn.LayerNorm(dim, eps=arch.norm_eps)
+        self.mlp = Mlp(dim, hidden_features=mlp_dim)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
+        """(B, H, W, D) → (B, H, W, D)."""
+        windows = cut(self.norm1(x), layout.windows, self.pad_first)
+        attended = self.attn(windows, layout)
+        attended = join(attended, layout.windows, self.pad_first)
+        x = x + self.drop_path(attended)
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    """One strided convolution and a norm: (B, 3, H·p, W·p) → (B, H, W, D)."""
+
+    def __init__(self, arch: SwinArch):
+        super().__init__()
+        size = arch.patch_size
+        self.proj = nn.Conv2d(arch.in_chans, arch.embed_dim, size, size)
+        self.norm = nn.LayerNorm(arch.embed_dim, eps=arch.norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+
+
+class PatchMerging(nn.Module):
+    """What stands before a stage: 2×2 tokens become one of twice the width.
+
+    Grids of odd height or width are padded with zeros.
+
+    Args:
+        dim: Width D of the stage before.
+        eps: Epsilon of the norm.
+    """
+
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim, eps=eps)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, D) → (B, ⌈H/2⌉, ⌈W/2⌉, 2D)."""
+        height, width = x.shape[1:3]
+        if height % 2 or width % 2:
+            x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+        # (B, H/2, 2, W/2, 2, D); pretrained weights want columns outermost
+        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return self.reduction(self.norm(x))
+
+
+class SwinStage(nn.Module):
+    """The blocks of one stage and the patch merging before them.
+
+    Args:
+        arch: The architecture that it belongs to.
+        stage: Which stage, counted from 0; the first merges no patches.
+        drop_path: Stochastic depth of each block.
+    """
+
+    def __init__(self, arch: SwinArch, stage: int, drop_path: Sequence[float]):
+        super().__init__()
+        self.downsample = (
+            PatchMerging(arch.dims[stage - 1], arch.norm_eps)
+            if stage
+            else None
+        )
+        self.blocks = nn.ModuleList(
+            SwinBlock(arch, stage, block, rate)
+            for block, rate in enumerate(drop_path)
+        )
+
+
+def halved(state: TokenState) -> TokenState:
+    """The state after patch merging, on whose grid the next stage runs."""
+    # 2×2 tokens of a diagonal merge cover 4×2 positions, no longer askew
+    directions = tuple(
+        'vertical' if direction == 'diagonal' else direction
+        for direction in state.directions
+    )
+    return state._replace(
+        full_grid=merged_grid(state.full_grid, 'symmetric'),
+        grid=merged_grid(state.grid, 'symmetric'),
+        directions=directions,
+    )
+
+
+class Swin(nn.Module):
+    """Swin Transformer built from a :class:`SwinArch`.
+
+    Args:
+        arch: Its shape.
+        stages: How many of its stages to build. Defaults to all.
+        final_norm: Whether to build the final LayerNorm. Defaults to True.
+        drop_path_rate: Stochastic depth of the last block of the arch; it
+            rises linearly from 0 over the blocks. Defaults to 0.
+        with_cp: Whether to recompute blocks in the backward pass to save
+            memory. Defaults to False.
+    """
+
+    def __init__(
+        self,
+        arch: SwinArch,
+        stages: int | None = None,
+        final_norm: bool = True,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+    ):
+        super().__init__()
+        if not 0 <= drop_path_rate < 1:
+            raise ConfigError(
+                f'drop_path_rate must lie in [0, 1), but got {drop_path_rate}'
+            )
+        stages = len(arch.depths) if stages is None else stages
+        self.arch = arch
+        self.with_cp = with_cp
+        self.patch_embed = PatchEmbed(arch)
+        rates = torch.linspace(0, drop_path_rate, arch.depth)
+        rates = [part.tolist() for part in rates.split(list(arch.depths))]
+        self.layers = nn.ModuleList(
+            SwinStage(arch, stage, rates[stage]) for stage in range(stages)
+        )
+        # keyed by the index of the block of stage 3 that follows
+        self.token_merging = nn.ModuleDict()
+        if arch.token_merging is not None and stages > MERGE_STAGE:
+            merging = arch.token_merging
+            for layer, direction in zip(merging.layers, merging.directions):
+                self.token_merging[str(layer - 1)] = TokenMerge(
+                    arch.dims[MERGE_STAGE], direction, merging.conv
+                )
+        self.norm = (
+            nn.LayerNorm(arch.dims[stages - 1], eps=arch.norm_eps)
+            if final_norm
+            else None
+        )
+        self._layouts = LayoutCache(arch.window_size)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        # merges and the stem keep their own initialisation
+        for module in self.layers.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, WindowAttention):
+                trunc_normal_(module.relative_position_bias_table, std=0.02)
+
+    def forward(
+        self, x: Tensor, take: Sequence[int] | None = None
+    ) -> list[tuple[Tensor, TokenState]]:
+        """Run the stages that were built.
+
+        Args:
+            x: Images (B, 3, H, W).
+            take: Stages, counted from 0, whose outputs are wanted. Defaults
+                to the last one that was built.
+
+        Returns:
+            For each wanted stage the tokens (B, n, D) and their state, in the
+            order of the stages. The final norm, if it was built, is applied
+            to the last stage's.
+        """
+        last = len(self.layers) - 1
+        take = (last,) if take is None else take
+        x, state = self.embed(x)
+        outputs = []
+        for index, stage in enumerate(self.layers):
+            if stage.downsample is not None:
+                x, state = stage.downsample(x), halved(state)
+            for i, block in enumerate(stage.blocks):
+                if index == MERGE_STAGE and str(i) in self.token_merging:
+                    merge = self.token_merging[str(i)]
+                    x, state = merge(x.flatten(1, 2), state, 0)
+                    x = x.unflatten(1, state.grid)
+                x = self._run(block, x, state.grid)
+            if index in take:
+                out = x
+                if index == last and self.norm is not None:
+                    out = self.norm(x)
+                outputs.append((out.flatten(1, 2), state))
+        return outputs
+
+    def _run(self, block: SwinBlock, x: Tensor, grid) -> Tensor:
+        windows = self.arch.windows(grid, block.shifted)
+        layout = self._layouts.get(windows, x.device)
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, x, layout, use_reentrant=False)
+        return block(x, layout)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, TokenState]:
+        """Images (B, 3, H, W) → token grid (B, h, w, D)."""
+        grid = self.arch.grid(tuple(x.shape[-2:]))
+        size = self.arch.patch_size
+        pad_h = grid[0] * size - x.shape[-2]
+        pad_w = grid[1] * size - x.shape[-1]
+        if pad_h or pad_w:
+            x = F.pad(x, (0, pad_w, 0, pad_h))
+        return self.patch_embed(x), TokenState.start(grid)
+
+    def __getstate__(self) -> dict:
+        # layouts are made anew where they are needed
+        layouts = LayoutCache(self.arch.window_size)
+        return {**self.__dict__, '_layouts': layouts}
