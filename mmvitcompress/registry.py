@@ -30,6 +30,7 @@ def _child(parent: Registry, *locations: str) -> SharedRegistry:
 
 MODELS = _child(root.MODELS, 'models')
 DATASETS = _child(root.DATASETS, 'datasets')
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'datasets')
 TRANSFORMS = _child(root.TRANSFORMS, 'datasets')
 METRICS = _child(root.METRICS, 'training')
 HOOKS = _child(root.HOOKS, 'training')

@@ -3,9 +3,13 @@
 from importlib import import_module
 from importlib.util import find_spec
 
-from mmvitcompress.datasets.classification import TimmDataset
+from mmvitcompress.datasets.classification import (
+    TimmDataset,
+    TimmIterableDataset,
+)
+from mmvitcompress.datasets.samplers import RepeatedAugSampler
 
-__all__ = ['TimmDataset']
+__all__ = ['RepeatedAugSampler', 'TimmDataset', 'TimmIterableDataset']
 
 for _host, _module in (('mmseg', 'segmentation'), ('mmdet', 'detection')):
     if find_spec(_host) is not None:

@@ -1,14 +1,26 @@
 """Image classification data, read and augmented by timm."""
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from timm.data import create_dataset, create_transform
+from mmengine.dist import get_world_size
+from PIL import Image
+from timm.data import ImageDataset, create_transform
 from timm.data.readers.reader_image_folder import ReaderImageFolder
+from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.datasets.reading import (
+    SEQUENTIAL,
+    class_names,
+    form_of,
+    naming_file,
+    open_dataset,
+)
+from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import DATASETS
 
 
@@ -17,12 +29,14 @@ class TimmDataset(Dataset):
     """A data set that timm reads, with a transform that timm makes.
 
     Args:
-        data_root: Folder of the data; for an ImageFolder, the one that holds
-            the splits.
+        data_root: Folder of the data; for folders of images and tar files,
+            the one that holds the splits, or a single tar file.
         split: Such as 'train' or 'val'.
-        name: As timm's ``create_dataset`` takes it: '' for an ImageFolder
-            (which may lie in tar files), 'wds/…', 'hfds/…' and so on.
-            Defaults to ''.
+        name: As timm's ``create_dataset`` takes it: '' for a folder with a
+            folder or tar file for each class, or a tar file of such folders;
+            'torch/cifar10', 'hfds/…' and so on. What can only be read in
+            sequence ('wds/…', 'hfids/…', 'tfds/…') is for
+            :class:`TimmIterableDataset`. Defaults to ''.
         transform: Arguments of timm's ``create_transform``, such as
             ``dict(input_size=224, is_training=True, re_prob=0.25)``.
         hold_out: Share of the images of a folder that is set aside, where
@@ -32,9 +46,14 @@ class TimmDataset(Dataset):
             others. Defaults to False.
         **kwargs: Further arguments of ``create_dataset``.
 
+    Attributes:
+        class_to_idx: Classes and their indices; None where unknown.
+
     Raises:
-        ConfigError: If ``hold_out`` is no share, or data aren't files.
+        ConfigError: If ``hold_out`` is no share, or data aren't files, or
+            can only be read in sequence.
         DataError: If there is nothing to read.
+        DependencyError: If a package that reads such data is missing.
     """
 
     def __init__(
@@ -47,19 +66,16 @@ class TimmDataset(Dataset):
         held_out: bool = False,
         **kwargs,
     ):
-        if not name and not Path(data_root, split).is_dir():
-            raise DataError(
-                f'no folder {str(Path(data_root, split))!r}, where the '
-                f'{split} images should lie, one folder a class; set '
-                "the data set's data_root"
+        if form_of(name) in SEQUENTIAL:
+            raise ConfigError(
+                f'{name!r} can only be read in sequence: set '
+                "type='TimmIterableDataset', with its batch_size and "
+                'num_workers, and sampler=None'
             )
-        try:
-            self.dataset = create_dataset(
-                name, root=data_root, split=split, **kwargs
-            )
-        except RuntimeError as error:  # timm's way to say 'no images'
-            raise DataError(f'{data_root!r}, {split}: {error}') from error
+        self.dataset = open_dataset(name, data_root, split, **kwargs)
         self.dataset.transform = create_transform(**(transform or {}))
+        self.class_to_idx = class_names(self.dataset)
+        self._process = os.getpid()
         if hold_out or held_out:
             self._split(hold_out, held_out)
 
@@ -68,9 +84,10 @@ class TimmDataset(Dataset):
             raise ConfigError(f'hold_out must lie in (0, 1), but got {share}')
         reader = getattr(self.dataset, 'reader', None)
         if not isinstance(reader, ReaderImageFolder):
+            kind = self.dataset if reader is None else reader
             raise ConfigError(
                 'hold_out needs a folder of images, but timm reads '
-                f'{type(reader).__name__}'
+                f'{type(kind).__name__}'
             )
         reader.samples = [
             (path, target)
@@ -82,8 +99,147 @@ class TimmDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Image (3, H, W), normalised, and its class."""
-        return self.dataset[index]
+        """Image (3, H, W), normalised, and its class.
+
+        Raises:
+            DataError: If the image can't be read; timm would take the next.
+        """
+        data = self.dataset
+        if not isinstance(data, ImageDataset):  # torchvision's
+            with naming_file(f'{index} of {type(data).__name__}'):
+                return data[index]
+        self._reopen_after_fork()
+        with naming_file(self._filename(index)):
+            file, target = data.reader[index][:2]
+            with file:
+                image = Image.open(file).convert(data.input_img_mode)
+        if data.target_transform is not None:
+            target = data.target_transform(target)
+        return data.transform(image), -1 if target is None else int(target)
+
+    def _filename(self, index: int) -> str:
+        return str(self.dataset.filename(index, absolute=True))
+
+    def _reopen_after_fork(self) -> None:
+        """Open tar files anew: processes must not share a place in them."""
+        if os.getpid() == self._process:
+            return
+        self._process = os.getpid()
+        reader = self.dataset.reader
+        if isinstance(reader, ReaderImageInTar):
+            states = reader.tar_state
+            states = [states] if reader.root_is_tar else states.values()
+            for state in states:
+                state.reset()
+                for child in state.children.values():
+                    child.reset()
+
+
+@DATASETS.register_module()
+class TimmIterableDataset(IterableDataset):
+    """A data set that timm can only read in sequence, such as a webdataset.
+
+    It shuffles by itself, so that the loader's ``sampler`` must be None, and
+    there is neither ``hold_out`` nor repeated augmentation. A sequence can't
+    be resumed in the middle of an epoch.
+
+    Args:
+        data_root: Folder of the shards, or of the cache.
+        split: As timm takes it: 'train', or 'train-{0000..0099}.tar|100000'.
+        name: 'wds/…', 'hfids/…' or 'tfds/…'. Defaults to 'wds/'.
+        transform: Arguments of timm's ``create_transform``.
+        is_training: Whether to shuffle, and to fill up every epoch to whole
+            batches in all workers. Defaults to ``transform.is_training``.
+        batch_size: That of the loader. Defaults to 1.
+        num_workers: That of the loader. Defaults to 0.
+        **kwargs: Further arguments of ``create_dataset``, such as
+            ``num_samples`` and ``seed``.
+
+    Attributes:
+        class_to_idx: Classes and their indices; None where unknown.
+
+    Raises:
+        ConfigError: If the data can be read in any order, if their number is
+            unknown, or if several processes are to evaluate.
+        DataError: If there is nothing to read.
+        DependencyError: If the package that reads such data is missing.
+    """
+
+    def __init__(
+        self,
+        data_root: str | None,
+        split: str,
+        name: str = 'wds/',
+        transform: dict | None = None,
+        is_training: bool | None = None,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        **kwargs,
+    ):
+        transform = transform or {}
+        if is_training is None:
+            is_training = transform.get('is_training', False)
+        if form_of(name) not in SEQUENTIAL:
+            raise ConfigError(
+                f'{name!r} can be read in any order: set '
+                "type='TimmDataset' and a sampler"
+            )
+        if {'hold_out', 'held_out'} & kwargs.keys():
+            raise ConfigError(
+                f'hold_out needs a folder of images, but {name!r} is read in '
+                'sequence: name another split'
+            )
+        if not is_training and get_world_size() > 1:
+            raise ConfigError(
+                f'{name!r} cannot be divided among {get_world_size()} '
+                'processes such that each image is evaluated once: evaluate '
+                'in one process, or on a folder or tar files'
+            )
+        self.dataset = open_dataset(
+            name,
+            data_root,
+            split,
+            is_training=is_training,
+            batch_size=batch_size,
+            **kwargs,
+        )
+        self.dataset.transform = create_transform(**transform)
+        self.dataset.set_loader_cfg(num_workers)
+        self.class_to_idx = class_names(self.dataset)
+        self.is_training = is_training
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        if not len(self):
+            raise ConfigError(
+                f'how many images {name!r}, {split!r} holds is unknown, and '
+                'with it how long an epoch is: set num_samples'
+            )
+
+    def __len__(self) -> int:
+        """Images in one epoch of this process."""
+        if self.is_training:
+            return len(self.dataset)
+        return self.dataset.reader.num_samples
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        """Images (3, H, W), normalised, and their classes.
+
+        Raises:
+            ConfigError: If the loader has other workers than was said, which
+                would make an epoch of another length.
+        """
+        worker = get_worker_info()
+        found = 0 if worker is None else worker.num_workers
+        if found != self.num_workers:
+            raise ConfigError(
+                f'num_workers of the data set ({self.num_workers}) and of its '
+                f'dataloader ({found}) must be equal'
+            )
+        yield from self.dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        self.dataset.set_epoch(epoch)
 
 
 def _fraction(name: str) -> float:

@@ -8,6 +8,9 @@ from mmvitcompress.models.backbones import (
     LifeSlimDeiT,
 )
 from mmvitcompress.models.classifier import ImageClassifier
+from mmvitcompress.models.distillation import TimmClassifier
+from mmvitcompress.models.heads import ClassTokenHead
+from mmvitcompress.models.mixup import MixupPreprocessor
 from mmvitcompress.models.necks import UnmergeUpsample
 from mmvitcompress.models.vit import ViT
 
@@ -15,9 +18,12 @@ __all__ = [
     'ATMEDeiT',
     'CAITDeiT',
     'CDCPDeiT',
+    'ClassTokenHead',
     'CompressedViT',
     'ImageClassifier',
     'LifeSlimDeiT',
+    'MixupPreprocessor',
+    'TimmClassifier',
     'UnmergeUpsample',
     'ViT',
 ]

@@ -2,53 +2,23 @@
 
 import torch.nn.functional as F
 from mmengine.model import BaseModel
-from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.distillation import (
+    build_teacher,
+    check_alpha,
+    hard_distillation,
+)
+from mmvitcompress.models.heads import (
+    ClassTokenHead,
+    load_head,
+    to_timm_head,
+)
+from mmvitcompress.models.mixup import MixupPreprocessor, check_smoothing
 from mmvitcompress.registry import MODELS
 
-
-@MODELS.register_module()
-class ClassTokenHead(nn.Module):
-    """Linear classifier on the [CLS] token, or the mean of the patches.
-
-    With a distillation token there is a second classifier on it; at inference
-    both are averaged, as DeiT does.
-
-    Args:
-        num_classes: Number of classes.
-        in_channels: Embedding width D.
-        num_prefix_tokens: Prefix tokens of the backbone; with none the patch
-            tokens are averaged. Defaults to 1.
-        distilled: Whether token 1 is a distillation token. Defaults to False.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        in_channels: int,
-        num_prefix_tokens: int = 1,
-        distilled: bool = False,
-    ):
-        super().__init__()
-        self.num_prefix_tokens = num_prefix_tokens
-        self.fc = nn.Linear(in_channels, num_classes)
-        self.fc_dist = (
-            nn.Linear(in_channels, num_classes) if distilled else None
-        )
-        for layer in (self.fc, self.fc_dist):
-            if layer is not None:
-                trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, prefix + n, D) → logits (B, classes)."""
-        if not self.num_prefix_tokens:
-            return self.fc(tokens.mean(1))
-        logits = self.fc(tokens[:, 0])
-        if self.fc_dist is not None:
-            logits = (logits + self.fc_dist(tokens[:, 1])) / 2
-        return logits
+__all__ = ['ClassTokenHead', 'ImageClassifier', 'to_timm_head']
 
 
 @MODELS.register_module()
@@ -58,13 +28,28 @@ class ImageClassifier(BaseModel):
     Args:
         backbone: Config of a backbone; ``out_type='raw'``,
             ``final_norm=True`` and its last block as the only output are
-            filled in.
+            filled in. From its ``checkpoint`` the classifier is loaded as
+            well, if there is one for as many classes.
         num_classes: Number of classes. Defaults to 1000.
         label_smoothing: Share of the target spread over all classes, in
             [0, 1). Defaults to 0.
-        data_preprocessor: Config of MMEngine's data preprocessor. Defaults to
-            one that only moves data to the device.
+        distillation: ``dict(teacher=…, alpha=0.25)`` for hard distillation:
+            loss = (1 − α)·CE(student, target) + α·CE(student, argmax
+            teacher). The teacher is the config of an ``ImageClassifier`` with
+            a checkpoint or of a ``TimmClassifier`` with weights; it stays
+            frozen, sees the same (mixed) images, and is no part of
+            checkpoints. It is to be fed images of the same size and
+            normalisation. Where there is a distillation token, the teacher
+            judges its classifier, as in DeiT. Defaults to None.
+        data_preprocessor: Config of MMEngine's data preprocessor, or of
+            ``MixupPreprocessor``, whose ``num_classes`` is filled in.
+            Defaults to one that only moves data to the device.
         init_cfg: As MMEngine's.
+
+    Raises:
+        ConfigError: If an argument is out of range, if labels would be
+            smoothed twice, or if the teacher has other classes.
+        CheckpointError: If a checkpoint can't be read or doesn't fit.
     """
 
     def __init__(
@@ -72,21 +57,70 @@ class ImageClassifier(BaseModel):
         backbone: dict,
         num_classes: int = 1000,
         label_smoothing: float = 0.0,
-        data_preprocessor: dict | None = None,
+        distillation: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ):
+        check_smoothing(label_smoothing)
+        if isinstance(data_preprocessor, dict) and str(
+            data_preprocessor.get('type')
+        ).endswith('MixupPreprocessor'):
+            data_preprocessor = dict(num_classes=num_classes) | dict(
+                data_preprocessor
+            )
         super().__init__(data_preprocessor, init_cfg)
+        self._check_targets(num_classes, label_smoothing)
         self.backbone = MODELS.build(
             dict(out_type='raw', final_norm=True, out_indices=[-1]) | backbone
         )
         arch = self.backbone.arch
         self.head = ClassTokenHead(
             num_classes,
-            arch.embed_dim,
+            getattr(arch, 'num_features', arch.embed_dim),
             arch.num_prefix_tokens,
             arch.dist_token,
         )
         self.label_smoothing = label_smoothing
+        checkpoint = backbone.get('checkpoint')
+        self.has_weights = checkpoint is not None and load_head(
+            self.head, checkpoint
+        )
+        self._teacher = None
+        if distillation is not None:
+            self._learn_from(**distillation)
+
+    def _check_targets(self, num_classes: int, smoothing: float) -> None:
+        mixup = self.data_preprocessor
+        if not isinstance(mixup, MixupPreprocessor):
+            return
+        if smoothing and mixup.label_smoothing:
+            raise ConfigError(
+                'labels would be smoothed twice: set label_smoothing of the '
+                f'model ({smoothing}) or of its data_preprocessor '
+                f'({mixup.label_smoothing}) to 0'
+            )
+        if mixup.num_classes != num_classes:
+            raise ConfigError(
+                f'data_preprocessor.num_classes must be {num_classes}, as the '
+                f"model's, but got {mixup.num_classes}"
+            )
+
+    def _learn_from(
+        self, teacher: dict | nn.Module, alpha: float = 0.25
+    ) -> None:
+        self._alpha = check_alpha(alpha)
+        self._teacher = build_teacher(teacher, self.num_classes)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.head.num_classes
+
+    def _apply(self, fn, recurse: bool = True) -> 'ImageClassifier':
+        # the teacher goes where the model goes, though it is no part of it
+        if self._teacher is not None:
+            self._teacher.model._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     def forward(
         self,
@@ -101,12 +135,25 @@ class ImageClassifier(BaseModel):
             targets: Class indices (B) or soft targets (B, classes); needed
                 for the loss.
             mode: 'tensor' or 'predict' for logits (B, classes), 'loss' for
-                the cross-entropy. Defaults to 'tensor'.
+                the cross-entropy; with a teacher, for its weighted terms
+                ``loss_cls`` and ``loss_distill``. Defaults to 'tensor'.
         """
-        logits = self.head(self.backbone(inputs)[-1])
+        tokens = self.backbone(inputs)[-1]
         if mode != 'loss':
-            return logits
-        loss = F.cross_entropy(
-            logits, targets, label_smoothing=self.label_smoothing
+            return self.head(tokens)
+        if self._teacher is None:
+            loss = F.cross_entropy(
+                self.head(tokens),
+                targets,
+                label_smoothing=self.label_smoothing,
+            )
+            return dict(loss=loss)
+        each = self.head.each(tokens)
+        return hard_distillation(
+            each[0],
+            targets,
+            each[-1],
+            self._teacher(inputs),
+            self._alpha,
+            self.label_smoothing,
         )
-        return dict(loss=loss)

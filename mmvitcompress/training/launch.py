@@ -176,6 +176,8 @@ def add_training_hooks(cfg: Config) -> None:
     if checkpoint and checkpoint['type'] == 'CheckpointHook':
         kind = 'mmvitcompress.AtomicCheckpointHook'
         hooks['checkpoint'] = {**checkpoint, 'type': kind}
+    add_hook(cfg, 'ArchMetaHook')
+    add_hook(cfg, 'ClassificationCheckHook')
     add_hook(cfg, 'RNGStateHook')
     add_hook(cfg, 'StrictLoadHook', whole=bool(cfg.get('resume')))
     if cfg.launcher != 'none':
@@ -232,6 +234,12 @@ def naming_data_errors() -> Iterator[None]:
     """
     try:
         yield
+    except DataError as error:
+        # a worker's comes with its traceback, and says it in the last line
+        if not str(error).startswith('Caught '):
+            raise
+        line = str(error).strip().splitlines()[-1]
+        raise DataError(line.partition(': ')[2]) from error
     except FileNotFoundError as error:
         line = str(error).strip().splitlines()[-1]
         raise DataError(
