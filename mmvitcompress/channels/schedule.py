@@ -90,7 +90,7 @@ class ReductionSchedule:
         return since > 0 and since % self.interval == 0
 
     def check(self, iterations: int) -> None:
-        """Raise ConfigError if a run is too short to reach the target."""
+        """Raise ConfigError if so many don't suffice for the target."""
         if self.reached_at <= iterations:
             return
         growths = (iterations - self.warmup) // self.interval
@@ -102,5 +102,6 @@ class ReductionSchedule:
             f'the target reduction of {self.target:.2%} is reached after '
             f'{self.reached_at} iterations ({self.warmup} of warm-up, then '
             f'{self.steps} growths by {self.increment:.3%} every '
-            f'{self.interval}), but the run has {iterations}: {remedy}'
+            f'{self.interval}), but channels are selected for {iterations} '
+            f'only: {remedy}'
         )

@@ -1,6 +1,7 @@
 """CDCP as a hook: channels are pruned while a model trains (CAIT III-C)."""
 
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -59,7 +60,9 @@ class CDCPHook(Hook):
         warmup: The same in iterations. Defaults to 0.
         increment: Growth of the reduction at a time. Defaults to 0.00025.
         interval: Iterations between two selections. Defaults to 25.
-        until: Last iteration with a selection. Defaults to the end.
+        settle_epochs: Epochs at the end in which the masks stay as they are,
+            so that channels masked last converge as well. Defaults to 0.
+        settle: The same in iterations. Defaults to 0.
         lam: Weight λ of the lasso. Defaults to 1e-5.
         rules: Arguments of :class:`~mmvitcompress.channels.SelectionRules`.
         clear_moments: Whether Adam forgets the objective where channels have
@@ -82,24 +85,29 @@ class CDCPHook(Hook):
         warmup: int = 0,
         increment: float = 0.00025,
         interval: int = 25,
-        until: int | None = None,
+        settle_epochs: float = 0,
+        settle: int = 0,
         lam: float = 1e-5,
         rules: dict | None = None,
         clear_moments: bool = False,
         report_interval: int = 1000,
     ):
-        if warmup and warmup_epochs:
-            raise ConfigError(
-                'the warm-up is given in epochs or in iterations, but got '
-                f'warmup_epochs={warmup_epochs} and warmup={warmup}'
-            )
+        for name, iters, epochs in (
+            ('warmup', warmup, warmup_epochs),
+            ('settle', settle, settle_epochs),
+        ):
+            if iters and epochs or min(iters, epochs) < 0:
+                raise ConfigError(
+                    f'{name} is given in epochs or in iterations, and not '
+                    f'negative, but got {name}_epochs={epochs} and '
+                    f'{name}={iters}'
+                )
         self.target = target
         self.img_size = img_size
         self.num_classes = num_classes
-        self.warmup_epochs = warmup_epochs
-        self.timing = dict(
-            warmup=warmup, increment=increment, interval=interval, until=until
-        )
+        self.warmup = (warmup, warmup_epochs)
+        self.settle = (settle, settle_epochs)
+        self.growth = dict(increment=increment, interval=interval)
         self.lam = lam
         self.rules = SelectionRules(**(rules or {}))
         self.clear_moments = clear_moments
@@ -126,20 +134,29 @@ class CDCPHook(Hook):
         self.budget = MacBudget.of(
             backbone.arch, self.img_size, self.num_classes
         )
-        timing = dict(self.timing)
-        if self.warmup_epochs:
-            length = len(runner.train_dataloader)
-            timing['warmup'] = round(self.warmup_epochs * length)
-        self.schedule = ReductionSchedule(
-            self.target, start=self.budget.reduction(), **timing
-        )
         self.budget.check(self.target, self.rules.floors(self.budget.widths))
-        self.schedule.check(runner.max_iters)
+        self.schedule = self._schedule(runner)
         optimizer = runner.optim_wrapper.optimizer
         groups = self._check_optimizer(optimizer, runner.optim_wrapper)
         if runner.iter == 0:
             self._warn(runner, groups)
         self._handle = optimizer.register_step_pre_hook(self._penalise)
+
+    def _schedule(self, runner: Runner) -> ReductionSchedule:
+        """When channels go; checked against the length of the run."""
+        warmup, settle = (
+            iters or round(epochs * len(runner.train_dataloader))
+            for iters, epochs in (self.warmup, self.settle)
+        )
+        schedule = ReductionSchedule(
+            self.target,
+            start=self.budget.reduction(),
+            warmup=warmup,
+            **self.growth,
+        )
+        until = runner.max_iters - settle
+        schedule.check(until)
+        return dataclasses.replace(schedule, until=until)
 
     def _check_optimizer(self, optimizer, wrapper) -> list[dict]:
         """The groups that hold compactors."""

@@ -48,11 +48,11 @@ def test_every_growth_is_small():
 def test_a_run_that_is_too_short_is_refused_with_a_remedy():
     schedule = ReductionSchedule(0.5, 0.4, 100, 0.001, 10)
     schedule.check(1100)
-    with pytest.raises(ConfigError, match=r'1100 iterations .* has 600') as e:
+    with pytest.raises(ConfigError, match=r'1100 .* for 600 only') as e:
         schedule.check(600)
     assert 'increment be at least 0.002' in str(e.value)
     ReductionSchedule(0.5, 0.4, 100, 0.002, 10).check(600)
-    with pytest.raises(ConfigError, match='has 50: lengthen the run'):
+    with pytest.raises(ConfigError, match='for 50 only: lengthen the run'):
         schedule.check(50)
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,13 @@ def logged(work_dir, key='loss'):
     return values
 
 
+def free_port():
+    """A TCP port for the processes of a run to meet at."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
 @pytest.fixture
 def helpers():
     """The functions above, for tests in files of their own."""
@@ -214,5 +222,6 @@ def helpers():
         execute = staticmethod(execute)
         train = staticmethod(train)
         logged = staticmethod(logged)
+        free_port = staticmethod(free_port)
 
     return Helpers

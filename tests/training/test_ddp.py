@@ -1,6 +1,5 @@
 """Two processes without CUDA compute what one does with the whole batch."""
 
-import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,12 +13,6 @@ from mmvitcompress.compat.cpu_ddp import (
     use_cpu_sync_bn,
 )
 from mmvitcompress.errors import ConfigError
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 SHORT = """
@@ -40,7 +33,7 @@ def runs(config, helpers, tmp_path):
             *(path, 2, '--work-dir', two, '--cfg-options'),
             'train_dataloader.batch_size=2',
         ],
-        PORT=str(free_port()),
+        PORT=str(helpers.free_port()),
     )
     assert done.returncode == 0, done.stderr
     return one, two
