@@ -17,6 +17,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.channels.compactors import is_compactor
 from mmvitcompress.arch_base import Arch
 from mmvitcompress.archs import arch_from_dict
 from mmvitcompress.errors import CheckpointError
@@ -171,6 +172,23 @@ def resize_pos_embed(
     return True
 
 
+def refuse_compactors(
+    state_dict: Mapping[str, Tensor], path: str | Path
+) -> None:
+    """See that a checkpoint is no pruning run's, before it is taken for one
+    of a plain model.
+
+    Raises:
+        CheckpointError: If it holds compactors.
+    """
+    if any(map(is_compactor, state_dict)):
+        raise CheckpointError(
+            f'checkpoint {str(path)!r} is of a run that prunes channels, and '
+            'still holds the compactors: export it by '
+            'tools/export_pruned.py and load the result'
+        )
+
+
 def load_strict(
     model: torch.nn.Module,
     state_dict: Mapping[str, Tensor],
@@ -194,6 +212,8 @@ def load_strict(
         CheckpointError: If a tensor is missing, unexpected or mis-shaped.
     """
     own = model.state_dict()
+    if not any(map(is_compactor, own)):
+        refuse_compactors(state_dict, path)
     missing = [k for k in own if k not in state_dict]
     forbidden = [k for k in missing if not k.startswith(may_miss)]
     extra = [k for k in state_dict if k not in own]

@@ -14,13 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch_base import Arch
 from mmvitcompress.archs import ARCHS, get_arch
 from mmvitcompress.checkpoint import (
     checkpoint_arch,
     load_strict,
     read_checkpoint,
+    refuse_compactors,
+)
+from mmvitcompress.conversion_swin import (
+    infer_swin_arch,
+    is_swin,
+    swin_to_timm_keys,
 )
 from mmvitcompress.errors import CheckpointError
+from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 
 _WRAPPERS = ('module.', 'model.', 'backbone.', 'encoder.')
@@ -80,6 +88,7 @@ def infer_arch(
     Raises:
         CheckpointError: If these are not the tensors of a plain ViT.
     """
+    refuse_compactors(state_dict, path)
     try:
         proj = state_dict['patch_embed.proj.weight']
         mlp_dims = _per_block(state_dict, 'mlp.fc1.weight')
@@ -169,20 +178,22 @@ def _pos_embed(
 
 
 def convert(
-    source: str, arch: str | dict | ViTArch | None = None
-) -> tuple[dict[str, Tensor], ViTArch]:
+    source: str, arch: str | dict | Arch | None = None
+) -> tuple[dict[str, Tensor], Arch]:
     """Turn a released checkpoint into timm's keys and an arch.
 
     Args:
         source: A file, or the name of a timm model, which is downloaded.
-        arch: What can't be seen in tensors; see :func:`infer_arch`.
+        arch: What can't be seen in tensors; see :func:`infer_arch` and
+            :func:`~mmvitcompress.conversion_swin.infer_swin_arch`.
 
     Returns:
         Tensors (classifier included, if there is one) and their arch. They
         have been loaded strictly; a timm model's features have been compared.
 
     Raises:
-        CheckpointError: If it can't be read or is no plain ViT.
+        CheckpointError: If it can't be read or is neither a plain ViT nor a
+            Swin.
     """
     hint = None if arch is None else get_arch(arch)
     peer = None
@@ -192,10 +203,16 @@ def convert(
     else:
         peer = _timm_model(source)
         stored, carried = peer.state_dict(), None
-        hint = hint or _hint_of(peer, source)
     state_dict = to_timm_keys(stored)
-    arch = carried or infer_arch(state_dict, hint, source)
-    model = ViT(arch).eval()
+    if is_swin(state_dict):
+        state_dict = swin_to_timm_keys(state_dict)
+        arch = carried or infer_swin_arch(state_dict, hint, source)
+        model = Swin(arch).eval()
+    else:
+        if peer is not None:
+            hint = hint or _hint_of(peer, source)
+        arch = carried or infer_arch(state_dict, hint, source)
+        model = ViT(arch).eval()
     load_strict(model, state_dict, source, may_ignore=HEAD_PREFIXES)
     if peer is not None:
         _compare(model, peer, source)
@@ -235,14 +252,14 @@ def _hint_of(peer: nn.Module, name: str) -> ViTArch:
 
 
 @torch.no_grad()
-def _compare(model: ViT, peer: nn.Module, name: str) -> None:
+def _compare(model: ViT | Swin, peer: nn.Module, name: str) -> None:
     """Catch what tensors don't show, such as another activation."""
     image = torch.randn(1, 3, *model.arch.img_size)
     (ours, _), *_ = model(image)
-    theirs = peer.forward_features(image)
+    theirs = peer.forward_features(image).flatten(1, -2)  # a Swin's is a map
     error = (ours - theirs).abs().max() / theirs.abs().max()
     if error > 1e-4:
         raise CheckpointError(
-            f'timm model {name!r} is not a plain ViT: its features differ by '
+            f'timm model {name!r} is none of ours: its features differ by '
             f'{error:.2g} of their scale from those of the same weights here'
         )

@@ -1,0 +1,132 @@
+"""A classifier's head comes from, and goes to, other people's files."""
+
+import pytest
+import timm
+import torch
+
+from mmvitcompress.checkpoint import write_checkpoint
+from mmvitcompress.errors import CheckpointError
+from mmvitcompress.models import ImageClassifier
+from mmvitcompress.models.heads import head_classes, to_timm_head
+
+ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
+TIMM = dict(
+    embed_dim=24,
+    depth=2,
+    num_heads=3,
+    patch_size=8,
+    img_size=32,
+    num_classes=5,
+)
+
+
+def timm_vit(distilled=False, **kwargs):
+    torch.manual_seed(0)
+    if not distilled:
+        cls = timm.models.VisionTransformer
+    else:
+        cls = timm.models.deit.VisionTransformerDistilled
+    model = cls(**TIMM, **kwargs).eval()
+    for name, p in model.named_parameters():
+        if 'head' in name:  # timm starts some heads at zero
+            torch.nn.init.normal_(p)
+    return model
+
+
+def from_file(path, num_classes=5, **kwargs):
+    backbone = dict(type='CompressedViT', checkpoint=str(path), **kwargs)
+    return ImageClassifier(backbone, num_classes).eval()
+
+
+@pytest.mark.parametrize('distilled', [False, True])
+def test_equals_timm_there_and_back(tmp_path, distilled):
+    peer = timm_vit(distilled)
+    image = torch.randn(2, 3, 32, 32)
+    expected = peer(image)
+    torch.save(peer.state_dict(), tmp_path / 'timm.pth')
+    arch = {**ARCH, 'dist_token': distilled}
+    model = from_file(tmp_path / 'timm.pth', arch=arch)
+    assert model.has_weights and head_classes(tmp_path / 'timm.pth') == 5
+    torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-5)
+
+    # a training checkpoint of ours, head included
+    meta = {'arch': model.backbone.arch.to_dict()}
+    state_dict = {f'module.{k}': v for k, v in model.state_dict().items()}
+    for name, content in (
+        ('plain', model.state_dict()),
+        ('wrapped', state_dict),
+    ):
+        path = tmp_path / f'{name}.pth'
+        torch.save({'state_dict': content, 'meta': meta}, path)
+        torch.testing.assert_close(from_file(path)(image), model(image))
+
+    # exported under timm's names, for timm and for us
+    exported = to_timm_head(
+        {
+            key.removeprefix('backbone.'): value
+            for key, value in model.state_dict().items()
+        }
+    )
+    assert exported.keys() == peer.state_dict().keys()
+    other = timm_vit(distilled)
+    other.load_state_dict(exported)
+    torch.testing.assert_close(other(image), expected)
+    path = tmp_path / 'exported.safetensors'
+    write_checkpoint(path, exported, model.backbone.arch)
+    torch.testing.assert_close(from_file(path)(image), model(image))
+
+
+def test_names_of_swin_stay():
+    swin = {'layers.0.x': torch.zeros(1), 'head.fc.weight': torch.zeros(1)}
+    assert to_timm_head(swin).keys() == swin.keys()
+
+
+def test_another_number_of_classes_starts_anew(tmp_path):
+    peer = timm_vit()
+    torch.save(peer.state_dict(), tmp_path / 'timm.pth')
+    model = from_file(tmp_path / 'timm.pth', 7, arch=ARCH)
+    assert model.head.fc.weight.shape == (7, 24) and not model.has_weights
+    assert model.head.fc.weight.std() < 0.03  # σ = 0.02, the peer's is 1
+    # the backbone was loaded all the same
+    assert torch.equal(model.backbone.cls_token, peer.cls_token)
+
+
+def test_no_classifier_or_one_on_the_mean_starts_anew(tmp_path):
+    for name, peer in (
+        ('none', timm_vit()),
+        ('mean', timm_vit(global_pool='avg', class_token=True)),
+    ):
+        state_dict = peer.state_dict()
+        if name == 'none':
+            del state_dict['head.weight'], state_dict['head.bias']
+        else:
+            # as models fine-tuned on the mean have it, beside the last norm
+            state_dict['norm.weight'] = state_dict['fc_norm.weight']
+            state_dict['norm.bias'] = state_dict['fc_norm.bias']
+        torch.save(state_dict, tmp_path / f'{name}.pth')
+        assert not from_file(tmp_path / f'{name}.pth', arch=ARCH).has_weights
+
+
+def test_a_damaged_classifier_is_an_error(tmp_path):
+    path = tmp_path / 'timm.pth'
+    state_dict = timm_vit().state_dict()
+    del state_dict['head.bias']
+    torch.save(state_dict, path)
+    with pytest.raises(CheckpointError, match=r'lacks fc\.bias'):
+        from_file(path, arch=ARCH)
+    state_dict['head.bias'] = torch.zeros(5)
+    state_dict['head.weight'] = torch.zeros(5, 23)
+    torch.save(state_dict, path)
+    with pytest.raises(CheckpointError, match=r'fc\.weight is \(5, 23\)'):
+        from_file(path, arch=ARCH)
+
+
+def test_a_pruning_run_must_be_exported(tmp_path):
+    model = ImageClassifier(
+        dict(type='CompressedViT', arch=ARCH, compactors=True), 5
+    )
+    for meta in ({}, {'arch': model.backbone.arch.to_dict()}):
+        path = tmp_path / 'run.pth'
+        torch.save({'state_dict': model.state_dict(), 'meta': meta}, path)
+        with pytest.raises(CheckpointError, match='export_pruned'):
+            from_file(path)
