@@ -12,6 +12,8 @@ from mmvitcompress.models.distillation import TimmClassifier
 from mmvitcompress.models.heads import ClassTokenHead
 from mmvitcompress.models.mixup import MixupPreprocessor
 from mmvitcompress.models.necks import UnmergeUpsample
+from mmvitcompress.models.swin import Swin
+from mmvitcompress.models.swin_backbone import CompressedSwin
 from mmvitcompress.models.vit import ViT
 
 __all__ = [
@@ -19,10 +21,12 @@ __all__ = [
     'CAITDeiT',
     'CDCPDeiT',
     'ClassTokenHead',
+    'CompressedSwin',
     'CompressedViT',
     'ImageClassifier',
     'LifeSlimDeiT',
     'MixupPreprocessor',
+    'Swin',
     'TimmClassifier',
     'UnmergeUpsample',
     'ViT',

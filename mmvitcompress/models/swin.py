@@ -53,19 +53,7 @@ class WindowAttention(Attention):
 
     def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
         """(B · windows, N, D) → (B · windows, N, D)."""
-        # each (B · windows, h, N, width), views into one projection
-        q, k, v = (
-            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.qkv(x).split(self.split, dim=2)
-        )
-        x = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=self._bias(layout, len(x)).to(q.dtype),
-            scale=self.scale,
-        )
-        return self.proj(x.transpose(1, 2).flatten(2))
+        return super().forward(x, self._bias(layout, len(x)))
 
     def _bias(self, layout: WindowLayout, count: int) -> Tensor:
         """(1 or ``count``, h, N, N), what is added to the logits."""
