@@ -1,6 +1,7 @@
 """Opening data that timm reads, with errors that name what is wrong."""
 
 import struct
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,7 +22,14 @@ PACKAGES = {
 }
 SEQUENTIAL = ('hfids', 'tfds', 'wds')
 # how decoders say that a file is no image or a damaged one
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    tarfile.TarError,
+)
 
 
 def form_of(name: str) -> str:
@@ -94,6 +102,7 @@ def _naming(what: str) -> Iterator[None]:
         RuntimeError,
         ValueError,
         OSError,
+        tarfile.TarError,
     ) as error:
         reason = str(error).strip() or type(error).__name__
         raise DataError(

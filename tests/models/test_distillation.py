@@ -182,7 +182,7 @@ def test_timm_teacher_equals_timm(images, tmp_path):
 
 
 def test_teacher_must_know_the_classes(teacher_file):
-    with pytest.raises(ConfigError, match='knows 5 classes.* has 7'):
+    with pytest.raises(ConfigError, match=r'knows 5 classes.* has 7'):
         ImageClassifier(
             BACKBONE, 7, distillation=dict(teacher=our_teacher(teacher_file))
         )

@@ -53,7 +53,7 @@ def test_only_in_training():
 
 def test_smoothing_without_mixing():
     mix = MixupPreprocessor(label_smoothing=0.2, num_classes=4)
-    images, targets = mix(batch(count=3), True)
+    _, targets = mix(batch(count=3), True)
     expected = torch.full((3, 4), 0.05)
     expected[range(3), range(3)] = 0.85
     torch.testing.assert_close(targets, expected)
@@ -101,9 +101,9 @@ def test_errors():
 
     with pytest.raises(ConfigError, match='smoothed twice'):
         model(label_smoothing=0.1)
-    with pytest.raises(ConfigError, match='must be 4.* but got 5'):
+    with pytest.raises(ConfigError, match=r'must be 4.* but got 5'):
         model(num_classes=5)
-    with pytest.raises(ConfigError, match='batch has 3 images.*drop_last'):
+    with pytest.raises(ConfigError, match=r'batch has 3 images.*drop_last'):
         MixupPreprocessor(0.8, num_classes=4)(batch(count=3), True)
     for wrong in (
         dict(mixup_alpha=-1),
