@@ -33,6 +33,7 @@ from mmvitcompress.channels.folding import (
     pruned_arch,
     relative_difference,
     removable,
+    tensors_of,
     without,
 )
 from mmvitcompress.channels.schedule import ReductionSchedule
@@ -69,6 +70,7 @@ __all__ = [
     'select',
     'set_kept_',
     'shrinkage',
+    'tensors_of',
     'unconverged',
     'without',
 ]

@@ -200,9 +200,9 @@ def output_shift(model: nn.Module, images: Tensor, divisor: int = 1) -> float:
         output element.
     """
     compactors = _compactors(model)
-    before = list(_tensors(model(images)))
+    before = list(tensors_of(model(images)))
     with without(compactors, _final(compactors, divisor)):
-        after = list(_tensors(model(images)))
+        after = list(tensors_of(model(images)))
     return relative_difference(before, after)
 
 
@@ -215,11 +215,11 @@ def relative_difference(
     return gap / scale if scale else gap
 
 
-def _tensors(output) -> Iterator[Tensor]:
+def tensors_of(output) -> Iterator[Tensor]:
     """All floating-point tensors of a model's output, however nested."""
     if isinstance(output, Tensor):
         if output.is_floating_point():
             yield output
     elif isinstance(output, Sequence) and not isinstance(output, str):
         for part in output:
-            yield from _tensors(part)
+            yield from tensors_of(part)

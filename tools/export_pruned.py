@@ -1,0 +1,110 @@
+"""Make the small checkpoint out of a compression run.
+
+Folds the compactors into the layers, removes what was masked, compares the
+result with the trained model on images of the config's validation data, and
+writes one file that carries its own shape: what model.backbone.checkpoint
+takes. Runs that only merged or slimmed tokens are exported in the same way.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from mmvitcompress import cli
+from mmvitcompress.checkpoint import write_checkpoint
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.training import export, launch
+from mmvitcompress.training.config import OptionsAction, read_config
+
+
+def parse_args():
+    parser = cli.parser(__doc__)
+    parser.add_argument('config', help='config of the compression run')
+    parser.add_argument('checkpoint', help='checkpoint that it wrote')
+    parser.add_argument('out', help='file to write, *.pth or *.safetensors')
+    parser.add_argument(
+        '--divisor',
+        type=int,
+        default=8,
+        metavar='N',
+        help='keep some more channels so that widths are multiples of N, '
+        'which costs no time on most hardware',
+    )
+    parser.add_argument(
+        '--force',
+        action='store_true',
+        help='go on if masked channels have not become zero',
+    )
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=16,
+        metavar='N',
+        help='validation images to compare on',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        metavar='KEY=VALUE',
+        help='override parts of the config, such as the data root',
+    )
+    parser.add_argument('--json', metavar='FILE', help='write the figures')
+    return parser.parse_args()
+
+
+def table(report: dict) -> str:
+    """Widths per block, then costs."""
+    lines = [f'{"block":>5}{"Q/K":>12}{"V":>12}{"MLP":>14}']
+    pairs = zip(report['widths_before'], report['widths'])
+    for block, (before, after) in enumerate(pairs, 1):
+        cells = [f'{b} → {a}' for b, a in zip(before, after)]
+        lines.append('{:>5}{:>12}{:>12}{:>14}'.format(block, *cells))
+    lines.append(f'{"":10}{"dense":>12}{"before":>12}{"after":>12}')
+    for name, unit, scale in (('macs', 'G', 1e9), ('params', 'M', 1e6)):
+        row = ''.join(
+            f'{report[name][key] / scale:>10.4f} {unit}'
+            for key in ('dense', 'before', 'after')
+        )
+        lines.append(f'{name:10}{row}')
+    return '\n'.join(lines)
+
+
+def main():
+    args = parse_args()
+    if args.divisor < 1 or args.images < 1:
+        raise ConfigError(
+            '--divisor and --images must be at least 1, but got '
+            f'{args.divisor} and {args.images}'
+        )
+    cfg = read_config(args.config, args.cfg_options)
+    model = export.load_trained(cfg, args.checkpoint)
+    with launch.naming_data_errors():
+        batch = export.real_images(cfg, args.images)
+    images = export.preprocessed(model, batch)
+    build = partial(export.build_shape, cfg)
+    result = export.export(model, build, images, args.divisor, args.force)
+    report = dict(result.report, checkpoint=args.out, images=len(images))
+    metrics = {key: report[key] for key in ('reduction', 'macs', 'params')}
+    write_checkpoint(
+        args.out,
+        result.state_dict,
+        result.arch,
+        source=Path(args.checkpoint).name,
+        config=Path(args.config).name,
+        metrics=metrics,
+    )
+    print(table(report))
+    print(
+        f'MACs −{report["reduction"]:.2%} against the dense model; '
+        f'{sum(report["unconverged"])} masked channels were not zero; on '
+        f'{len(images)} images removing channels moves the output by '
+        f'{report["output_shift"]:.2g} of its largest value, folding by '
+        f'{report["folding_error"]:.2g}'
+    )
+    print(f'written to {args.out}')
+    if args.json:
+        cli.write_json(args.json, report)
+
+
+if __name__ == '__main__':
+    cli.run(main)
