@@ -62,9 +62,7 @@ def main():
     args = parse_args()
     cfg = launch.start(args)
     launch.require_parts(cfg, 'test')
-    launch.require_checkpoint(args.checkpoint)
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    launch.add_hook(cfg, 'StrictLoadHook', whole=True)
+    launch.choose_tested_weights(cfg, args.checkpoint)
     if args.amp:
         launch.require_accelerator('--amp')
         cfg.test_cfg.fp16 = True

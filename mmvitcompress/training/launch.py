@@ -169,6 +169,33 @@ def require_checkpoint(path: str) -> dict:
     return {} if '://' in path else read_checkpoint(path)[1]
 
 
+def choose_tested_weights(cfg: Config, path: str) -> None:
+    """Settle what is tested.
+
+    Args:
+        cfg: Its ``load_from`` is set; for a classifier that was exported,
+            ``model.backbone.checkpoint``, whose shape then counts.
+        path: Checkpoint of a training run, or of tools/export_pruned.py.
+
+    Raises:
+        CheckpointError: If it is missing, truncated or unsafe.
+    """
+    cfg.load_from, cfg.resume = path, False
+    if '://' in path:
+        return
+    state_dict, meta = read_checkpoint(path)
+    of_a_run = any(name.startswith('backbone.') for name in state_dict)
+    classifier = cfg.model.type.rpartition('.')[2] == 'ImageClassifier'
+    if classifier and 'arch' in meta and not of_a_run:
+        cfg.load_from = None
+        cfg.model.pop('distillation', None)
+        cfg.model.backbone.update(checkpoint=path, compactors=False)
+        for name in ('token_merging', 'patch_slimming'):
+            cfg.model.backbone.pop(name, None)
+    else:
+        add_hook(cfg, 'StrictLoadHook', whole=True)
+
+
 def add_training_hooks(cfg: Config) -> None:
     """Make the run exactly resumable and its loading strict."""
     hooks = cfg.setdefault('default_hooks', {})
