@@ -5,8 +5,6 @@ is weighted instead, in the attention of every block, by how surely it is
 still alive there; the weights carry the gradient to the predicted lives.
 """
 
-from functools import lru_cache
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -59,13 +57,6 @@ def key_bias(
     return bias[:, None, None]
 
 
-@lru_cache(maxsize=64)
-def _moments(
-    spec: PatchSlimming, patches: int, depth: int
-) -> tuple[float, float]:
-    return spec.life_moments(patches, depth)
-
-
 class SoftPatchSlimmer(PatchSlimmer):
     """Patch slimming whose predictor can be trained.
 
@@ -112,7 +103,7 @@ class SoftPatchSlimmer(PatchSlimmer):
         if layer == self.spec.base_layer:
             # lives are a function of x as well: blocks before learn by them
             scores = self.predictor(x, num_prefix)
-            mean, std = _moments(self.spec, scores.shape[1], self.depth)
+            mean, std = self.spec.life_moments(scores.shape[1], self.depth)
             lives = scores_to_lives(scores, mean, std)
             state = state._replace(lives=lives)
         return x, state
