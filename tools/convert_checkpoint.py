@@ -1,7 +1,8 @@
 """Convert a released ViT checkpoint into one that carries its own shape.
 
-Reads DeiT's, timm's, DINOv2's and LV-ViT's files, state dicts under timm's
-keys, and timm models by name (downloaded).
+Reads DeiT's, timm's, DINOv2's and LV-ViT's files, Swin's of timm, Microsoft
+and OpenMMLab, state dicts under timm's keys, and timm models by name
+(downloaded).
 
 Examples:
     convert_checkpoint.py deit_small_patch16_224.fb_in1k deit_small_in1k.pth
@@ -52,7 +53,8 @@ def main():
             k: v for k, v in state_dict.items() if not k.startswith('head')
         }
     write_checkpoint(target, state_dict, arch, source=args.source)
-    classes = len(state_dict['head.bias']) if 'head.bias' in state_dict else 0
+    biases = (state_dict.get(f'head.{key}') for key in ('bias', 'fc.bias'))
+    classes = next((len(bias) for bias in biases if bias is not None), 0)
     figures = dict(
         target=str(target),
         img_size=list(arch.img_size),
