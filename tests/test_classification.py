@@ -31,7 +31,9 @@ def test_missing_images_are_named(tmp_path):
     with pytest.raises(DataError, match=r'no folder .*val'):
         TimmDataset(str(tmp_path), 'val')
     (tmp_path / 'val').mkdir()
-    with pytest.raises(DataError, match=r'val cannot be opened: Found 0 images'):
+    with pytest.raises(
+        DataError, match=r'val cannot be opened: Found 0 images'
+    ):
         TimmDataset(str(tmp_path), 'val')
 
 
@@ -43,6 +45,8 @@ def test_top_k_by_hand():
     assert metric.evaluate(4) == {'top1': 50.0, 'top2': 75.0}
     with pytest.raises(ConfigError, match='3 classes, but got 5'):
         TopKAccuracy().process((None, targets), list(logits))
+    with pytest.raises(DataError, match=r'0\.\.2, but got 3'):
+        metric.process((None, targets + 1), list(logits))
 
 
 def test_loss_is_smoothed_cross_entropy():

@@ -30,7 +30,8 @@ class TimmDataset(Dataset):
 
     Args:
         data_root: Folder of the data; for folders of images and tar files,
-            the one that holds the splits, or a single tar file.
+            the one that holds the splits, or a single tar file. For 'hfds/…'
+            the cache; None for the default one.
         split: Such as 'train' or 'val'.
         name: As timm's ``create_dataset`` takes it: '' for a folder with a
             folder or tar file for each class, or a tar file of such folders;
@@ -58,7 +59,7 @@ class TimmDataset(Dataset):
 
     def __init__(
         self,
-        data_root: str,
+        data_root: str | None,
         split: str,
         name: str = '',
         transform: dict | None = None,

@@ -6,7 +6,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.registry import METRICS
 
 
@@ -40,6 +40,9 @@ class TopKAccuracy(BaseMetric):
         Args:
             data_batch: Images (B, 3, H, W) and targets (B).
             data_samples: Logits (classes), one for each image.
+
+        Raises:
+            DataError: If a target is no class of the model.
         """
         logits = torch.stack(list(data_samples))  # (B, classes)
         if max(self.topk) > logits.shape[1]:
@@ -47,7 +50,15 @@ class TopKAccuracy(BaseMetric):
                 f'topk must not exceed the {logits.shape[1]} classes, but got '
                 f'{max(self.topk)}'
             )
-        targets = torch.as_tensor(data_batch[1], device=logits.device)
+        targets = torch.as_tensor(data_batch[1])
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= logits.shape[1]:
+            raise DataError(
+                f'labels must lie in 0..{logits.shape[1] - 1}, but got '
+                f'{low if low < 0 else high}: the data must have the classes '
+                'that the model was trained for'
+            )
+        targets = targets.to(logits.device)
         true = logits.gather(1, targets[:, None])
         # how many classes are scored higher
         self.results.extend((logits > true).sum(1).tolist())

@@ -181,14 +181,15 @@ def choose_tested_weights(cfg: Config, path: str) -> None:
         CheckpointError: If it is missing, truncated or unsafe.
     """
     cfg.load_from, cfg.resume = path, False
+    classifier = cfg.model.type.rpartition('.')[2] == 'ImageClassifier'
+    if classifier:
+        cfg.model.pop('distillation', None)  # a teacher only trains
     if '://' in path:
         return
     state_dict, meta = read_checkpoint(path)
     of_a_run = any(name.startswith('backbone.') for name in state_dict)
-    classifier = cfg.model.type.rpartition('.')[2] == 'ImageClassifier'
     if classifier and 'arch' in meta and not of_a_run:
         cfg.load_from = None
-        cfg.model.pop('distillation', None)
         cfg.model.backbone.update(checkpoint=path, compactors=False)
         for name in ('token_merging', 'patch_slimming'):
             cfg.model.backbone.pop(name, None)

@@ -247,6 +247,19 @@ def test_webdataset(shards, workers):
         list(loader(True, told=workers + 1))
 
 
+@pytest.mark.skipif(not has('datasets'), reason='needs datasets')
+def test_hugging_face(images, tmp_path):
+    name, cache = str(images / 'train'), str(tmp_path)
+    data = TimmDataset(cache, 'train', f'hfds/{name}', TRANSFORM)
+    assert contents(data) == EXPECTED
+    assert data.class_to_idx == {'ant': 0, 'bee': 1, 'cat': 2}
+    stream = TimmIterableDataset(
+        cache, 'train', f'hfids/{name}', TRANSFORM, num_samples=12
+    )
+    found = [(round(float(i.mean() * 255)), int(t)) for i, t in stream]
+    assert sorted(found) == EXPECTED and len(stream) == 12
+
+
 def test_repeats(images):
     """Three neighbours over the processes show one image."""
     data = list(range(1000))

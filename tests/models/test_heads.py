@@ -76,6 +76,26 @@ def test_equals_timm_there_and_back(tmp_path, distilled):
     torch.testing.assert_close(from_file(path)(image), model(image))
 
 
+@pytest.mark.parametrize('size', [64, 96])
+def test_swin_equals_timm(tmp_path, size):
+    torch.manual_seed(0)
+    shape = dict(embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 2, 4))
+    peer = timm.models.SwinTransformer(
+        img_size=size, window_size=2, num_classes=5, **shape
+    ).eval()
+    torch.nn.init.normal_(peer.head.fc.weight)
+    torch.save(peer.state_dict(), tmp_path / 'timm.pth')
+    backbone = dict(
+        type='CompressedSwin',
+        arch=dict(family='swin', img_size=size, window_size=2, **shape),
+        checkpoint=str(tmp_path / 'timm.pth'),
+    )
+    model = ImageClassifier(backbone, 5).eval()
+    image = torch.randn(2, 3, size, size)
+    assert model.has_weights
+    torch.testing.assert_close(model(image), peer(image), rtol=1e-4, atol=1e-5)
+
+
 def test_names_of_swin_stay():
     swin = {'layers.0.x': torch.zeros(1), 'head.fc.weight': torch.zeros(1)}
     assert to_timm_head(swin).keys() == swin.keys()

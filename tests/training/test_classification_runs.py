@@ -137,6 +137,9 @@ def test_checkpoint_carries_shape_and_classifier(
     image = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(image), trained(image))
 
+    # tested without the teacher, whose file may be elsewhere by then
+    changes = "model['distillation']['teacher']['backbone'].update("
+    path = config(changes + "checkpoint='nowhere.pth')\n")
     status, _ = tool(
         *('test', path, file, '--work-dir', tmp_path / 'test'),
         *('--json', tmp_path / 'metrics.json'),
