@@ -1,13 +1,13 @@
 # CAIT on the digits classifier: tokens are merged and channels pruned in one
 # run, down to half the MACs. From the trained dense model:
-#   tools/train.py configs/imagenet/dense_vit_micro_digits.py
-_base_ = './dense_vit_micro_digits.py'
+#   tools/train.py configs/imagenet/pretrain_vit_micro_digits.py
+_base_ = './pretrain_vit_micro_digits.py'
 
 model = dict(
     backbone=dict(
         token_merging=dict(layers=(4, 7)),
         compactors=True,
-        checkpoint='work_dirs/dense_vit_micro_digits/epoch_45.pth',
+        checkpoint='work_dirs/pretrain_vit_micro_digits/epoch_45.pth',
     ),
 )
 

@@ -96,7 +96,7 @@ class CDCPHook(Hook):
             ('warmup', warmup, warmup_epochs),
             ('settle', settle, settle_epochs),
         ):
-            if iters and epochs or min(iters, epochs) < 0:
+            if (iters and epochs) or min(iters, epochs) < 0:
                 raise ConfigError(
                     f'{name} is given in epochs or in iterations, and not '
                     f'negative, but got {name}_epochs={epochs} and '
@@ -201,6 +201,7 @@ class CDCPHook(Hook):
             rates,
             memory=0 if self.clear_moments else MEMORY,
             betas=groups[0].get('betas', (0.99, 0.999)),
+            width=max(c.kept.shape[1] for c in each_kind(self.compactors)),
         )
         if notice:
             runner.logger.warning(f'CDCP may not converge: {notice}')
