@@ -148,7 +148,9 @@ def load_head(head: ClassTokenHead, path: str | Path) -> bool:
     elif classes and classes != head.num_classes:
         reason = f'its own has {classes} classes, not {head.num_classes}'
     else:
-        load_strict(head, tensors, path)
+        # under the names that a user knows from the file
+        named = {f'head.{name}': value for name, value in tensors.items()}
+        load_strict(nn.ModuleDict({'head': head}), named, path)
         print_log(f'classifier loaded from {path}', 'current')
         return True
     print_log(f'classifier not loaded from {path}: {reason}', 'current')

@@ -30,7 +30,7 @@ class ClassificationCheckHook(Hook):
         Raises:
             ConfigError: If the model has too few classes, mixup would meet an
                 odd batch, or data that are read in sequence were told of
-                other batches than their loader's.
+                other batches than their loader's, or know no epochs.
             DataError: If training and validation data have other classes.
         """
         model = runner.model
@@ -51,6 +51,11 @@ class ClassificationCheckHook(Hook):
             check_batches(loader)
         if isinstance(loader.dataset, IterableDataset):
             check_sequence(loader)
+            if hasattr(runner.train_loop, 'dataloader_iterator'):
+                raise ConfigError(
+                    'data that are read in sequence are shuffled by the '
+                    "epoch: set train_cfg.type='EpochBasedTrainLoop'"
+                )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Tell data that are read in sequence which epoch it is."""

@@ -259,6 +259,7 @@ def naming_data_errors() -> Iterator[None]:
     Raises:
         DataError: If a file isn't there, also if a worker finds so, or if a
             data set is empty.
+        ConfigError: If data that can only be read in sequence have a sampler.
     """
     try:
         yield
@@ -275,6 +276,11 @@ def naming_data_errors() -> Iterator[None]:
             'and the data set'
         ) from error
     except ValueError as error:
+        if 'expected unspecified sampler option' in str(error):
+            raise ConfigError(
+                'data that are read in sequence need no sampler: set '
+                'sampler=None in their dataloader'
+            ) from error
         # how MMEngine's BaseDataset fails to store nothing
         if 'need at least one array to concatenate' not in str(error):
             raise

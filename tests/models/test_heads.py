@@ -132,12 +132,14 @@ def test_a_damaged_classifier_is_an_error(tmp_path):
     state_dict = timm_vit().state_dict()
     del state_dict['head.bias']
     torch.save(state_dict, path)
-    with pytest.raises(CheckpointError, match=r'lacks fc\.bias'):
+    with pytest.raises(CheckpointError, match=r'lacks head\.fc\.bias'):
         from_file(path, arch=ARCH)
     state_dict['head.bias'] = torch.zeros(5)
     state_dict['head.weight'] = torch.zeros(5, 23)
     torch.save(state_dict, path)
-    with pytest.raises(CheckpointError, match=r'fc\.weight is \(5, 23\)'):
+    with pytest.raises(
+        CheckpointError, match=r'head\.fc\.weight is \(5, 23\)'
+    ):
         from_file(path, arch=ARCH)
 
 

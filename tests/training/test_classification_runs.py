@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import IterableDataset
 
 from mmvitcompress.channels import is_compactor
 from mmvitcompress.models import CompressedViT, ImageClassifier
+from mmvitcompress.registry import DATASETS
 
 ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
 
@@ -274,6 +276,69 @@ def test_damaged_image_in_a_worker_is_one_line(config, tool, folder, tmp_path):
     assert error.startswith('train.py: error: image ')
     assert 'class0/0.png cannot be read' in error
     assert 'Traceback' not in error
+
+
+class Sequence(IterableDataset):
+    """What can only be read in sequence: nine images of three classes."""
+
+    class_to_idx = None
+    batch_size, num_workers = 4, 0
+    epochs = []
+
+    def __len__(self):
+        return 9
+
+    def __iter__(self):
+        for i in range(9):
+            yield torch.full((3, 32, 32), float(i)), i % 3
+
+    def set_epoch(self, epoch):
+        self.epochs.append(epoch)
+
+
+SEQUENCE = """
+train_dataloader.update(dataset=dict(type='Sequence'), sampler=None)
+"""
+
+
+@pytest.fixture
+def sequence():
+    DATASETS.register_module(module=Sequence, force=True)
+    Sequence.epochs.clear()
+
+
+def test_data_in_sequence(config, tool, helpers, tmp_path, sequence):
+    path = config(SEQUENCE)
+    status, error = tool('train', path, '--work-dir', tmp_path / 'run')
+    assert status == 0, error
+    assert len(helpers.logged(tmp_path / 'run')) == 3 * 2
+    assert Sequence.epochs == [0, 1, 2]
+    for changes, message in (
+        (
+            "train_dataloader.update(sampler=dict(type='DefaultSampler'))\n",
+            r'set sampler=None',
+        ),
+        (
+            'train_dataloader.update(batch_size=2)\n',
+            r'batch_size of the data set \(4\) and of its dataloader \(2\)',
+        ),
+        (
+            "train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)\n",
+            r"set train_cfg\.type='EpochBasedTrainLoop'",
+        ),
+    ):
+        status, error = tool(
+            *('train', config(SEQUENCE + changes)),
+            *('--work-dir', tmp_path / 'wrong'),
+        )
+        assert status == 1 and re.search(message, error), error
+
+
+def test_labels_of_unknown_data(config, tool, tmp_path, sequence):
+    changes = SEQUENCE + 'model.update(num_classes=2, distillation=None)\n'
+    status, error = tool('train', config(changes), '--work-dir', tmp_path)
+    assert status == 1
+    assert 'labels must lie in 0..1, but got 2' in error
 
 
 def test_two_processes(config, helpers, tmp_path):
