@@ -17,9 +17,9 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from mmvitcompress.arch import ViTArch
-from mmvitcompress.channels.compactors import is_compactor
 from mmvitcompress.arch_base import Arch
 from mmvitcompress.archs import arch_from_dict
+from mmvitcompress.channels.compactors import is_compactor
 from mmvitcompress.errors import CheckpointError
 
 _SAFE_CLASSES = [argparse.Namespace]  # DeiT's training script saves its flags
@@ -101,6 +101,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
         ) from error
 
 
+def check_suffix(path: str | Path) -> None:
+    """Raise CheckpointError if no checkpoint can be written to a name."""
+    if Path(path).suffix not in ('.pth', '.safetensors'):
+        raise CheckpointError(
+            'a checkpoint must be named *.pth or *.safetensors, but got '
+            f'{str(path)!r}'
+        )
+
+
 def write_checkpoint(
     path: str | Path,
     state_dict: Mapping[str, Tensor],
@@ -117,6 +126,7 @@ def write_checkpoint(
             ``metrics``.
     """
     path = Path(path)
+    check_suffix(path)
     tensors = {
         key: value.detach().cpu().contiguous()
         for key, value in state_dict.items()
@@ -129,13 +139,8 @@ def write_checkpoint(
         from safetensors.torch import save_file
 
         save_file(tensors, part, {'format': 'pt', 'meta': json.dumps(meta)})
-    elif path.suffix == '.pth':
-        torch.save({'state_dict': tensors, 'meta': meta}, part)
     else:
-        raise CheckpointError(
-            'a checkpoint must be named *.pth or *.safetensors, but got '
-            f'{str(path)!r}'
-        )
+        torch.save({'state_dict': tensors, 'meta': meta}, part)
     part.replace(path)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from mmvitcompress import cli
-from mmvitcompress.checkpoint import write_checkpoint
+from mmvitcompress.checkpoint import check_suffix, write_checkpoint
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.training import export, launch
 from mmvitcompress.training.config import OptionsAction, read_config
@@ -76,6 +76,7 @@ def main():
             '--divisor and --images must be at least 1, but got '
             f'{args.divisor} and {args.images}'
         )
+    check_suffix(args.out)
     cfg = read_config(args.config, args.cfg_options)
     model = export.load_trained(cfg, args.checkpoint)
     with launch.naming_data_errors():

@@ -223,5 +223,6 @@ def helpers():
         train = staticmethod(train)
         logged = staticmethod(logged)
         free_port = staticmethod(free_port)
+        python = sys.executable
 
     return Helpers

@@ -338,8 +338,13 @@ train_cfg.update(max_epochs=4)
 train_dataloader['batch_size'] = 2
 """)
     done = helpers.execute(
-        [helpers.root / 'tools' / 'dist_train.sh', path, 2]
-        + ['--work-dir', tmp_path / 'two'],
+        [
+            helpers.root / 'tools' / 'dist_train.sh',
+            path,
+            2,
+            '--work-dir',
+            tmp_path / 'two',
+        ],
         PORT=str(helpers.free_port()),
         PYTHONPATH=str(tmp_path),
     )

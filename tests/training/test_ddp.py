@@ -14,7 +14,6 @@ from mmvitcompress.compat.cpu_ddp import (
 )
 from mmvitcompress.errors import ConfigError
 
-
 SHORT = """
 train_cfg.update(max_iters=4, val_interval=4)
 """
