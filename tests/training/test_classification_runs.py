@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -283,7 +284,7 @@ class Sequence(IterableDataset):
 
     class_to_idx = None
     batch_size, num_workers = 4, 0
-    epochs = []
+    epochs: ClassVar = []
 
     def __len__(self):
         return 9
