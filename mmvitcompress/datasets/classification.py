@@ -161,7 +161,8 @@ class TimmIterableDataset(IterableDataset):
 
     Raises:
         ConfigError: If the data can be read in any order, if their number is
-            unknown, or if several processes are to evaluate.
+            unknown, if there are fewer shards than workers, or if several
+            processes are to evaluate.
         DataError: If there is nothing to read.
         DependencyError: If the package that reads such data is missing.
     """
@@ -196,6 +197,7 @@ class TimmIterableDataset(IterableDataset):
                 'processes such that each image is evaluated once: evaluate '
                 'in one process, or on a folder or tar files'
             )
+        self.name = name
         self.dataset = open_dataset(
             name,
             data_root,
@@ -214,6 +216,20 @@ class TimmIterableDataset(IterableDataset):
             raise ConfigError(
                 f'how many images {name!r}, {split!r} holds is unknown, and '
                 'with it how long an epoch is: set num_samples'
+            )
+        if is_training:
+            self._check_shards()
+
+    def _check_shards(self) -> None:
+        """A worker without a shard would end its epochs early."""
+        info = getattr(self.dataset.reader, 'split_info', None)
+        shards = len(getattr(info, 'filenames', ()))
+        workers = get_world_size() * max(1, self.num_workers)
+        if form_of(self.name) == 'wds' and shards < workers:
+            raise ConfigError(
+                f'{shards} shards cannot be divided among {workers} workers '
+                'of all processes: set a smaller num_workers, or write more '
+                'shards'
             )
 
     def __len__(self) -> int:

@@ -14,7 +14,8 @@ class MixupPreprocessor(BaseDataPreprocessor):
 
     An image is mixed with that at the same place from the batch's end; the
     targets become soft. What is drawn comes from NumPy's global generator,
-    which :class:`~mmvitcompress.training.RNGStateHook` keeps in checkpoints.
+    which :class:`~mmvitcompress.training.RNGStateHook` keeps in checkpoints;
+    all processes draw the same unless ``randomness.diff_rank_seed`` is set.
 
     Args:
         mixup_alpha: Mixup's λ ~ Beta(α, α); 0 switches it off. Defaults to 0.

@@ -244,7 +244,9 @@ def test_webdataset(shards, workers):
         epochs.append([t.tolist() for _, t in batches])
     assert epochs[0] != epochs[1]
     with pytest.raises(ConfigError, match='num_workers'):
-        list(loader(True, told=workers + 1))
+        list(loader(True, told=2 - workers // 2))
+    with pytest.raises(ConfigError, match=r'2 shards .* 3 workers'):
+        loader(True, told=3)
 
 
 @pytest.mark.skipif(not has('datasets'), reason='needs datasets')
