@@ -164,6 +164,14 @@ def test_autocast(dtype, with_cp):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_weights_of_a_model_in_low_precision():
+    """Lives stay in float32; the kernels want the bias as the queries are."""
+    model = small().to(torch.bfloat16).train()
+    tokens, state = last(model, torch.randn(2, 3, 32, 32).bfloat16())
+    assert state.lives.dtype == torch.float32
+    assert tokens.dtype == torch.bfloat16 and tokens.isfinite().all()
+
+
 def test_forward_leaves_no_trace():
     model = small().train()
     before = {name: set(vars(part)) for name, part in model.named_modules()}
