@@ -164,12 +164,27 @@ def test_autocast(dtype, with_cp):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_weights_of_a_model_in_low_precision():
-    """Lives stay in float32; the kernels want the bias as the queries are."""
-    model = small().to(torch.bfloat16).train()
-    tokens, state = last(model, torch.randn(2, 3, 32, 32).bfloat16())
+@pytest.mark.parametrize('autocast', [False, True])
+def test_bias_is_of_the_type_of_the_queries(autocast, monkeypatch):
+    """CUDA's kernels insist on it; those of the CPU take any."""
+    attend, types = torch.nn.functional.scaled_dot_product_attention, []
+
+    def spy(q, k, v, bias, **kwargs):
+        types.append((q.dtype, None if bias is None else bias.dtype))
+        return attend(q, k, v, bias, **kwargs)
+
+    monkeypatch.setattr(
+        'torch.nn.functional.scaled_dot_product_attention', spy
+    )
+    model, x = small().train(), torch.randn(2, 3, 32, 32)
+    low = torch.bfloat16
+    if not autocast:
+        model, x = model.to(low), x.to(low)
+    with torch.autocast('cpu', low, enabled=autocast):
+        tokens, state = last(model, x)
+    assert types == [(low, None)] * 2 + [(low, low)] * 2
     assert state.lives.dtype == torch.float32
-    assert tokens.dtype == torch.bfloat16 and tokens.isfinite().all()
+    assert tokens.isfinite().all()
 
 
 def test_forward_leaves_no_trace():
