@@ -37,6 +37,7 @@ def build_model(config: Config) -> nn.Module:
     """
     init_default_scope(config.get('default_scope') or 'mmengine')
     model = deepcopy(config.model)
+    model.pop('distillation', None)  # a teacher is no part of it
     for part in (model, model.get('backbone')):
         for key in ('pretrained', 'init_cfg'):
             if part and part.get(key):

@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,15 @@ def test_missing_checkpoint_without_arch_is_an_error(make_config):
     )
     with pytest.raises(CheckpointError, match=r'nowhere/cait\.pth'):
         build_model(config)
+
+
+def test_a_teacher_is_not_counted(make_config):
+    config = make_config('image_classifier')
+    expected = model_complexity(build_model(config), (64, 64))
+    teacher = deepcopy(config.model)
+    teacher.backbone.checkpoint = 'nowhere/deit.pth'
+    config.model.distillation = dict(teacher=teacher)
+    assert model_complexity(build_model(config), (64, 64)) == expected
 
 
 def test_pretrained_weights_are_not_fetched(make_config):
