@@ -2,7 +2,7 @@
 # channels, in one run.
 _base_ = './cdcp_deit_t_in1k.py'
 
-model = dict(backbone=dict(token_merging=dict(layers=(4, 8, 10))))
+model = dict(backbone=dict(token_merging=dict(layers=(5, 8))))
 custom_hooks = [
     dict(
         type='CDCPHook',

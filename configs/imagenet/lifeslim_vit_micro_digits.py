@@ -1,0 +1,14 @@
+# Life regression on the digits classifier: 70 % of the patches stay at each of
+# two layers.
+_base_ = './pretrain_vit_micro_digits.py'
+
+model = dict(
+    backbone=dict(
+        soft_slimming=True,
+        patch_slimming=dict(base_layer=3, layers=(3, 5), keep_rate=0.7),
+        checkpoint='work_dirs/pretrain_vit_micro_digits/epoch_45.pth',
+    ),
+)
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+custom_hooks = [dict(type='LifeRegressionHook', predictor_epochs=5)]
+find_unused_parameters = True  # each stage freezes what the other trains
