@@ -7,7 +7,12 @@ from pathlib import Path
 
 from mmengine.dist import get_world_size
 from PIL import Image
-from timm.data import ImageDataset, create_transform
+from timm.data import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    ImageDataset,
+    create_transform,
+)
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torch import Tensor
@@ -49,6 +54,7 @@ class TimmDataset(Dataset):
 
     Attributes:
         class_to_idx: Classes and their indices; None where unknown.
+        mean, std: By which images are normalised, a number each channel.
 
     Raises:
         ConfigError: If ``hold_out`` is no share, or data aren't files, or
@@ -75,6 +81,7 @@ class TimmDataset(Dataset):
             )
         self.dataset = open_dataset(name, data_root, split, **kwargs)
         self.dataset.transform = create_transform(**(transform or {}))
+        self.mean, self.std = _normalisation(transform or {})
         self.class_to_idx = class_names(self.dataset)
         self._process = os.getpid()
         if hold_out or held_out:
@@ -158,6 +165,7 @@ class TimmIterableDataset(IterableDataset):
 
     Attributes:
         class_to_idx: Classes and their indices; None where unknown.
+        mean, std: By which images are normalised, a number each channel.
 
     Raises:
         ConfigError: If the data can be read in any order, if their number is
@@ -207,6 +215,7 @@ class TimmIterableDataset(IterableDataset):
             **kwargs,
         )
         self.dataset.transform = create_transform(**transform)
+        self.mean, self.std = _normalisation(transform)
         self.dataset.set_loader_cfg(num_workers)
         self.class_to_idx = class_names(self.dataset)
         self.is_training = is_training
@@ -257,6 +266,12 @@ class TimmIterableDataset(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch."""
         self.dataset.set_epoch(epoch)
+
+
+def _normalisation(transform: dict) -> tuple[tuple, tuple]:
+    """Mean and standard deviation that ``create_transform`` uses."""
+    defaults = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
+    return tuple(tuple(transform.get(k, v)) for k, v in defaults.items())
 
 
 def _fraction(name: str) -> float:

@@ -112,14 +112,19 @@ class ImageClassifier(BaseModel):
         self._teacher = build_teacher(teacher, self.num_classes)
 
     @property
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher, which is none of the submodules."""
+        return None if self._teacher is None else self._teacher.model
+
+    @property
     def num_classes(self) -> int:
         """Number of classes."""
         return self.head.num_classes
 
     def _apply(self, fn, recurse: bool = True) -> 'ImageClassifier':
         # the teacher goes where the model goes, though it is no part of it
-        if self._teacher is not None:
-            self._teacher.model._apply(fn, recurse)
+        if self.teacher is not None:
+            self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def forward(

@@ -74,6 +74,7 @@ class TimmClassifier(BaseModel):
         self.has_weights = pretrained or bool(checkpoint_path)
         if checkpoint_path:
             _load(self.model, checkpoint_path)
+        self.input_mean, self.input_std = tuple(input_mean), tuple(input_std)
         own = self.model.pretrained_cfg
         mean, std, in_mean, in_std = (
             torch.tensor(value).view(-1, 1, 1)

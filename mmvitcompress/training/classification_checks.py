@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.models.classifier import ImageClassifier
@@ -29,8 +29,9 @@ class ClassificationCheckHook(Hook):
 
         Raises:
             ConfigError: If the model has too few classes, mixup would meet an
-                odd batch, or data that are read in sequence were told of
-                other batches than their loader's, or know no epochs.
+                odd batch, images are normalised otherwise than the teacher
+                was told, or data that are read in sequence were told of other
+                batches than their loader's, or know no epochs.
             DataError: If training and validation data have other classes.
         """
         model = runner.model
@@ -46,6 +47,7 @@ class ClassificationCheckHook(Hook):
         if runner.val_loop is not None:
             others = runner.val_dataloader.dataset
             check_same_classes(known, getattr(others, 'class_to_idx', None))
+        check_normalisation(loader.dataset, model.teacher)
         mixup = model.data_preprocessor
         if isinstance(mixup, MixupPreprocessor) and mixup.mixup is not None:
             check_batches(loader)
@@ -118,6 +120,22 @@ def check_same_classes(
                 f'class {name!r} is {index} in the validation data, but '
                 f'{train.get(name, "missing")} in the training data: both '
                 'need the same folders, or the same class_map'
+            )
+
+
+def check_normalisation(data: Dataset, teacher: nn.Module | None) -> None:
+    """A teacher that was told how images are normalised must be told so.
+
+    Raises:
+        ConfigError: If they are normalised otherwise.
+    """
+    for name in ('mean', 'std'):
+        told = getattr(teacher, f'input_{name}', None)
+        actual = getattr(data, name, None)
+        if None not in (told, actual) and told != actual:
+            raise ConfigError(
+                f'distillation.teacher.input_{name} must be {actual}, as in '
+                f'the transform of the training data, but got {told}'
             )
 
 

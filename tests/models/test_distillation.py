@@ -106,7 +106,7 @@ def test_teacher_is_no_part_of_the_model(images, teacher_file):
         5,
         distillation=dict(teacher=our_teacher(teacher_file)),
     )
-    teacher = model._teacher.model
+    teacher = model.teacher
     assert model.state_dict().keys() == plain.state_dict().keys()
     own = {id(p) for p in model.parameters()}
     assert not own & {id(p) for p in teacher.parameters()}
@@ -142,7 +142,7 @@ def test_teacher_runs_under_autocast_as_the_student(images, teacher_file):
         distillation=dict(teacher=our_teacher(teacher_file)),
     )
     seen = []
-    model._teacher.model.head.register_forward_hook(
+    model.teacher.head.register_forward_hook(
         lambda module, args, output: seen.append(output.dtype)
     )
     with torch.autocast('cpu', torch.bfloat16):
@@ -176,7 +176,7 @@ def test_timm_teacher_equals_timm(images, tmp_path):
         own['std']
     ).view(view)
     torch.testing.assert_close(
-        model._teacher.model(images), peer(theirs), rtol=1e-4, atol=1e-5
+        model.teacher(images), peer(theirs), rtol=1e-4, atol=1e-5
     )
     assert torch.equal(model._teacher(images), peer(theirs).argmax(1))
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
@@ -83,6 +84,8 @@ def folder(tmp_path_factory):
             Image.fromarray(image).save(
                 root / 'train' / f'class{target}' / f'{i}.png'
             )
+    peer = timm.create_model('test_convnext', num_classes=3)
+    torch.save(peer.state_dict(), root / 'peer.pth')
     torch.manual_seed(0)
     model = ImageClassifier(dict(type='CompressedViT', arch=ARCH), 3)
     meta = {'arch': model.backbone.arch.to_dict()}
@@ -218,6 +221,14 @@ WRONG = {
     'teacher': (
         'model.update(num_classes=4)\n',
         r'teacher knows 3 classes, but the model has 4',
+    ),
+    'mean': (
+        "model['distillation']['teacher'] = dict(\n"
+        "    type='TimmClassifier', name='test_convnext', num_classes=3,\n"
+        "    checkpoint_path=train_dataloader['dataset']['data_root']\n"
+        "    + '/peer.pth')\n"
+        "train_dataloader['dataset']['transform']['mean'] = (0.5,) * 3\n",
+        r'teacher\.input_mean must be \(0\.5, 0\.5, 0\.5\)',
     ),
     'smoothing': (
         'model.update(label_smoothing=0.1)\n',
