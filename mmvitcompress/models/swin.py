@@ -8,6 +8,7 @@ Parameter names are timm's, so that its checkpoints load as they are.
 """
 
 from collections.abc import Sequence
+from operator import index
 
 import torch
 import torch.nn.functional as F
@@ -261,18 +262,18 @@ class Swin(nn.Module):
         take = (last,) if take is None else take
         x, state = self.embed(x)
         outputs = []
-        for index, stage in enumerate(self.layers):
+        for i, stage in enumerate(self.layers):
             if stage.downsample is not None:
                 x, state = stage.downsample(x), halved(state)
-            for i, block in enumerate(stage.blocks):
-                if index == MERGE_STAGE and str(i) in self.token_merging:
-                    merge = self.token_merging[str(i)]
+            for j, block in enumerate(stage.blocks):
+                if i == MERGE_STAGE and str(j) in self.token_merging:
+                    merge = self.token_merging[str(j)]
                     x, state = merge(x.flatten(1, 2), state, 0)
                     x = x.unflatten(1, state.grid)
                 x = self._run(block, x, state.grid)
-            if index in take:
+            if i in take:
                 out = x
-                if index == last and self.norm is not None:
+                if i == last and self.norm is not None:
                     out = self.norm(x)
                 outputs.append((out.flatten(1, 2), state))
         return outputs
@@ -286,10 +287,12 @@ class Swin(nn.Module):
 
     def embed(self, x: Tensor) -> tuple[Tensor, TokenState]:
         """Images (B, 3, H, W) → token grid (B, h, w, D)."""
-        grid = self.arch.grid(tuple(x.shape[-2:]))
+        # whole numbers in compiled graphs, too: each size has its windows, and
+        # reasoning about symbolic ones takes compilers minutes
+        height, width = (index(side) for side in x.shape[-2:])
+        grid = self.arch.grid((height, width))
         size = self.arch.patch_size
-        pad_h = grid[0] * size - x.shape[-2]
-        pad_w = grid[1] * size - x.shape[-1]
+        pad_h, pad_w = grid[0] * size - height, grid[1] * size - width
         if pad_h or pad_w:
             x = F.pad(x, (0, pad_w, 0, pad_h))
         return self.patch_embed(x), TokenState.start(grid)

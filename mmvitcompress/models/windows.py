@@ -111,9 +111,11 @@ def shift_mask(windows: Windows, device=None) -> Tensor | None:
         return None
     regions = []
     for length, shift in zip(windows.padded, windows.shift):
+        # along a side without a shift all tokens lie before its end
+        start = length - shift if shift else length
         position = torch.arange(length, device=device)
-        regions.append((position >= length - shift) & (shift > 0))
-    region = 2 * regions[0][:, None] + regions[1].int()  # (H, W)
+        regions.append((position >= start).int())
+    region = 2 * regions[0][:, None] + regions[1]  # (H, W)
     region = to_windows(region[None, ..., None], windows.window).squeeze(2)
     apart = region[:, :, None] != region[:, None, :]
     return FAR * apart.float()
