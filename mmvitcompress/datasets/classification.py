@@ -114,19 +114,16 @@ class TimmDataset(Dataset):
         """
         data = self.dataset
         if not isinstance(data, ImageDataset):  # torchvision's
-            with naming_file(f'{index} of {type(data).__name__}'):
+            with naming_file(data, index):
                 return data[index]
         self._reopen_after_fork()
-        with naming_file(self._filename(index)):
+        with naming_file(data, index):
             file, target = data.reader[index][:2]
             with file:
                 image = Image.open(file).convert(data.input_img_mode)
         if data.target_transform is not None:
             target = data.target_transform(target)
         return data.transform(image), -1 if target is None else int(target)
-
-    def _filename(self, index: int) -> str:
-        return str(self.dataset.filename(index, absolute=True))
 
     def _reopen_after_fork(self) -> None:
         """Open tar files anew: processes must not share a place in them."""

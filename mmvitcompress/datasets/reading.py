@@ -111,7 +111,7 @@ def _naming(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def naming_file(name: str) -> Iterator[None]:
+def naming_file(dataset: Dataset, index: int) -> Iterator[None]:
     """Name the file of an image that can't be read.
 
     Raises:
@@ -121,9 +121,17 @@ def naming_file(name: str) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         raise DataError(
-            f'image {name} cannot be read ({type(error).__name__}: {error}); '
+            f'image {_filename(dataset, index)} cannot be read ({type(error).__name__}: {error}); '
             'fetch it again or take it out'
         ) from error
+
+
+def _filename(dataset: Dataset, index: int) -> str:
+    """The file of an image, or its place where files have no names."""
+    name = None
+    if isinstance(dataset, ImageDataset):
+        name = dataset.filename(index, absolute=True)
+    return str(name or f'{index} of {type(dataset).__name__}')
 
 
 def class_names(dataset: Dataset) -> dict[str, int] | None:
