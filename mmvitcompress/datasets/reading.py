@@ -121,8 +121,8 @@ def naming_file(dataset: Dataset, index: int) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         raise DataError(
-            f'image {_filename(dataset, index)} cannot be read ({type(error).__name__}: {error}); '
-            'fetch it again or take it out'
+            f'image {_filename(dataset, index)} cannot be read '
+            f'({type(error).__name__}: {error}); fetch it again or take it out'
         ) from error
 
 
