@@ -1,5 +1,5 @@
 # CDCP on the digits classifier: 40 % of the MACs by pruned channels. From the
-# trained dense model: tools/train.py configs/imagenet/pretrain_vit_micro_digits.py
+# trained dense model of pretrain_vit_micro_digits.py.
 _base_ = './pretrain_vit_micro_digits.py'
 
 model = dict(

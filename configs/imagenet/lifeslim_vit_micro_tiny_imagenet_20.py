@@ -7,6 +7,6 @@ model = dict(
         patch_slimming=dict(base_layer=2, layers=(2, 4, 6), keep_rate=0.7),
     ),
 )
-optim_wrapper = dict(paramwise_cfg=dict(predictor=dict(lr=5e-4)))
+optim_wrapper = dict(paramwise_cfg=dict(predictor=dict(lr=1e-3)))
 custom_hooks = [dict(type='LifeRegressionHook', predictor_epochs=1)]
 find_unused_parameters = True  # each stage freezes what the other trains
