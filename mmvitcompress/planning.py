@@ -22,7 +22,8 @@ class Plan:
     """How to reach a reduction at one image size.
 
     Attributes:
-        layers: Blocks before whose attention tokens are merged, from 1.
+        layers: Blocks before whose attention tokens are merged, from 1; for a
+            Swin within stage 3.
         directions: Direction of each merge.
         reduction: What tokens and channels save together, as a fraction of
             the dense model's MACs.

@@ -6,7 +6,7 @@ _base_ = './dense_vit_micro_tiny_imagenet_20.py'
 
 model = dict(backbone=dict(compactors=True))
 optim_wrapper = dict(
-    paramwise_cfg=dict(compactors=dict(lr=1e-2, betas=(0.9, 0.999)))
+    paramwise_cfg=dict(compactors=dict(lr=2e-2, betas=(0.9, 0.999)))
 )
 custom_hooks = [
     dict(
@@ -14,9 +14,9 @@ custom_hooks = [
         target=0.5,
         num_classes=20,
         warmup_epochs=1,
-        increment=0.02,
+        increment=0.025,
         interval=10,
-        settle_epochs=4.5,
+        settle_epochs=4,
         clear_moments=True,
         report_interval=70,
     ),

@@ -32,7 +32,7 @@ model = dict(
     ),
 )
 
-epochs = 10  # of 70 iterations
+epochs = 8  # of 70 iterations
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='ViTOptimWrapperConstructor',

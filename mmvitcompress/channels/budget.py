@@ -59,8 +59,9 @@ class MacBudget:
         """Budget of an arch at an image size.
 
         Args:
-            arch: A :class:`~mmvitcompress.arch.ViTArch`, or anything that has
-                its ``macs``, ``replace`` and widths for each block.
+            arch: A :class:`~mmvitcompress.arch.ViTArch`, a
+                :class:`~mmvitcompress.swin_arch.SwinArch`, or anything that
+                has their ``macs``, ``replace`` and widths for each block.
             img_size: Image size (H, W), in pixels. Defaults to the arch's.
             num_classes: Outputs of the classifier, if it is to be counted.
                 Defaults to 0.

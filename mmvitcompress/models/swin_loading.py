@@ -1,8 +1,8 @@
 """Filling a Swin from a checkpoint, strictly."""
 
 from mmengine.logging import print_log
-from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from mmvitcompress.checkpoint import (
     checkpoint_arch,
@@ -145,14 +145,12 @@ def load_swin(
 def _resize_tables(
     state_dict: dict[str, Tensor], old: int, new: int, path: str
 ) -> None:
+    """Interpolate position biases, bicubically as Swin's authors do."""
     for key, table in state_dict.items():
         if key.endswith(TABLE):
-            state_dict[key] = resize_rel_pos_bias_table(
-                table,
-                new_window_size=(new, new),
-                new_bias_shape=((2 * new - 1) ** 2, table.shape[1]),
-                old_window_size=(old, old),
-            )
+            offsets = table.T.unflatten(1, (2 * old - 1, -1))[None]
+            offsets = interpolate(offsets, [2 * new - 1] * 2, mode='bicubic')
+            state_dict[key] = offsets[0].flatten(1).T.contiguous()
     print_log(
         f'position biases of {path} resized from windows of {old} to {new}',
         'current',

@@ -12,7 +12,7 @@ from mmengine.structures import PixelData
 from timm.models.swin_transformer import SwinTransformer
 
 from mmvitcompress.analysis.macs import count_macs, count_params
-from mmvitcompress.channels import attach_compactors, fold
+from mmvitcompress.channels import attach_compactors, find_compactors, fold
 from mmvitcompress.checkpoint import write_checkpoint
 from mmvitcompress.conversion import convert
 from mmvitcompress.errors import CheckpointError, ConfigError
@@ -24,6 +24,7 @@ from mmvitcompress.models import (
 from mmvitcompress.models.swin import halved
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenMerge, TokenState, restore
+from mmvitcompress.training.export import export
 
 SHAPE = dict(embed_dim=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8))
 SMALL = dict(
@@ -331,6 +332,15 @@ def test_autocast():
         assert_close(a.float(), b, 0.1)
 
 
+def test_export_records_one_graph():
+    """Nothing depends on the data or is kept between calls."""
+    model = small('atme')
+    x = torch.randn(2, 3, 61, 106)
+    program = torch.export.export(model, (x,))
+    for ours, theirs in zip(program.module()(x), run(model, x)):
+        assert_close(ours, theirs, 1e-5)
+
+
 @pytest.mark.parametrize('stages', [-1, 0, 2, 3])
 def test_frozen_stages(stages):
     model = small('atme', frozen_stages=stages, drop_path_rate=0.5).train()
@@ -441,6 +451,26 @@ def test_folding(method, tmp_path):
         assert_close(ours, theirs, 1e-10)
 
 
+def test_export_of_a_pruned_classifier(tmp_path):
+    def build(arch=SHAPE, **kwargs):
+        backbone = dict(type='CompressedSwin', arch=arch, **kwargs)
+        return ImageClassifier(backbone, num_classes=5).eval()
+
+    model = build(token_merging=MERGES['atme'], compactors=True)
+    for block in find_compactors(model):
+        for compactor in block:
+            compactor.kept[:, ::3] = False
+            compactor.weight.data[:, ::3] = 0
+    x = torch.randn(2, 3, 64, 64)
+    result = export(model, build, x, divisor=1)
+    assert result.report['macs']['after'] == result.arch.macs(num_classes=5)
+    path = tmp_path / 'small.pth'
+    write_checkpoint(path, result.state_dict, result.arch)
+    again = build(None, checkpoint=str(path))
+    assert again.has_weights
+    assert_close(run(again, x), run(model, x), 1e-5)
+
+
 # -- checkpoints ------------------------------------------------------------
 
 
@@ -505,6 +535,18 @@ def test_other_windows_are_refused_or_resized(tmp_path):
     table = model.get_parameter(name).unflatten(0, (9, 9))
     source = torch.load(path)[name].unflatten(0, (13, 13))
     torch.testing.assert_close(table[4, 4], source[6, 6])  # no offset
+    # what rises linearly keeps rising so, in each head by itself
+    ramp = torch.arange(13.0)[:, None, None] * torch.tensor([1.0, 10.0])
+    state_dict = {
+        **torch.load(path),
+        name: ramp.expand(13, 13, 2).flatten(0, 1),
+    }
+    torch.save(state_dict, path)
+    model = CompressedSwin(SHAPE, checkpoint=path, window_size=5)
+    table = model.get_parameter(name).unflatten(0, (9, 9))
+    steps = table[3:6] - table[2:5]
+    torch.testing.assert_close(steps[..., 0], torch.full((3, 9), 13 / 9))
+    torch.testing.assert_close(steps[..., 1], torch.full((3, 9), 130 / 9))
 
 
 @pytest.mark.parametrize(
