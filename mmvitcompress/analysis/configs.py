@@ -37,7 +37,10 @@ def build_model(config: Config) -> nn.Module:
     """
     init_default_scope(config.get('default_scope') or 'mmengine')
     model = deepcopy(config.model)
-    model.pop('distillation', None)  # a teacher is no part of it
+    # neither a teacher nor compactors are part of what is deployed
+    model.pop('distillation', None)
+    if 'compactors' in (model.get('backbone') or {}):
+        model.backbone.compactors = False
     for part in (model, model.get('backbone')):
         for key in ('pretrained', 'init_cfg'):
             if part and part.get(key):

@@ -388,7 +388,8 @@ def _out_indices(
     out_indices: Sequence[int] | None, depth: int
 ) -> tuple[int, ...]:
     if out_indices is None:
-        out_indices = [depth * (i + 1) // 4 - 1 for i in range(4)]
+        ends = {depth * (i + 1) // 4 - 1 for i in range(4)}
+        out_indices = sorted(end for end in ends if end >= 0)
     if isinstance(out_indices, int):
         out_indices = [out_indices]
     indices = []

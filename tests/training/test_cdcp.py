@@ -11,6 +11,7 @@ from mmvitcompress.channels import (
     find_compactors,
     kept_channels,
     kept_widths,
+    without,
 )
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT, ImageClassifier
@@ -108,7 +109,6 @@ def backbone_of(path):
     model = CompressedViT(
         arch=dict(**ARCH, token_merging=dict(layers=(2,))),
         compactors=True,
-        out_indices=[-1],
         final_norm=True,
     )
     prefix = 'backbone.'
@@ -137,7 +137,7 @@ def masked_column(model, optimizer):
 
 
 def test_penalty_comes_once_per_step_of_an_accumulation():
-    model = CompressedViT(arch=ARCH, compactors=True, out_indices=[-1])
+    model = CompressedViT(arch=ARCH, compactors=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     column = masked_column(model, optimizer)
     wrapper = OptimWrapper(
@@ -155,7 +155,7 @@ def test_penalty_comes_once_per_step_of_an_accumulation():
 
 
 def test_penalty_is_in_true_scale_under_loss_scaling():
-    model = CompressedViT(arch=ARCH, compactors=True, out_indices=[-1])
+    model = CompressedViT(arch=ARCH, compactors=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     column = masked_column(model, optimizer)
     other = model.blocks[0].mlp.fc1.compactors['mlp'].weight
@@ -366,3 +366,57 @@ def test_short_runs_are_warned(write, helpers, tmp_path):
     done = helpers.train(write(changes), '--work-dir', work_dir)
     assert done.returncode == 0
     assert 'CDCP may not converge' in done.stdout + done.stderr
+
+
+def test_life_regression_and_pruning_compose(write, tool, helpers, tmp_path):
+    work_dir, out = tmp_path / 'run', tmp_path / 'small.pth'
+    path = write("""
+model['backbone'].update(
+    soft_slimming=True,
+    token_merging=dict(layers=(1,)),
+    patch_slimming=dict(base_layer=1, layers=(1,), keep_rate=0.5),
+)
+custom_hooks[0].update(target=0.62, settle_epochs=3)
+custom_hooks.append(dict(type='LifeRegressionHook', predictor_epochs=2))
+optim_wrapper['paramwise_cfg']['predictor'] = dict(lr=1e-3)
+""")
+    done = helpers.train(path, '--work-dir', work_dir)
+    assert done.returncode == 0, done.stderr
+    code, error = tool(
+        *('export_pruned', path, work_dir / 'epoch_10.pth', out, '--force'),
+        *('--divisor', 1),
+    )
+    assert code == 0, error
+    small = CompressedViT(checkpoint=str(out), out_indices=[-1]).eval()
+    arch = small.arch
+    assert arch.patch_slimming.keep_rate == 0.5
+    assert arch.token_merging.layers == (1,)
+    dense = arch.replace(
+        **dict(token_merging=None, patch_slimming=None),
+        **dict(qk_dims=None, v_dims=None, mlp_dims=None),
+    )
+    assert arch.macs() <= 0.38 * dense.macs()
+    # patches leave here as they do in the run's own validation
+    model = CompressedViT(
+        arch=dense.replace(
+            token_merging=arch.token_merging,
+            patch_slimming=arch.patch_slimming,
+        ),
+        soft_slimming=True,
+        compactors=True,
+        out_indices=[-1],
+    ).eval()
+    state = {
+        key.removeprefix('backbone.'): value
+        for key, value in content(work_dir / 'epoch_10.pth')[
+            'state_dict'
+        ].items()
+        if key.startswith('backbone.') and not key.startswith('backbone.norm.')
+    }
+    model.load_state_dict(state)
+    masks = kept_channels(find_compactors(model))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad(), without(find_compactors(model), masks):
+        torch.testing.assert_close(
+            small(images), model(images), rtol=1e-4, atol=1e-5
+        )
