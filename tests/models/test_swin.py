@@ -576,6 +576,20 @@ def test_checkpoints_of_others_are_refused(tmp_path):
         CompressedSwin(SHAPE, checkpoint='missing.pth')
 
 
+def test_swins_that_are_not_ours_are_refused(tmp_path):
+    path = saved(
+        timm_swin(224, window_size=(7, 7, 14, 7)), tmp_path / 's3.pth'
+    )
+    with pytest.raises(CheckpointError, match='not one square window'):
+        convert(path)
+    path = saved(small(out_norms=False), tmp_path / 'pruned.pth')
+    with pytest.raises(CheckpointError, match='must carry its arch'):
+        convert(path)
+    path = saved(timm_swin(224), tmp_path / 'timm.pth')
+    with pytest.raises(CheckpointError, match='of the family vit'):
+        convert(path, 'deit_tiny')
+
+
 @pytest.mark.parametrize(
     'kwargs, message',
     [
