@@ -12,6 +12,7 @@ from mmvitcompress.models.distillation import TimmClassifier
 from mmvitcompress.models.heads import ClassTokenHead
 from mmvitcompress.models.mixup import MixupPreprocessor
 from mmvitcompress.models.necks import UnmergeUpsample
+from mmvitcompress.models.pyramid import UnmergePyramid
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.swin_backbone import CompressedSwin
 from mmvitcompress.models.vit import ViT
@@ -28,6 +29,7 @@ __all__ = [
     'MixupPreprocessor',
     'Swin',
     'TimmClassifier',
+    'UnmergePyramid',
     'UnmergeUpsample',
     'ViT',
 ]

@@ -1,0 +1,216 @@
+"""The plain-ViT pyramid, built on merged maps and restored last.
+
+Giving a token back to the positions that it covers is indexing, so whatever
+works on one position at a time gives the same numbers before as after it. Of
+the ×4 ×2 ×1 ×½ pyramid that is all but the batch norm's statistics, which are
+weighted, and the pooling, which undoes a part of the restoring instead.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.restored_norm import (
+    restored_batch_norm,
+    uses_batch_statistics,
+)
+from mmvitcompress.registry import MODELS
+from mmvitcompress.tokens import (
+    TokenMap,
+    TokenState,
+    restore,
+    to_map,
+    unslim,
+)
+from mmvitcompress.tokens.specs import Grid, merge_factors
+
+RESCALES = (4, 2, 1, 0.5, 0.25)
+
+
+@MODELS.register_module()
+class UnmergePyramid(nn.Module):
+    """Feature pyramid of a plain ViT from maps that are not restored yet.
+
+    Equal to ``UnmergeUpsample(mode='nearest')`` followed by mmseg's
+    ``Feature2Pyramid``, whose arguments and parameter names it shares:
+    outputs, gradients and running statistics, in training and evaluation. Its
+    convolutions work on the merged tokens, of which there are two or four
+    times fewer.
+
+    A map that does not fit this is restored first: diagonal merges, and a norm
+    that is no batch norm (such as GN, which looks at all positions). Slimmed
+    patches return to their places before anything else, with the feature of
+    the block after which they left.
+
+    Args:
+        embed_dim: Channels C of all levels.
+        rescales: By what each level is scaled, in the order of the inputs:
+            of 4, 2, 1, 0.5 and 0.25, none of them twice. Defaults to
+            (4, 2, 1, 0.5): strides 4, 8, 16 and 32 of a patch size of 16.
+        norm_cfg: Norm between the two transposed convolutions of ×4. Defaults
+            to SyncBN.
+        init_cfg: Must be None; there is nothing to load.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        rescales: Sequence[float] = (4, 2, 1, 0.5),
+        norm_cfg: dict | None = None,
+        init_cfg: None = None,
+    ):
+        super().__init__()
+        if init_cfg is not None:
+            raise ConfigError(f'init_cfg must be None, but got {init_cfg}')
+        rescales = tuple(rescales)
+        if not set(rescales) <= set(RESCALES) or (
+            len(set(rescales)) != len(rescales)
+        ):
+            raise ConfigError(
+                f'rescales must be of {", ".join(map(str, RESCALES))}, none '
+                f'of them twice, but got {rescales}'
+            )
+        self.embed_dim = embed_dim
+        self.rescales = rescales
+        if 4 in rescales:
+            self.upsample_4x = nn.Sequential(
+                _upsample(embed_dim),
+                _make_norm(norm_cfg, embed_dim),
+                nn.GELU(),
+                _upsample(embed_dim),
+            )
+        if 2 in rescales:
+            self.upsample_2x = nn.Sequential(_upsample(embed_dim))
+
+    def forward(self, inputs: Sequence[TokenMap | Tensor]) -> tuple:
+        """One level for each of ``rescales`` → maps (B, C, H·r, W·r).
+
+        Args:
+            inputs: :class:`~mmvitcompress.tokens.TokenMap` or full maps
+                (B, C, H, W), which a dense backbone may return as well.
+        """
+        if len(inputs) != len(self.rescales):
+            raise ConfigError(
+                f'rescales must name one factor for each of {len(inputs)} '
+                f'levels, but got {self.rescales}'
+            )
+        return tuple(
+            self._level(*self._as_map(level), rescale)
+            for level, rescale in zip(inputs, self.rescales)
+        )
+
+    def _as_map(self, level: TokenMap | Tensor) -> tuple[Tensor, TokenState]:
+        """Merged map (B, C, h, w) and how it was merged."""
+        if isinstance(level, TokenMap):
+            tokens, state = level
+            if 'diagonal' in state.directions:
+                x = restore(tokens, state)
+                state = TokenState.start(state.full_grid)
+            else:
+                x = to_map(unslim(tokens, state), state.grid)
+        else:
+            x, state = level, TokenState.start(tuple(level.shape[-2:]))
+        if x.shape[1] != self.embed_dim:
+            raise ConfigError(
+                f'embed_dim must be the width of the backbone, {x.shape[1]}, '
+                f'but got {self.embed_dim}'
+            )
+        return x, state
+
+    def _level(self, x: Tensor, state: TokenState, rescale: float) -> Tensor:
+        factors, full = merge_factors(state.directions), state.full_grid
+        if rescale == 4:
+            return self._level_4x(x, factors, full)
+        if rescale == 2:
+            return spread(self.upsample_2x(x), factors, full, 2)
+        if rescale == 1:
+            return spread(x, factors, full)
+        return pool(x, factors, full, round(1 / rescale))
+
+    def _level_4x(self, x: Tensor, factors: Grid, full: Grid) -> Tensor:
+        first, norm, activation, second = self.upsample_4x
+        if factors == (1, 1):
+            return self.upsample_4x(x)
+        if not isinstance(norm, _BatchNorm):
+            return self.upsample_4x(spread(x, factors, full))
+        x = first(x)  # (B, C, 2h, 2w)
+        if uses_batch_statistics(norm):
+            cover = [
+                _cover(x, size // 2, factor, side).repeat_interleave(2)
+                for size, factor, side in zip(x.shape[2:], factors, full)
+            ]
+            x = restored_batch_norm(x, *cover, norm)
+        else:
+            x = norm(x)
+        return spread(second(activation(x)), factors, full, 4)
+
+
+def spread(x: Tensor, factors: Grid, full: Grid, block: int = 1) -> Tensor:
+    """Hand what a token became back to all positions that it covers.
+
+    Args:
+        x: Map (B, C, h·block, w·block): ``block``² values for each token.
+        factors: How many rows and columns of positions a token covers.
+        full: Grid (H, W) before merging; what lies outside is cropped.
+        block: By what the map was scaled up. Defaults to 1.
+
+    Returns:
+        (B, C, H·block, W·block); ``x`` itself if nothing was merged.
+    """
+    if factors == (1, 1):
+        return x
+    height, width = (size // block for size in x.shape[2:])
+    x = x.unflatten(3, (width, 1, block)).unflatten(2, (height, 1, block))
+    # (B, C, h, factor, block, w, factor, block)
+    x = x.expand(-1, -1, -1, factors[0], -1, -1, factors[1], -1)
+    x = x.flatten(5, 7).flatten(2, 4)
+    return x[:, :, : full[0] * block, : full[1] * block]
+
+
+def pool(x: Tensor, factors: Grid, full: Grid, size: int) -> Tensor:
+    """Max-pool the restored map of a merged one, without restoring it.
+
+    A window that lies within one token is that token; what is left of its
+    width covers several.
+
+    Args:
+        x: Merged map (B, C, h, w).
+        factors: How many rows and columns of positions a token covers; powers
+            of two.
+        full: Grid (H, W) before merging.
+        size: Edge and stride of a window; a power of two.
+
+    Returns:
+        (B, C, H // size, W // size).
+    """
+    kernel = [max(1, size // factor) for factor in factors]
+    if kernel != [1, 1]:
+        x = F.max_pool2d(x, kernel)
+    rest = tuple(max(1, factor // size) for factor in factors)
+    height, width = (side // size for side in full)
+    # windows that reach over the border of the full grid don't count
+    return spread(x, rest, (height, width))[:, :, :height, :width]
+
+
+def _cover(x: Tensor, count: int, factor: int, side: int) -> Tensor:
+    """(count), how many of ``side`` positions each token covers."""
+    cover = x.new_full((count,), factor, dtype=torch.float32)
+    cover[-1] -= count * factor - side
+    return cover
+
+
+def _upsample(dim: int) -> nn.Module:
+    return nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2)
+
+
+def _make_norm(norm_cfg: dict | None, dim: int) -> nn.Module:
+    from mmcv.cnn import build_norm_layer
+
+    return build_norm_layer(norm_cfg or dict(type='SyncBN'), dim)[1]

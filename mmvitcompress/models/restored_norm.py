@@ -1,0 +1,94 @@
+"""Batch norm of merged maps with the statistics of the restored ones.
+
+Restoring hands a token back to all positions that it covers. A mean over the
+restored map is thus a mean over the merged one in which each position counts
+as often as it will be there: as often as the factors say, but less at the
+border of an odd grid, which is cropped.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def uses_batch_statistics(norm: nn.Module) -> bool:
+    """Whether a norm takes mean and variance from the batch that it gets."""
+    return isinstance(norm, _BatchNorm) and (
+        norm.training or norm.running_mean is None
+    )
+
+
+def restored_batch_norm(
+    x: Tensor, rows: Tensor, columns: Tensor, norm: _BatchNorm
+) -> Tensor:
+    """``norm`` of a map, as if each position stood there several times.
+
+    Equals applying ``norm``, which is training, to the restored map and taking
+    one of the copies of each position: output, gradients, running statistics
+    and, for SyncBN, the sums over all processes.
+
+    Args:
+        x: Merged map (B, C, h, w).
+        rows: (h), how many rows each row becomes.
+        columns: (w), how many columns each column becomes.
+        norm: Batch norm or SyncBN. Its running statistics are updated.
+
+    Returns:
+        (B, C, h, w), of the dtype of ``x``.
+    """
+    dtype = x.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        x = x.float()  # as the stock kernels sum up
+    rows, columns = rows.to(x.dtype), columns.to(x.dtype)
+    weights = rows[:, None] * columns  # (h, w)
+    count = len(x) * weights.sum()
+    group = _group(norm)
+    dims = (0, 2, 3)
+    sums = torch.cat([(x * weights).sum(dims), count[None]])
+    if group:
+        sums = _sum_over(sums, group)
+    mean, count = sums[:-1] / sums[-1], sums[-1].detach()
+    # in two passes: the difference of two large sums would cancel
+    x = x - mean[:, None, None]
+    squares = (x.square() * weights).sum(dims)
+    if group:
+        squares = _sum_over(squares, group)
+    variance = squares / count
+    if norm.training and norm.track_running_stats:
+        _update(norm, mean, variance * count / (count - 1))
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    x = x * scale[:, None, None]
+    if norm.bias is not None:
+        x = x + norm.bias[:, None, None]
+    return x.to(dtype)
+
+
+def _group(norm: _BatchNorm) -> dist.ProcessGroup | None:
+    """The processes that a SyncBN in training shares statistics with."""
+    if not (norm.training and hasattr(norm, 'process_group')):
+        return None
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    group = norm.process_group or dist.group.WORLD
+    return group if dist.get_world_size(group) > 1 else None
+
+
+def _sum_over(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Sum over processes; its gradient is that of all their losses."""
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(x, group=group)
+
+
+@torch.no_grad()
+def _update(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    norm.num_batches_tracked.add_(1)
+    # without a momentum: the mean over all batches so far
+    momentum = norm.momentum
+    if momentum is None:
+        momentum = 1 / norm.num_batches_tracked.to(mean.dtype)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_(variance.to(norm.running_var.dtype), momentum)
