@@ -125,11 +125,12 @@ class CDCPHook(Hook):
                 'CDCPHook prunes by compactors, but the backbone has none: '
                 'set model.backbone.compactors=True'
             )
-        if len(self.compactors) != backbone.arch.depth:
+        blocks = len(backbone.arch.qk_dims)
+        if len(self.compactors) != blocks:
             raise ConfigError(
-                f'CDCPHook counts the MACs of {backbone.arch.depth} blocks, '
-                f'but the backbone has {len(self.compactors)}: let '
-                'out_indices include the last'
+                f'CDCPHook counts the MACs of {blocks} blocks, but the '
+                f'backbone has {len(self.compactors)}: let out_indices '
+                'include the last'
             )
         self.budget = MacBudget.of(
             backbone.arch, self.img_size, self.num_classes

@@ -14,7 +14,11 @@ from mmvitcompress.channels import (
     without,
 )
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models import CompressedViT, ImageClassifier
+from mmvitcompress.models import (
+    CompressedSwin,
+    CompressedViT,
+    ImageClassifier,
+)
 from mmvitcompress.training import CDCPHook, ViTOptimWrapperConstructor
 
 ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
@@ -366,6 +370,43 @@ def test_short_runs_are_warned(write, helpers, tmp_path):
     done = helpers.train(write(changes), '--work-dir', work_dir)
     assert done.returncode == 0
     assert 'CDCP may not converge' in done.stdout + done.stderr
+
+
+SWIN = """
+model['backbone'] = dict(
+    type='CompressedSwin', compactors=True, token_merging=dict(layers=(2,)),
+    arch=dict(
+        family='swin', embed_dim=12, depths=(1, 1, 2, 1),
+        num_heads=(1, 1, 2, 4), window_size=4, img_size=64,
+    ),
+)
+for loader in (train_dataloader, val_dataloader):
+    loader['dataset']['transform']['input_size'] = 64
+del loader
+custom_hooks[0].update(target=0.3)
+"""
+
+
+def test_swin_is_pruned_and_exported(write, tool, tmp_path):
+    path, out = write(SWIN), tmp_path / 'small.pth'
+    code, error = tool('train', path, '--work-dir', tmp_path / 'run')
+    assert code == 0, error
+    trained = tmp_path / 'run' / 'epoch_10.pth'
+    code, error = tool('export_pruned', path, trained, out, '--force')
+    assert code == 0, error
+    small = CompressedSwin(checkpoint=str(out))
+    dense = small.arch.replace(
+        token_merging=None, qk_dims=None, v_dims=None, mlp_dims=None
+    )
+    # the exporter's divisor keeps some channels more
+    assert small.arch.macs() < 0.9 * dense.macs()
+    maps = small(torch.randn(1, 3, 64, 64))
+    assert [tuple(x.shape[1:]) for x in maps] == [
+        (12, 16, 16),
+        (24, 8, 8),
+        (48, 4, 4),
+        (96, 2, 2),
+    ]
 
 
 def test_life_regression_and_pruning_compose(write, tool, helpers, tmp_path):
