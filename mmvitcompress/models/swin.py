@@ -54,7 +54,7 @@ class WindowAttention(Attention):
 
     def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
         """(B · windows, N, D) → (B · windows, N, D)."""
-        return super().forward(x, self._bias(layout, len(x)))
+        return super().forward(x, self._bias(layout, x.shape[0]))
 
     def _bias(self, layout: WindowLayout, count: int) -> Tensor:
         """(1 or ``count``, h, N, N), what is added to the logits."""

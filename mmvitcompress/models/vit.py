@@ -172,7 +172,7 @@ class ViT(nn.Module):
         if pos is not None and not self._pos_prefix:
             x = x + pos
         prefix = [
-            token.expand(len(x), -1, -1)
+            token.expand(x.shape[0], -1, -1)
             for token in (self.cls_token, self.dist_token, self.reg_token)
             if token is not None
         ]
