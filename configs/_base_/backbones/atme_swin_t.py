@@ -1,0 +1,10 @@
+# Swin-Tiny with merged tokens (ATME); made by: tools/train.py
+# configs/imagenet/atme_swin_t_in1k.py. Layers are blocks of stage 3. From a
+# dense checkpoint merges start as means, which costs some quality.
+backbone = dict(
+    arch='swin_tiny',
+    token_merging=dict(
+        layers=(5, 6), directions='alternate', first='horizontal'
+    ),
+    checkpoint='checkpoints/atme_swin_tiny_in1k.pth',
+)
