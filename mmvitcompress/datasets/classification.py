@@ -1,9 +1,7 @@
 """Image classification data, read and augmented by timm."""
 
-import hashlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from mmengine.dist import get_world_size
 from PIL import Image
@@ -25,6 +23,7 @@ from mmvitcompress.datasets.reading import (
     naming_file,
     open_dataset,
 )
+from mmvitcompress.datasets.splits import belongs
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import DATASETS
 
@@ -100,7 +99,7 @@ class TimmDataset(Dataset):
         reader.samples = [
             (path, target)
             for path, target in reader.samples
-            if (_fraction(Path(path).name) < share) == held_out
+            if belongs(path, share, held_out)
         ]
 
     def __len__(self) -> int:
@@ -269,8 +268,3 @@ def _normalisation(transform: dict) -> tuple[tuple, tuple]:
     """Mean and standard deviation that ``create_transform`` uses."""
     defaults = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
     return tuple(tuple(transform.get(k, v)) for k, v in defaults.items())
-
-
-def _fraction(name: str) -> float:
-    """A number in [0, 1) that looks random, but hangs on the name alone."""
-    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8

@@ -9,7 +9,10 @@ from mmvitcompress.datasets.palettes import (
     DIGIT_CLASSES,
     DIGIT_PALETTE,
     DIGITS_SOURCE,
+    NUCLEI_SOURCE,
+    NUCLEUS_PALETTE,
 )
+from mmvitcompress.datasets.splits import belongs, check_share
 from mmvitcompress.registry import DATASETS
 
 
@@ -32,3 +35,42 @@ class DigitInstancesDataset(CheckedCoco, CocoDataset):
         classes=DIGIT_CLASSES, palette=DIGIT_PALETTE
     )
     SOURCE = DIGITS_SOURCE
+
+
+@DATASETS.register_module()
+class NucleiDataset(CheckedCoco, CocoDataset):
+    """Cell nuclei of the 2018 Data Science Bowl (BBBC038), in COCO form.
+
+    There is one JSON for all images, so that a ``CocoMetric`` must not be
+    given it: without an ``ann_file`` it takes the truth from the samples,
+    which the test pipeline packs as ``instances``.
+
+    Args:
+        hold_out: Share of the images that is set aside for validation, by a
+            hash of their file names, so that it is always the same. Defaults
+            to 0.
+        held_out: Whether to read the images that are set aside, and not the
+            others. Defaults to False.
+        **kwargs: Those of ``CocoDataset``.
+    """
+
+    METAINFO: ClassVar[dict] = dict(
+        classes=('nucleus',), palette=NUCLEUS_PALETTE
+    )
+    SOURCE = NUCLEI_SOURCE
+
+    def __init__(
+        self, *args, hold_out: float = 0.0, held_out: bool = False, **kwargs
+    ):
+        check_share(hold_out, held_out)
+        self.split = hold_out, held_out
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """List this side's images with their instances.
+
+        Raises:
+            DataError: see ``CheckedCoco``.
+        """
+        images = super().load_data_list()
+        return [i for i in images if belongs(i['img_path'], *self.split)]

@@ -44,3 +44,12 @@ DIGITS_SOURCE = (
     'Run tools/make_digits.py and set data_root, in the configs of this '
     'project DIGITS_ROOT, to the folder that it made'
 )
+
+NUCLEUS_PALETTE = [(44, 160, 44)]
+NUCLEI_SOURCE = (
+    'Get stage1_train of the 2018 Data Science Bowl '
+    '(https://bbbc.broadinstitute.org/BBBC038), put it into COCO form '
+    '(train/*.png, annotations/train.json with one category "nucleus"; for '
+    'semantic models semantic/train/*.png, 0 or 1), and set data_root, in the '
+    'configs of this project NUCLEI_ROOT, to its folder'
+)
