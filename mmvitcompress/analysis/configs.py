@@ -50,8 +50,8 @@ def build_model(config: Config) -> nn.Module:
         if checkpoint and arch and not Path(checkpoint).is_file():
             part['checkpoint'] = None
             print(
-                f'note: checkpoint {checkpoint!r} does not exist; counting '
-                f'the shape of arch {arch!r}',
+                f'note: checkpoint {checkpoint!r} does not exist; taking the '
+                f'shape of arch {arch!r}, with random weights',
                 file=sys.stderr,
             )
     return revert_sync_batchnorm(MODELS.build(model))

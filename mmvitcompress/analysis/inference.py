@@ -30,17 +30,22 @@ def training_modules(model: nn.Module) -> list[nn.Module]:
     return [child for child in children if child is not None]
 
 
-def run_network(model: nn.Module, images: Tensor) -> Any:
+def run_network(
+    model: nn.Module, images: Tensor, samples: list | None = None
+) -> Any:
     """Run all of the network of ``model`` and return its raw outputs.
 
     Args:
         model: An mmseg segmentor, an mmdet detector, any other model of
             MMEngine that knows ``mode='tensor'``, or a plain module.
         images: (B, 3, H, W), normalised and padded.
+        samples: Their :func:`data_samples`, if they were made before.
+            Defaults to None.
     """
     if not isinstance(model, BaseModel):
         return model(images)
-    samples = data_samples(model, images)
+    if samples is None:
+        samples = data_samples(model, images)
     if _is_two_stage(model):
         return _run_two_stage(model, images, samples)
     head = getattr(model, 'decode_head', None)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvitcompress.analysis.inference import (
+    data_samples,
     encoder_parts,
     predict,
     run_network,
@@ -64,6 +65,38 @@ def time_parts(
     Raises:
         ConfigError: If a part is unknown or there is nothing to repeat.
     """
+    with evaluating(*models.values()), torch.inference_mode():
+        calls = {
+            name: part_calls(model, inputs, dtype)
+            for name, model in models.items()
+        }
+        return time_calls(calls, inputs.device, repeats, warmup, parts, clock)
+
+
+def time_calls(
+    calls: Mapping[str, Mapping[str, Call]],
+    device: torch.device,
+    repeats: int = 20,
+    warmup: int = 5,
+    parts: Sequence[str] = PARTS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Time what :func:`part_calls` made of several models.
+
+    Args:
+        calls: By model and part what to call.
+        device: Where the calls compute.
+        repeats: As for :func:`time_parts`, as all that follow.
+        warmup: See there.
+        parts: See there.
+        clock: See there.
+
+    Returns:
+        As :func:`time_parts`.
+
+    Raises:
+        ConfigError: If a part is unknown or there is nothing to repeat.
+    """
     for part in parts:
         if part not in ALL_PARTS:
             raise ConfigError(
@@ -74,65 +107,75 @@ def time_parts(
             'repeats must be at least 1 and warmup at least 0, but got '
             f'{repeats} and {warmup}'
         )
-    stopwatch = _cuda_ms(inputs) if inputs.is_cuda else _wall_ms(clock)
+    stopwatch = _cuda_ms(device) if device.type == 'cuda' else _wall_ms(clock)
     results: dict[str, dict[str, dict[str, float]]] = {
-        name: {} for name in models
+        name: {} for name in calls
     }
-    with evaluating(*models.values()), torch.inference_mode():
-        calls = {
-            name: _calls(model, inputs, dtype)
-            for name, model in models.items()
+    for part in parts:
+        rivals = {
+            name: own[part] for name, own in calls.items() if part in own
         }
-        for part in parts:
-            rivals = {
-                name: calls[name][part]
-                for name in models
-                if part in calls[name]
+        times = _take_turns(rivals, warmup + repeats, stopwatch)
+        for name, taken in times.items():
+            measured = taken[warmup:]
+            results[name][part] = {
+                'median': median(measured),
+                'min': min(measured),
+                'max': max(measured),
             }
-            times = _take_turns(rivals, warmup + repeats, stopwatch)
-            for name, taken in times.items():
-                measured = taken[warmup:]
-                results[name][part] = {
-                    'median': median(measured),
-                    'min': min(measured),
-                    'max': max(measured),
-                }
     return results
 
 
-def peak_memory(
-    model: nn.Module, inputs: Tensor, dtype: torch.dtype | None = None
-) -> float | None:
-    """Most memory that the network of ``model`` needs on a CUDA device.
+def part_calls(
+    model: nn.Module,
+    inputs: Tensor,
+    dtype: torch.dtype | None = None,
+    transform: Callable[[Call], Call] | None = None,
+) -> dict[str, Call]:
+    """What to call in order to run each part of ``model``.
 
-    Its own parameters and buffers count, what else lies on the device (other
-    models, the images) does not.
+    To be made and called in evaluation under ``inference_mode``. Backbone and
+    neck are run once, for what the parts behind them need.
 
     Args:
         model: Model on the device of ``inputs``.
-        inputs: Images (B, 3, H, W).
+        inputs: Images (B, 3, H, W), normalised and padded.
         dtype: If given, run under autocast to it. Defaults to None.
+        transform: Applied to every call, such as ``torch.compile``. Defaults
+            to None.
 
     Returns:
-        MiB, or None on any other device.
+        Functions without arguments, by the names of ``ALL_PARTS``; none for
+        a part that the model does not have.
     """
-    device = inputs.device
-    if device.type != 'cuda':
-        return None
-    own = sum(
-        tensor.numel() * tensor.element_size()
-        for tensor in (*model.parameters(), *model.buffers())
-    )
-    run = _autocast(lambda: run_network(model, inputs), device, dtype)
-    with evaluating(model), torch.inference_mode():
-        run()  # leave workspaces that are made once out of it
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        run()
-        torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device)
-    return (own + peak - before) / 2**20
+
+    def prepared(call: Call) -> Call:
+        call = call if transform is None else transform(call)
+        return _autocast(call, inputs.device, dtype)
+
+    # describing the images is no part of the network
+    samples = data_samples(model, inputs)
+    calls = {
+        'overall': prepared(lambda: run_network(model, inputs, samples)),
+        'predict': prepared(lambda: predict(model, inputs)),
+    }
+    backbone, neck = encoder_parts(model).values()
+    if backbone is None:
+        return calls
+    calls['backbone'] = prepared(lambda: backbone(inputs))
+    maps = calls['backbone']()
+    recorded = {'backbone': _Recorded(maps)}
+    if neck is None:
+        calls['encoder'] = calls['backbone']
+    else:
+        calls['neck'] = prepared(lambda: neck(maps))
+        calls['encoder'] = prepared(lambda: neck(backbone(inputs)))
+        recorded['neck'] = _Recorded(calls['neck']())
+    # the same model, sharing everything but the encoder
+    decoder = copy(model)
+    decoder._modules = {**model._modules, **recorded}
+    calls['head'] = prepared(lambda: run_network(decoder, inputs, samples))
+    return calls
 
 
 class _Recorded(nn.Module):
@@ -144,37 +187,6 @@ class _Recorded(nn.Module):
 
     def forward(self, *args: Any) -> Any:
         return self.output
-
-
-def _calls(
-    model: nn.Module, inputs: Tensor, dtype: torch.dtype | None
-) -> dict[str, Call]:
-    """What to call in order to run each part of ``model``."""
-
-    def autocast(call: Call) -> Call:
-        return _autocast(call, inputs.device, dtype)
-
-    calls = {
-        'overall': autocast(lambda: run_network(model, inputs)),
-        'predict': autocast(lambda: predict(model, inputs)),
-    }
-    backbone, neck = encoder_parts(model).values()
-    if backbone is None:
-        return calls
-    calls['backbone'] = autocast(lambda: backbone(inputs))
-    maps = calls['backbone']()
-    recorded = {'backbone': _Recorded(maps)}
-    if neck is None:
-        calls['encoder'] = calls['backbone']
-    else:
-        calls['neck'] = autocast(lambda: neck(maps))
-        calls['encoder'] = autocast(lambda: neck(backbone(inputs)))
-        recorded['neck'] = _Recorded(calls['neck']())
-    # the same model, sharing everything but the encoder
-    decoder = copy(model)
-    decoder._modules = {**model._modules, **recorded}
-    calls['head'] = autocast(lambda: run_network(decoder, inputs))
-    return calls
 
 
 def _autocast(
@@ -211,9 +223,9 @@ def _wall_ms(clock: Callable[[], float]) -> Callable[[Call], float]:
     return measure
 
 
-def _cuda_ms(inputs: Tensor) -> Callable[[Call], float]:
+def _cuda_ms(device: torch.device) -> Callable[[Call], float]:
     def measure(call: Call) -> float:
-        with torch.cuda.device(inputs.device):
+        with torch.cuda.device(device):
             start, end = (
                 torch.cuda.Event(enable_timing=True) for _ in range(2)
             )

@@ -8,7 +8,6 @@ from mmvitcompress.analysis.configs import build_model
 from mmvitcompress.analysis.timing import (
     ALL_PARTS,
     PARTS,
-    peak_memory,
     time_parts,
 )
 from mmvitcompress.errors import ConfigError
@@ -192,7 +191,3 @@ def test_every_kind_of_model_is_timed(config):
 def test_what_cannot_be_measured(kwargs, message):
     with pytest.raises(ConfigError, match=message):
         time_parts({}, IMAGES, **kwargs)
-
-
-def test_peak_memory_needs_a_device_that_tells():
-    assert peak_memory(nn.Linear(4, 4), torch.rand(1, 4)) is None

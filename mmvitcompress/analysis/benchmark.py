@@ -1,0 +1,264 @@
+"""What models cost and how fast they run, side by side.
+
+Everything is measured in one run, on the same images, the models taking turns
+(see :mod:`mmvitcompress.analysis.timing`), so that ratios hold even where the
+clock drifts. Beside each speedup stands the ratio of multiply-accumulates,
+which it would reach if time followed work.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmvitcompress.analysis.complexity import model_complexity
+from mmvitcompress.analysis.inference import run_network
+from mmvitcompress.analysis.macs import evaluating
+from mmvitcompress.analysis.memory import peak_memory
+from mmvitcompress.analysis.timing import (
+    PARTS,
+    Call,
+    part_calls,
+    time_calls,
+)
+from mmvitcompress.errors import ConfigError, UserError
+
+COMPARED = ('backbone', 'encoder', 'overall')
+# what the operators that torch runs say about attention
+KERNELS = {
+    '_scaled_dot_product_flash_attention': 'flash',
+    '_scaled_dot_product_flash_attention_for_cpu': 'flash',
+    '_scaled_dot_product_efficient_attention': 'memory-efficient',
+    '_scaled_dot_product_cudnn_attention': 'cuDNN',
+    '_scaled_dot_product_fused_attention_overrideable': 'of the device',
+    '_native_multi_head_attention': 'nn.MultiheadAttention',
+    '_safe_softmax': 'math',
+    '_softmax': 'not fused',
+}
+Times = Mapping[str, Mapping[str, float]]
+
+
+def benchmark(
+    models: Sequence[nn.Module],
+    images: Tensor,
+    shape: tuple[int, int],
+    repeats: int = 20,
+    warmup: int = 5,
+    dtype: torch.dtype | None = None,
+    compiler: str | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[dict[str, Any]]:
+    """Count and time models on the same images.
+
+    Args:
+        models: Classifiers, segmentors or detectors on the device of
+            ``images``.
+        images: (B, 3, H, W), normalised and padded.
+        shape: Height and width before padding, for counting.
+        repeats: Measured runs of each part. Defaults to 20.
+        warmup: Runs before them. Defaults to 5.
+        dtype: If given, run under autocast to it. Defaults to None.
+        compiler: Backend of ``torch.compile``, such as ``'inductor'``.
+            Defaults to None, which runs eagerly.
+        clock: See :func:`~mmvitcompress.analysis.timing.time_parts`.
+
+    Returns:
+        For each model ``{backbone,neck,head,encoder,overall}_ms``, each
+        ``{'median', 'min', 'max'}`` of the whole batch or None for a part
+        that the model lacks; ``images_per_s``; ``peak_memory_mb`` in MiB,
+        see :func:`~mmvitcompress.analysis.memory.peak_memory`; ``macs`` and
+        ``params`` of the network for one image; ``macs_by_part``;
+        ``attention_kernels``; with a compiler ``compile_s``, the first runs
+        of all parts, and ``graph_breaks`` in them.
+
+    Raises:
+        ConfigError: If there is nothing to repeat, or a model can't be
+            compiled.
+    """
+    names = range(len(models))
+    compilers = [Compiler(compiler) for _ in models] if compiler else []
+    # counting runs each model once, uncompiled: its own errors come first
+    rows = [
+        {
+            **_costs(model, shape),
+            'attention_kernels': attention_kernels(model, images, dtype),
+        }
+        for model in models
+    ]
+    with evaluating(*models), torch.inference_mode(), _every_shape_compiled():
+        calls = {
+            name: part_calls(
+                models[name],
+                images,
+                dtype,
+                compilers[name] if compilers else None,
+            )
+            for name in names
+        }
+        times = time_calls(calls, images.device, repeats, warmup, PARTS, clock)
+        memory = [
+            peak_memory(calls[name]['overall'], models[name], images.device)
+            for name in names
+        ]
+    for name, row in enumerate(rows):
+        row.update(_figures(times[name], len(images)))
+        row['peak_memory_mb'] = memory[name]
+        if compilers:
+            row['compile_s'] = compilers[name].seconds
+            row['graph_breaks'] = compilers[name].graph_breaks
+    return rows
+
+
+def speedup(row: Mapping, baseline: Mapping) -> dict[str, float | None]:
+    """How many times faster than the baseline, and how much less work.
+
+    Returns:
+        ``backbone``, ``encoder`` and ``overall``: ratios of medians;
+        ``macs_ratio``: ratio of the MACs of the whole network.
+    """
+    times = {
+        part: _ratio(baseline[f'{part}_ms'], row[f'{part}_ms'])
+        for part in COMPARED
+    }
+    return {**times, 'macs_ratio': baseline['macs'] / row['macs']}
+
+
+def macs_ratios(row: Mapping, baseline: Mapping) -> dict[str, float | None]:
+    """The speedups that would be reached if time followed MACs."""
+
+    def work(figures: Mapping, part: str) -> int:
+        parts = figures['macs_by_part']
+        encoder = parts['backbone'] + parts['neck']
+        return {
+            'backbone': parts['backbone'],
+            'encoder': encoder,
+            'overall': encoder + parts['head'],
+        }[part]
+
+    return {
+        part: work(baseline, part) / work(row, part)
+        if work(row, part)
+        else None
+        for part in COMPARED
+    }
+
+
+def attention_kernels(
+    model: nn.Module, images: Tensor, dtype: torch.dtype | None = None
+) -> dict[str, int]:
+    """Which kernels serve attention in the backbone, with their calls.
+
+    Those that torch picks for these very shapes: 'flash', 'memory-efficient',
+    'cuDNN', or 'math', which is several operators. An attention that is
+    written without ``scaled_dot_product_attention`` is 'not fused'.
+    """
+    backbone = getattr(model, 'backbone', None)
+    # inference mode would hide which kernel is picked
+    with (
+        evaluating(model),
+        torch.no_grad(),
+        torch.autocast(images.device.type, dtype, enabled=dtype is not None),
+        _Kernels() as kernels,
+    ):
+        run_network(model, images) if backbone is None else backbone(images)
+    return dict(kernels.calls)
+
+
+class Compiler:
+    """``torch.compile`` for calls, which keeps account of what it costs.
+
+    Args:
+        backend: Of ``torch.compile``.
+
+    Attributes:
+        seconds: What the first runs of all calls took.
+        graph_breaks: How often compiled graphs had to be left in them.
+    """
+
+    def __init__(self, backend: str = 'inductor') -> None:
+        self.backend = backend
+        self.seconds = 0.0
+        self.graph_breaks = 0
+
+    def __call__(self, call: Call) -> Call:
+        """Compile ``call`` when it is first run.
+
+        Raises:
+            ConfigError: Then, if it can't be compiled.
+        """
+        compiled = torch.compile(call, backend=self.backend, dynamic=False)
+        done = False
+
+        def run() -> Any:
+            nonlocal done
+            if done:
+                return compiled()
+            done = True
+            return self._first(compiled)
+
+        return run
+
+    def _first(self, compiled: Call) -> Any:
+        breaks = torch._dynamo.utils.counters['graph_break']
+        before, start = sum(breaks.values()), time.perf_counter()
+        try:
+            result = compiled()
+        except UserError:
+            raise
+        except Exception as error:
+            lines = str(error).strip().splitlines() or ['']
+            raise ConfigError(
+                f'torch.compile failed with {type(error).__name__}: '
+                f'{lines[0]}; run without --compile'
+            ) from error
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - start
+        self.graph_breaks += sum(breaks.values()) - before
+        return result
+
+
+def _every_shape_compiled() -> Any:
+    """Without a limit past which torch would silently go on uncompiled."""
+    return torch._dynamo.config.patch(
+        recompile_limit=1024,
+        accumulated_recompile_limit=4096,
+        fail_on_recompile_limit_hit=True,
+    )
+
+
+def _costs(model: nn.Module, shape: tuple[int, int]) -> dict[str, Any]:
+    figures = model_complexity(model, shape)
+    by_part = {part: own['macs'] for part, own in figures['parts'].items()}
+    return {**figures['total'], 'macs_by_part': by_part}
+
+
+def _figures(times: Times, batch_size: int) -> dict[str, Any]:
+    return {
+        **{f'{part}_ms': times.get(part) for part in PARTS},
+        'images_per_s': 1000 * batch_size / times['overall']['median'],
+    }
+
+
+def _ratio(slow: Mapping | None, fast: Mapping | None) -> float | None:
+    if slow is None or fast is None:
+        return None
+    return slow['median'] / fast['median']
+
+
+class _Kernels(TorchDispatchMode):
+    """Counts calls of attention kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kernel = KERNELS.get(func.overloadpacket.__name__)
+        if kernel is not None:
+            self.calls[kernel] += 1
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,132 @@
+"""The models to measure: from configs, with weights or without."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmvitcompress.analysis.configs import (
+    Shape,
+    as_shape,
+    build_model,
+    default_shape,
+    load_config,
+)
+from mmvitcompress.analysis.inference import padded_shape
+from mmvitcompress.checkpoint import read_checkpoint, refuse_compactors
+from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.training.strict_loading import require_fit
+
+
+def load_candidate(path: str, options: dict | None = None) -> Config:
+    """Read a config; checkpoints that ``options`` name must exist.
+
+    Raises:
+        ConfigError: If the config can't be read or describes no model.
+        CheckpointError: If a checkpoint is missing.
+    """
+    for key, value in (options or {}).items():
+        if key.rpartition('.')[2] not in ('checkpoint', 'load_from'):
+            continue
+        if isinstance(value, str) and not Path(value).is_file():
+            raise CheckpointError(
+                f'checkpoint {value!r} not found; correct {key}, or leave it '
+                'away for random weights'
+            )
+    return load_config(path, options)
+
+
+def build_candidate(
+    config: Config, checkpoint: str | None = None
+) -> nn.Module:
+    """Build a config's model as it would be deployed.
+
+    Args:
+        config: Its backbone's own ``checkpoint`` may be missing where an
+            ``arch`` tells the shape as well, see
+            :func:`~mmvitcompress.analysis.configs.build_model`.
+        checkpoint: Of a training run, loaded strictly, or of a backbone, such
+            as tools/export_pruned.py writes. The arch that it carries wins
+            over the config's. Defaults to the config's ``load_from``; without
+            any, weights are random, the same for every build.
+
+    Raises:
+        CheckpointError: If a checkpoint is missing, unsafe, or of another
+            model.
+    """
+    torch.manual_seed(0)
+    checkpoint = checkpoint or config.get('load_from')
+    if not checkpoint:
+        return build_model(config)
+    config = deepcopy(config)
+    backbone = config.model.backbone
+    state_dict, meta = read_checkpoint(checkpoint)
+    refuse_compactors(state_dict, checkpoint)
+    of_a_run = any(name.startswith('backbone.') for name in state_dict)
+    if 'arch' in meta:
+        for key in ('token_merging', 'patch_slimming'):
+            backbone.pop(key, None)
+        if of_a_run:
+            backbone.update(arch=meta['arch'], checkpoint=None)
+    if not of_a_run:
+        backbone.checkpoint = checkpoint
+    model = build_model(config)
+    if of_a_run:
+        require_fit(model, state_dict, checkpoint)
+    return model
+
+
+def common_shape(
+    configs: Sequence[Config],
+    models: Sequence[nn.Module],
+    shape: Sequence[int] | None = None,
+) -> Shape:
+    """The image size at which models are compared.
+
+    Args:
+        configs: Of all models.
+        models: The models.
+        shape: One number or two, in pixels. Defaults to what the configs
+            tell.
+
+    Returns:
+        Height and width before padding.
+
+    Raises:
+        ConfigError: If the configs tell different sizes, or the models pad to
+            different ones.
+    """
+    shapes = [as_shape(shape)] if shape else list(map(default_shape, configs))
+    if len(set(shapes)) > 1:
+        raise ConfigError(
+            f'the configs tell different sizes, {shapes}; give one by --shape'
+        )
+    padded = {padded_shape(model, shapes[0]) for model in models}
+    if len(padded) > 1:
+        raise ConfigError(
+            f'the models pad {shapes[0]} differently, to {sorted(padded)}; '
+            'give a --shape that none of them pads'
+        )
+    return shapes[0]
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device to run on: CUDA if there is one and none is named.
+
+    Raises:
+        ConfigError: If the one that is named can't be used.
+    """
+    if name is None:
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f'device {name!r} cannot be used ({reason}); choose another'
+        ) from error
+    return device

@@ -1,0 +1,78 @@
+"""The most memory that a run of a model needs."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+# what the figure means, by type of device
+MEASURED = {
+    'cuda': "weights, and the peak of PyTorch's CUDA allocator in one run",
+    'cpu': "weights, and the peak of PyTorch's CPU allocator in one run, by "
+    'the profiler; scratch space of libraries is not seen',
+}
+
+
+def peak_memory(
+    call: Callable[[], Any], model: nn.Module, device: torch.device
+) -> float | None:
+    """Most memory that ``model`` and one run of it need on a device.
+
+    Its own parameters and buffers count, and what the run allocates; what
+    else lies on the device (other models, the images) does not.
+
+    Args:
+        call: Runs the model; called twice.
+        model: The model.
+        device: Where it computes.
+
+    Returns:
+        MiB; None on devices other than CUDA and the CPU.
+    """
+    measures = {'cuda': _cuda_peak, 'cpu': _cpu_peak}
+    if device.type not in measures:
+        return None
+    own = sum(
+        tensor.numel() * tensor.element_size()
+        for tensor in (*model.parameters(), *model.buffers())
+    )
+    call()  # leave workspaces that are made once out of it
+    return (own + measures[device.type](call, device)) / 2**20
+
+
+def _cuda_peak(call: Callable[[], Any], device: torch.device) -> int:
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _cpu_peak(call: Callable[[], Any], device: torch.device) -> int:
+    # without it the profiler reports its own starts and stops
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')
+    activities = [ProfilerActivity.CPU]
+    with profile(activities=activities, profile_memory=True) as profiler:
+        call()
+    return max(accumulate(_allocations(profiler)), default=0)
+
+
+def _allocations(profiler: profile) -> Iterator[int]:
+    """Bytes taken (positive) and freed (negative), in order."""
+    with TemporaryDirectory() as folder:
+        # the one public way to single allocations
+        trace = Path(folder, 'trace.json')
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())['traceEvents']
+    events = [event for event in events if event.get('name') == '[memory]']
+    events.sort(key=lambda event: (event['ts'], event['args']['Ev Idx']))
+    for event in events:
+        yield event['args']['Bytes']

@@ -1,0 +1,158 @@
+"""A benchmark's figures as a Markdown table, and where they were taken."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmvitcompress.analysis.benchmark import COMPARED, speedup
+from mmvitcompress.analysis.memory import MEASURED
+
+HEADS = (
+    'config',
+    'MACs (G)',
+    'params (M)',
+    'backbone (ms)',
+    'neck (ms)',
+    'head (ms)',
+    'encoder (ms)',
+    'overall (ms)',
+    'images/s',
+    'peak (MiB)',
+)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What figures depend on besides the models."""
+    return {
+        'device_name': _device_name(device),
+        'threads': torch.get_num_threads(),
+        'torch': torch.__version__,
+        'cpu_capability': torch.backends.cpu.get_cpu_capability(),
+        'matmul_precision': torch.get_float32_matmul_precision(),
+        'cudnn_benchmark': torch.backends.cudnn.benchmark,
+        'peak_memory': MEASURED.get(device.type, 'not known'),
+    }
+
+
+def table(
+    rows: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any] | None
+) -> str:
+    """Markdown, a line for each model; medians, and × against the baseline.
+
+    Args:
+        rows: Of :func:`~mmvitcompress.analysis.benchmark.benchmark`, each
+            with its ``config``.
+        baseline: Such a row; it comes first. None if there is none.
+    """
+    lines = [HEADS, ['---'] + ['---:'] * (len(HEADS) - 1)]
+    if baseline is not None:
+        lines.append(_cells(baseline, {}))
+    for row in rows:
+        lines.append(_cells(row, speedup(row, baseline) if baseline else {}))
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def describe(figures: Mapping[str, Any]) -> str:
+    """The table and what one must know to read it.
+
+    Args:
+        figures: What tools/benchmark.py writes to JSON.
+    """
+    rows, baseline = figures['candidates'], figures['baseline']
+    lines = [table(rows, baseline), '', _circumstances(figures)]
+    lines += ['Range of the runs, and the kernels that serve attention:']
+    lines += [f'- {_spread(row)}' for row in [baseline, *rows] if row]
+    if baseline:
+        lines += ['If time followed MACs, speedups would be:']
+        lines += [f'- {_name(row)}: {_limits(row)}' for row in rows]
+    return '\n'.join(lines)
+
+
+def _circumstances(figures: Mapping[str, Any]) -> str:
+    place = figures['environment']
+    height, width = figures['input_shape']
+    extras = [
+        text
+        for key, text in (
+            ('compile', 'compiled'),
+            ('channels_last', 'channels-last'),
+        )
+        if figures[key]
+    ]
+    modes = ''.join(f', {text}' for text in extras)
+    return (
+        f'{place["device_name"]} ({figures["device"]}), '
+        f'{figures["dtype"]}{modes}, {place["threads"]} CPU threads, PyTorch '
+        f'{place["torch"]}. Batches of {figures["batch_size"]} at '
+        f'{height} × {width} pixels (after padding), images: '
+        f'{figures["images"]}. Medians of {figures["repeats"]} runs after '
+        f'{figures["warmup"]} to warm up, the models taking turns. MACs are '
+        f'of one image. Peak: {place["peak_memory"]}.'
+    )
+
+
+def _spread(row: Mapping[str, Any]) -> str:
+    times = ', '.join(
+        f'{part} {ms["min"]:.1f}–{ms["max"]:.1f} ms'
+        for part in COMPARED
+        if (ms := row[f'{part}_ms'])
+    )
+    kernels = row['attention_kernels'].items()
+    calls = ', '.join(f'{kernel} ({count}×)' for kernel, count in kernels)
+    text = f'{_name(row)}: {times}; {calls or "no attention"}'
+    if 'compile_s' in row:
+        text += (
+            f'; compiled in {row["compile_s"]:.1f} s, graph breaks: '
+            f'{row["graph_breaks"]}'
+        )
+    return text
+
+
+def _limits(row: Mapping[str, Any]) -> str:
+    return ', '.join(
+        f'{part} {ratio:.2f}×'
+        for part, ratio in row['macs_ratios'].items()
+        if ratio is not None
+    )
+
+
+def _cells(row: Mapping[str, Any], gains: Mapping[str, float]) -> list[str]:
+    def ms(part: str) -> str:
+        time = row[f'{part}_ms']
+        return '–' if time is None else f'{time["median"]:.1f}'
+
+    def gained(text: str, key: str) -> str:
+        gain = gains.get(key)
+        return text if gain is None else f'{text} ({gain:.2f}×)'
+
+    memory = row['peak_memory_mb']
+    return [
+        _name(row),
+        gained(f'{row["macs"] / 1e9:.3f}', 'macs_ratio'),
+        f'{row["params"] / 1e6:.2f}',
+        gained(ms('backbone'), 'backbone'),
+        ms('neck'),
+        ms('head'),
+        gained(ms('encoder'), 'encoder'),
+        gained(ms('overall'), 'overall'),
+        f'{row["images_per_s"]:.2f}',
+        '–' if memory is None else f'{memory:.0f}',
+    ]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return Path(row['config']).stem
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path('/proc/cpuinfo')
+    if device.type == 'cpu' and cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()

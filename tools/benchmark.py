@@ -1,0 +1,139 @@
+"""Time backbone, neck, head, encoder and overall of configs side by side.
+
+Encoder means backbone, restoring and pyramid. No data set is needed: weights
+and images are random unless given. Candidates and baseline take turns run by
+run; figures are medians. What is timed is the network up to its raw outputs,
+without pre- and post-processing; RoI heads get a fixed number of regions.
+"""
+
+import torch
+
+from mmvitcompress import cli
+from mmvitcompress.analysis import benchmark, report
+from mmvitcompress.analysis.candidates import (
+    build_candidate,
+    choose_device,
+    common_shape,
+    load_candidate,
+)
+from mmvitcompress.analysis.images import make_images
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.training.config import OptionsAction
+
+DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+def parse_args():
+    parser = cli.parser(__doc__.strip())
+    add = parser.add_argument
+    add('configs', nargs='+', metavar='CONFIG', help='what to time')
+    add('--baseline', metavar='CONFIG', help='what to compare with')
+    add('--batch-size', type=int, default=1, metavar='B')
+    shape_help = (
+        'image height and width in pixels, or one number for both; by default '
+        'what the configs tell. Images are padded as the models pad'
+    )
+    add('--shape', type=int, nargs='+', metavar='N', help=shape_help)
+    add('--device', help='such as cpu or cuda:0; by default CUDA if present')
+    add('--amp', choices=sorted(DTYPES), help='run under autocast')
+    add('--compile', action='store_true', help='run under torch.compile')
+    layout_help = 'keep images and weights in channels-last order'
+    add('--channels-last', action='store_true', help=layout_help)
+    add('--repeats', type=int, default=20, help='measured runs of each part')
+    add('--warmup', type=int, default=5, help='runs before them')
+    images_help = (
+        'folder of images; or random; or dataset, for the first of the '
+        "config's test_dataloader. They are resized to the shape"
+    )
+    add('--images', default='random', metavar='SOURCE', help=images_help)
+    checkpoint_help = (
+        'weights, one file for each CONFIG: of a training run, or a backbone '
+        'from tools/export_pruned.py; by default random weights'
+    )
+    add('--checkpoint', nargs='+', metavar='FILE', help=checkpoint_help)
+    add('--baseline-checkpoint', metavar='FILE', help='the same for it')
+    options_help = 'override settings of all configs'
+    add(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        metavar='KEY=VALUE',
+        help=options_help,
+    )
+    add('--json', metavar='FILE', help='also write the figures')
+    return parser.parse_args()
+
+
+def build(args) -> tuple[list, list]:
+    """Configs and models of all candidates; the baseline's at the end."""
+    paths = [*args.configs, *([args.baseline] if args.baseline else [])]
+    files = args.checkpoint or [None] * len(args.configs)
+    if len(files) != len(args.configs):
+        raise ConfigError(
+            f'--checkpoint needs one file for each of {len(args.configs)} '
+            f'configs, but got {len(files)}'
+        )
+    if args.baseline_checkpoint and not args.baseline:
+        raise ConfigError('--baseline-checkpoint needs --baseline')
+    files = [*files, args.baseline_checkpoint][: len(paths)]
+    configs = [load_candidate(path, args.cfg_options) for path in paths]
+    return configs, [build_candidate(c, f) for c, f in zip(configs, files)]
+
+
+def measure(args) -> dict:
+    """All figures, as they are written to JSON."""
+    device = choose_device(args.device)
+    dtype = DTYPES.get(args.amp)
+    configs, models = build(args)
+    shape = common_shape(configs, models, args.shape)
+    images = make_images(
+        args.images, configs[0], models[0], shape, args.batch_size
+    )
+    layout = {'memory_format': torch.channels_last}
+    layout = layout if args.channels_last else {}
+    images = images.to(device, **layout)
+    rows = benchmark.benchmark(
+        [model.to(device, **layout) for model in models],
+        images,
+        shape,
+        args.repeats,
+        args.warmup,
+        dtype,
+        'inductor' if args.compile else None,
+    )
+    paths = [*args.configs, args.baseline]
+    rows = [{'config': path, **row} for path, row in zip(paths, rows)]
+    baseline = rows.pop() if args.baseline else None
+    gains = []
+    if baseline:
+        gains = [benchmark.speedup(row, baseline) for row in rows]
+        for row in rows:
+            row['macs_ratios'] = benchmark.macs_ratios(row, baseline)
+    return {
+        'device': str(device),
+        'dtype': str(dtype or torch.float32).removeprefix('torch.'),
+        'batch_size': args.batch_size,
+        'shape': list(shape),
+        'candidates': rows,
+        'baseline': baseline,
+        'speedup': gains[0] if len(gains) == 1 else gains or None,
+        'input_shape': list(images.shape[-2:]),
+        'images': args.images,
+        'repeats': args.repeats,
+        'warmup': args.warmup,
+        'compile': args.compile,
+        'channels_last': args.channels_last,
+        'environment': report.environment(device),
+    }
+
+
+def main() -> None:
+    args = parse_args()
+    figures = measure(args)
+    if args.json:
+        cli.write_json(args.json, figures)
+    print(report.describe(figures))
+
+
+if __name__ == '__main__':
+    cli.run(main)
