@@ -1,16 +1,6 @@
 # UperNet, DeiT-Small with merged tokens (ATME), ADE20K 512x512.
-#
-# 32x32 patches become 32x16 before block 5 and 16x16 before block 8: 16.9
-# instead of 31.8 GMACs in the backbone, 46.9 % less.
-_base_ = './upernet_dense_deit_s_ade20k.py'
-# made by: tools/train.py configs/imagenet/atme_deit_s_in1k.py. From a dense
-# checkpoint merges start as means, which costs some quality.
-model = dict(
-    backbone=dict(
-        type='mmvitcompress.ATMEDeiT',
-        token_merging=dict(
-            layers=(5, 8), directions='alternate', first='horizontal'
-        ),
-        checkpoint='checkpoints/atme_deit_small_in1k.pth',
-    )
-)
+_base_ = [
+    './upernet_dense_deit_s_ade20k.py',
+    './_base_/backbones/atme_deit_s.py',
+]
+model = dict(backbone=_base_.backbone)

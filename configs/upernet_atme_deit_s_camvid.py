@@ -1,9 +1,6 @@
 # UperNet, DeiT-Small with merged tokens (ATME), CamVid.
-_base_ = './upernet_dense_deit_s_camvid.py'
-model = dict(
-    backbone=dict(
-        type='mmvitcompress.ATMEDeiT',
-        token_merging=dict(layers=(5, 8)),
-        checkpoint='checkpoints/atme_deit_small_in1k.pth',
-    )
-)
+_base_ = [
+    './upernet_dense_deit_s_camvid.py',
+    './_base_/backbones/atme_deit_s.py',
+]
+model = dict(backbone=_base_.backbone)

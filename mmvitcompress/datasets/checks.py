@@ -7,6 +7,7 @@ an empty data set, or hours later as a file that cannot be opened.
 import io
 import json
 import os.path as osp
+from importlib.util import find_spec
 
 import numpy as np
 from mmengine import fileio
@@ -15,6 +16,13 @@ from PIL import Image
 from mmvitcompress.errors import DataError
 
 IGNORED = 255  # label value that every loss and metric leaves out
+
+
+def converter(name: str) -> str:
+    """Path of MMSegmentation's converter for a data set, as for a shell."""
+    path = f'tools/dataset_converters/{name}.py'
+    shipped = osp.join(osp.dirname(find_spec('mmseg').origin), '.mim', path)
+    return shipped if osp.isfile(shipped) else f'MMSEGMENTATION/{path}'
 
 
 class Checked:
@@ -37,15 +45,20 @@ class Checked:
             if not fileio.isdir(folder, backend_args=self.backend_args):
                 self.refuse(f'no folder {folder} (data_prefix.{key})')
 
-    def require_files(self, folder: str, paths: list[str]) -> None:
-        """All ``paths`` must lie in ``folder``, which is listed once."""
+    def list_files(self, folder: str, suffix: str | None = None) -> set[str]:
+        """Paths of all files in ``folder`` and below."""
         names = fileio.list_dir_or_file(
             folder,
             list_dir=False,
+            suffix=suffix,
             recursive=True,
             backend_args=self.backend_args,
         )
-        there = {osp.join(folder, name) for name in names}
+        return {osp.join(folder, name) for name in names}
+
+    def require_files(self, folder: str, paths: list[str]) -> None:
+        """All ``paths`` must lie in ``folder``, which is listed once."""
+        there = self.list_files(folder)
         missing = [path for path in paths if path not in there]
         if missing:
             self.refuse(
@@ -69,7 +82,9 @@ class CheckedPairs(Checked):
 
         Raises:
             DataError: if a folder is missing, holds no image or lacks label
-                maps, or if the first label map is of another kind.
+                maps, if label maps lack their image (where no ``ann_file``
+                chooses among them), or if the first label map is of another
+                kind.
         """
         self.require_folders()
         pairs = super().load_data_list()
@@ -81,8 +96,21 @@ class CheckedPairs(Checked):
         if 'seg_map_path' in pairs[0]:
             maps = [pair['seg_map_path'] for pair in pairs]
             self.require_files(self.data_prefix['seg_map_path'], maps)
+            if not self.ann_file:
+                self.require_images(maps)
             self.require_label_map(maps[0])
         return pairs
+
+    def require_images(self, maps: list[str]) -> None:
+        """There must be no other label maps than ``maps``."""
+        folder = self.data_prefix['seg_map_path']
+        alone = self.list_files(folder, self.seg_map_suffix) - {*maps}
+        if alone:
+            self.refuse(
+                f'{len(alone)} label maps in {folder} have no image in '
+                f'{self.data_prefix["img_path"]}, the first being '
+                f'{min(alone)}'
+            )
 
     def require_label_map(self, path: str) -> None:
         """The file must hold class indices: no colours, no other classes."""

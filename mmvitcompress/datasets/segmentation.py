@@ -3,16 +3,25 @@
 from typing import ClassVar
 
 from mmengine import fileio
-from mmseg.datasets import ADE20KDataset, BaseSegDataset
+from mmseg.datasets import (
+    ADE20KDataset,
+    BaseSegDataset,
+    PotsdamDataset,
+    iSAIDDataset,
+)
 
-from mmvitcompress.datasets.checks import IGNORED, CheckedPairs
+from mmvitcompress.datasets.checks import IGNORED, CheckedPairs, converter
+from mmvitcompress.datasets.isaid import lost_classes
 from mmvitcompress.datasets.palettes import (
     CAMVID_CLASSES,
     CAMVID_PALETTE,
     DIGIT_CLASSES,
     DIGIT_PALETTE,
     DIGITS_SOURCE,
+    NUCLEI_SOURCE,
+    NUCLEUS_PALETTE,
 )
+from mmvitcompress.datasets.splits import belongs, check_share
 from mmvitcompress.registry import DATASETS
 
 
@@ -27,6 +36,54 @@ class CheckedADE20KDataset(CheckedPairs, ADE20KDataset):
         'images and annotations'
     )
     LABELS = 151  # 0 = other objects
+
+
+@DATASETS.register_module()
+class CheckedPotsdamDataset(CheckedPairs, PotsdamDataset):
+    """mmseg's ``PotsdamDataset``, checked for completeness first.
+
+    Name the first five classes in ``metainfo`` to leave out clutter, as most
+    publications do: its pixels are then neither learnt nor counted.
+    """
+
+    SOURCE = (
+        'Ask for 2_Ortho_RGB.zip and 5_Labels_all.zip of Potsdam at '
+        'https://www.isprs.org/resources/datasets/benchmarks/UrbanSemLab, cut '
+        f'them by: python {converter("potsdam")} FOLDER_OF_BOTH_ZIPS -o DIR, '
+        'and set data_root, in the configs of this project POTSDAM_ROOT, to '
+        'DIR'
+    )
+    LABELS = 7  # 0 = boundaries
+
+
+@DATASETS.register_module()
+class CheckedISAIDDataset(CheckedPairs, iSAIDDataset):
+    """mmseg's ``iSAIDDataset``, checked for completeness first."""
+
+    SOURCE = (
+        'Get the images of DOTA-v1.0 and the semantic masks of iSAID '
+        '(https://captain-whu.github.io/iSAID/dataset.html) as zips in '
+        '{train,val,test}/images and {train,val}/Semantic_masks, cut them by: '
+        'python tools/convert_isaid.py FOLDER_OF_THESE --out DIR, and set '
+        'data_root, in the configs of this project ISAID_ROOT, to DIR'
+    )
+    LABELS = len(iSAIDDataset.METAINFO['classes'])
+
+    def __init__(self, **kwargs):
+        try:
+            super().__init__(**kwargs)
+        except AssertionError:  # mmseg's own check, which says nothing
+            self.require_folders()
+            raise
+
+    def require_label_map(self, path: str) -> None:
+        """The file must hold class indices, and not just one bit of them."""
+        super().require_label_map(path)
+        if lost_classes(fileio.get(path, backend_args=self.backend_args)):
+            self.refuse(
+                f"{path} has one bit a pixel: MMSegmentation's converter, run "
+                'by itself, loses all classes but one'
+            )
 
 
 @DATASETS.register_module()
@@ -124,3 +181,44 @@ class DigitInkDataset(DigitScenesDataset):
     def get_label_map(cls, new_classes=None) -> dict:
         """Every digit is class 1."""
         return {label: min(label, 1) for label in range(cls.LABELS)}
+
+
+@DATASETS.register_module()
+class NucleiMapsDataset(CheckedPairs, BaseSegDataset):
+    """Cell nuclei of the 2018 Data Science Bowl (BBBC038) as label maps.
+
+    Args:
+        hold_out: Share of the images that is set aside for validation; the
+            same images as in ``NucleiDataset``. Defaults to 0.
+        held_out: Whether to read the images that are set aside, and not the
+            others. Defaults to False.
+        img_suffix: How image names end. Defaults to '.png'.
+        **kwargs: Those of ``BaseSegDataset``.
+    """
+
+    METAINFO: ClassVar[dict] = dict(
+        classes=('background', 'nucleus'),
+        palette=[(0, 0, 0), *NUCLEUS_PALETTE],
+    )
+    SOURCE = NUCLEI_SOURCE
+    LABELS = 2
+
+    def __init__(
+        self,
+        hold_out: float = 0.0,
+        held_out: bool = False,
+        img_suffix: str = '.png',
+        **kwargs,
+    ):
+        check_share(hold_out, held_out)
+        self.split = hold_out, held_out
+        super().__init__(img_suffix=img_suffix, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """List this side's pairs.
+
+        Raises:
+            DataError: see ``CheckedPairs``.
+        """
+        pairs = super().load_data_list()
+        return [p for p in pairs if belongs(p['img_path'], *self.split)]

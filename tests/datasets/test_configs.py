@@ -19,6 +19,8 @@ BASE = Path(__file__).parents[2] / 'configs/_base_'
 ROOTS = {
     'ade20k': 'ADE20K_ROOT',
     'camvid': 'CAMVID_ROOT',
+    'potsdam': 'POTSDAM_ROOT',
+    'isaid': 'ISAID_ROOT',
     'digits_scenes': 'DIGITS_ROOT',
     'digits_instances': 'DIGITS_ROOT',
     'coco_instance': 'COCO_ROOT',
@@ -44,7 +46,7 @@ def first_batch(loader):
 
 @pytest.fixture
 def small_trees(tmp_path, save_pair, monkeypatch):
-    """ADE20K and CamVid in miniature, where the environment points."""
+    """Segmentation data in miniature, where the environment points."""
     labels = np.arange(60 * 80).reshape(60, 80) // 40
     for split in ('training', 'validation'):
         save_pair(
@@ -58,8 +60,20 @@ def small_trees(tmp_path, save_pair, monkeypatch):
             tmp_path / f'camvid/annotations/{split}/a.png',
             labels % 12,
         )
+        save_pair(
+            tmp_path / f'potsdam/img_dir/{split}/a.png',
+            tmp_path / f'potsdam/ann_dir/{split}/a.png',
+            labels % 7,
+        )
+        save_pair(
+            tmp_path / f'isaid/img_dir/{split}/a.png',
+            tmp_path / f'isaid/ann_dir/{split}/a_instance_color_RGB.png',
+            labels % 16,
+        )
     monkeypatch.setenv('ADE20K_ROOT', str(tmp_path / 'ade'))
     monkeypatch.setenv('CAMVID_ROOT', str(tmp_path / 'camvid'))
+    monkeypatch.setenv('POTSDAM_ROOT', str(tmp_path / 'potsdam'))
+    monkeypatch.setenv('ISAID_ROOT', str(tmp_path / 'isaid'))
 
 
 @pytest.fixture
@@ -106,12 +120,20 @@ def test_missing_data_stop_before_training(name, scope, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('name', 'test_size'), [('ade20k', (512, 683)), ('camvid', (60, 80))]
+    ('name', 'classes', 'test_size'),
+    [
+        ('ade20k', 150, (512, 683)),
+        ('camvid', 11, (60, 80)),
+        ('potsdam', 5, (60, 80)),
+        ('isaid', 16, (60, 80)),
+    ],
 )
-def test_segmentation_bases_load(small_trees, scope, name, test_size):
+def test_segmentation_bases_load(small_trees, scope, name, classes, test_size):
     scope('mmseg')
     cfg = load(f'datasets/{name}')
     cfg.train_dataloader.batch_size = 2
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    assert len(dataset.metainfo['classes']) == classes
     batch = first_batch(cfg.train_dataloader)
     for image, sample in zip(batch['inputs'], batch['data_samples']):
         assert image.dtype == torch.uint8 and image.shape[0] == 3
@@ -120,7 +142,6 @@ def test_segmentation_bases_load(small_trees, scope, name, test_size):
         )
         assert sample.gt_sem_seg.shape == image.shape[1:]
         labels = sample.gt_sem_seg.data.unique().tolist()
-        classes = {'ade20k': 150, 'camvid': 11}[name]
         assert set(labels) <= {*range(classes), 255}
     batch = first_batch(cfg.test_dataloader)
     assert batch['inputs'][0].shape[1:] == test_size
@@ -156,13 +177,15 @@ def test_digit_instances_load(digits_env, scope):
     assert torch.stack(batch['inputs']).shape == (4, 3, 128, 128)
 
 
-@pytest.mark.parametrize('name', ['ade20k', 'camvid', 'digits_scenes'])
+@pytest.mark.parametrize(
+    'name', ['ade20k', 'camvid', 'potsdam', 'isaid', 'digits_scenes']
+)
 def test_test_time_augmentation_packs(small_trees, digits_env, scope, name):
     scope('mmseg')
     cfg = load(f'datasets/{name}')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     batch = first_batch(cfg.test_dataloader)
-    times = {'ade20k': 12, 'camvid': 8, 'digits_scenes': 3}[name]
+    times = {'camvid': 8, 'digits_scenes': 3}.get(name, 12)
     assert len(batch['inputs']) == times
     assert len({image[0].shape for image in batch['inputs']}) > 2
 

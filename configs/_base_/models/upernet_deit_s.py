@@ -1,36 +1,7 @@
-# UperNet on DeiT-Small: the four outputs go through the plain-ViT pyramid of
-# XCiT (x4, x2, x1, x1/2). What UnmergeUpsample gets from a backbone that
-# merges nothing it passes on as it is, so that all variants share this file.
-norm_cfg = dict(type='SyncBN', requires_grad=True)
+# UperNet on DeiT-Small.
+_base_ = './deit_s_pyramid.py'
+norm_cfg = _base_.norm_cfg
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(512, 512),
-    ),
-    pretrained=None,
-    backbone=dict(
-        type='mmvitcompress.CompressedViT',
-        arch='deit_small',
-        img_size=(512, 512),
-        out_indices=(2, 5, 8, 11),  # blocks 3, 6, 9 and 12
-        drop_path_rate=0.1,
-        restore=False,
-    ),
-    neck=[
-        dict(type='mmvitcompress.UnmergeUpsample', mode='nearest'),
-        dict(
-            type='Feature2Pyramid',
-            embed_dim=384,
-            rescales=[4, 2, 1, 0.5],
-            norm_cfg=norm_cfg,
-        ),
-    ],
     decode_head=dict(
         type='UPerHead',
         in_channels=[384, 384, 384, 384],
@@ -60,6 +31,4 @@ model = dict(
             type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4
         ),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )

@@ -2,20 +2,10 @@
 # 160 000 iterations x 32 images / 20 210 training images = 253 epochs.
 optim_wrapper = dict(
     type='OptimWrapper',
+    # no weight decay on norms, biases, position embeddings and tokens
+    constructor='mmvitcompress.ViTOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01
-    ),
-    # no weight decay on what no matrix multiplies
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        custom_keys=dict(
-            pos_embed=dict(decay_mult=0.0),
-            cls_token=dict(decay_mult=0.0),
-            dist_token=dict(decay_mult=0.0),
-            reg_token=dict(decay_mult=0.0),
-            relative_position_bias_table=dict(decay_mult=0.0),
-        ),
     ),
 )
 param_scheduler = [

@@ -1,0 +1,92 @@
+# ISPRS Potsdam: 24 training and 14 validation images of 6000x6000 pixels of
+# 5 cm. MMSegmentation's converter, mmseg/.mim/tools/dataset_converters/
+# potsdam.py, cuts them into 3 456 and 2 016 tiles of 512x512.
+#
+#   DIR/img_dir/{train,val}/*.png
+#   DIR/ann_dir/{train,val}/*.png   0 = boundary (ignored), 1..6 = classes
+#
+# The data lie elsewhere? Set the environment variable POTSDAM_ROOT, or
+# override data_root where it is used: --cfg-options
+#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
+#   test_dataloader.dataset.data_root=DIR
+# (The variable data_root below is copied when this file is read; to override
+# it later has no effect.)
+dataset_type = 'mmvitcompress.CheckedPotsdamDataset'
+data_root = '{{$POTSDAM_ROOT:data/potsdam}}'
+crop_size = (512, 512)
+# the sixth class, clutter, is neither learnt nor counted
+metainfo = dict(
+    classes=('impervious_surface', 'building', 'low_vegetation', 'tree', 'car')
+)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(
+        type='RandomResize',
+        scale=(512, 512),
+        ratio_range=(0.5, 2.0),
+        keep_ratio=True,
+    ),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale_factor=ratio, keep_ratio=True)
+                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+            ],
+            [
+                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
+            ],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+
+train_dataloader = dict(
+    batch_size=8,  # on one GPU: an epoch is 3 456 / 8 = 432 iterations
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        metainfo=metainfo,
+        data_prefix=dict(
+            img_path='img_dir/train', seg_map_path='ann_dir/train'
+        ),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=8,  # all tiles have one size
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        metainfo=metainfo,
+        data_prefix=dict(img_path='img_dir/val', seg_map_path='ann_dir/val'),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+# aAcc is the overall accuracy, mFscore the mean F1
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU', 'mFscore'])
+test_evaluator = val_evaluator

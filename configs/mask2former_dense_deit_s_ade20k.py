@@ -1,0 +1,15 @@
+# Mask2Former, DeiT-Small without compression, ADE20K 512x512: the control.
+#
+# The paper's recipe (CAIT IV-B): 160 000 iterations of 32 images (8 GPUs x 4),
+# AdamW 6e-5, weight decay 0.01. What the paper leaves open is as in mmseg's
+# Mask2Former: gradients clipped at 0.01, a tenth of the rate for the backbone.
+_base_ = [
+    './_base_/models/mask2former_deit_s.py',
+    './_base_/datasets/ade20k.py',
+    './_base_/schedules/adamw_160k.py',
+    './_base_/default_runtime.py',
+]
+# made by: tools/convert_checkpoint.py deit_small_patch16_224.fb_in1k
+#   checkpoints/deit_small_in1k.pth
+model = dict(backbone=dict(checkpoint='checkpoints/deit_small_in1k.pth'))
+optim_wrapper = _base_.head_optim_wrapper

@@ -1,0 +1,7 @@
+# Semantic FPN, DeiT-Small with merged tokens and pruned channels (CAIT),
+# ADE20K 512x512.
+_base_ = [
+    './semfpn_dense_deit_s_ade20k.py',
+    './_base_/backbones/cait_deit_s.py',
+]
+model = dict(backbone=_base_.backbone)

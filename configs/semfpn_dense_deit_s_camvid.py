@@ -1,0 +1,17 @@
+# Semantic FPN, DeiT-Small without compression, CamVid: the control.
+#
+# One GPU, 8 crops of 352x352 an iteration; see upernet_dense_deit_s_camvid.py.
+_base_ = [
+    './_base_/models/semfpn_deit_s.py',
+    './_base_/datasets/camvid.py',
+    './_base_/schedules/adamw_20k.py',
+    './_base_/default_runtime.py',
+]
+crop_size = (352, 352)
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(
+        img_size=crop_size, checkpoint='checkpoints/deit_small_in1k.pth'
+    ),
+    decode_head=dict(num_classes=11),
+)
