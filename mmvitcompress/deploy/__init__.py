@@ -1,0 +1,27 @@
+"""Shipping a model: graphs for other runtimes, checked, timed, quantised."""
+
+from mmvitcompress.deploy.network import (
+    DYNAMIC,
+    PARTS,
+    DeployedNetwork,
+    GraphSpec,
+    export_program,
+)
+from mmvitcompress.deploy.onnx_export import (
+    OnnxNetwork,
+    export_onnx,
+    graph_error,
+)
+from mmvitcompress.deploy.quantization import quantize_int8
+
+__all__ = [
+    'DYNAMIC',
+    'PARTS',
+    'DeployedNetwork',
+    'GraphSpec',
+    'OnnxNetwork',
+    'export_onnx',
+    'export_program',
+    'graph_error',
+    'quantize_int8',
+]

@@ -1,0 +1,274 @@
+"""A model reduced to what a graph holds: images in, tensors out.
+
+Data flow: model → copy of its encoder or its whole network, with position
+embeddings settled for the sizes that the graph is to take → torch.export.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from mmvitcompress.analysis.inference import encoder_parts
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.swin import Swin
+from mmvitcompress.models.vit import ViT
+from mmvitcompress.tokens import TokenMap
+from mmvitcompress.tokens.specs import Grid, merge_factors
+
+PARTS = ('encoder', 'all')
+DYNAMIC = ('batch', 'size', 'none')
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """What a graph takes.
+
+    Args:
+        shape: Height and width of the images, in pixels; of a graph of
+            dynamic size those that it is traced with.
+        dynamic: 'batch' for any number of images, 'size' for any number and
+            any size that is a multiple of the network's
+            :meth:`~DeployedNetwork.size_step`, 'none' for ``batch_size``
+            images only. Defaults to 'batch'.
+        batch_size: Images of a graph with ``dynamic='none'``. Defaults to 1.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    shape: tuple[int, int]
+    dynamic: str = 'batch'
+    batch_size: int = 1
+
+    def __post_init__(self):
+        if self.dynamic not in DYNAMIC:
+            raise ConfigError(
+                f'dynamic must be one of {", ".join(DYNAMIC)}, but got '
+                f'{self.dynamic!r}'
+            )
+        if self.batch_size < 1 or min(self.shape) < 1:
+            raise ConfigError(
+                'batch_size and shape must be positive, but got '
+                f'{self.batch_size} and {self.shape}'
+            )
+
+
+class DeployedNetwork(nn.Module):
+    """Encoder or whole network of a model, ready to become a graph.
+
+    A copy: the model itself stays as it is. Position embeddings become
+    constants of the graph's grid; for dynamic size they are interpolated in
+    the graph, as :class:`~mmvitcompress.models.vit.ViT` does.
+
+    Args:
+        model: A segmentor of mmseg, a detector of mmdet, an
+            :class:`~mmvitcompress.models.ImageClassifier`, or a bare
+            backbone.
+        part: 'encoder' for backbone and neck, 'all' for the raw logits.
+        spec: What the graph is to take.
+
+    Raises:
+        ConfigError: If such a graph can't be made of this model.
+    """
+
+    def __init__(self, model: nn.Module, part: str, spec: GraphSpec):
+        super().__init__()
+        if part not in PARTS:
+            raise ConfigError(
+                f'part must be one of {", ".join(PARTS)}, but got {part!r}'
+            )
+        self.part = part
+        self.spec = spec
+        backbone, neck = encoder_parts(model).values()
+        head = None
+        if part == 'all':
+            head = getattr(model, 'decode_head', getattr(model, 'head', None))
+            if backbone is None or head is None:
+                raise ConfigError(
+                    "part='all' is for segmentors and classifiers, but "
+                    f'{type(model).__name__} has no decode_head or head that '
+                    "gives logits alone: use part='encoder'"
+                )
+        self.backbone = copy.deepcopy(model if backbone is None else backbone)
+        self.neck = copy.deepcopy(neck)
+        self.head = copy.deepcopy(head)
+        self.eval().requires_grad_(False)
+        self._settle_positions()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W), normalised → one map for each level, or logits."""
+        if self.spec.dynamic == 'size':
+            images = _divisible(images, self.size_step())
+        outputs = self.backbone(images)
+        if self.neck is not None:
+            outputs = self.neck(outputs)
+        if self.head is not None:
+            # classifiers read the last level, segmentors all of them
+            levels = outputs if self._is_segmentor else outputs[-1]
+            outputs = self._logits(levels)
+        return tuple(_tensors(outputs))
+
+    @property
+    def _is_segmentor(self) -> bool:
+        return hasattr(self.head, 'predict_by_feat') or hasattr(
+            self.head, 'in_index'
+        )
+
+    def _logits(self, levels: Any) -> Any:
+        if not hasattr(self.head, 'pixel_decoder'):
+            return self.head(levels)
+        # Mask2Former: one prediction per layer; the last one counts
+        classes, masks = self.head(levels, [_NoMeta()] * len(levels[0]))
+        return classes[-1], masks[-1]
+
+    def size_step(self) -> Grid:
+        """Height and width must be multiples of these where they may vary.
+
+        Grids are then even wherever they are merged, and images whole
+        patches: nothing has to be padded.
+        """
+        arch = self.backbone.arch
+        rows, columns = (
+            (1, 1)
+            if arch.token_merging is None
+            else merge_factors(arch.token_merging.directions)
+        )
+        return arch.patch_size * rows, arch.patch_size * columns
+
+    def example(self, batch_size: int | None = None) -> Tensor:
+        """Random images (B, 3, H, W) that the graph takes."""
+        if batch_size is None:
+            batch_size = self.spec.batch_size
+            if self.spec.dynamic != 'none':
+                batch_size = max(2, batch_size)  # 1 would become a constant
+        return torch.randn(batch_size, 3, *self.spec.shape)
+
+    def _settle_positions(self) -> None:
+        backbone = self.backbone
+        if self.spec.dynamic == 'size':
+            self._require_dynamic_size()
+        if not isinstance(backbone, ViT) or backbone.pos_embed is None:
+            return
+        if self.spec.dynamic == 'size':
+            backbone._position = MethodType(_interpolated, backbone)
+            return
+        with torch.no_grad():
+            grid = backbone.arch.grid(self.spec.shape)
+            position = backbone._position(grid).clone()
+        backbone._position = lambda grid: position
+
+    def _require_dynamic_size(self) -> None:
+        remedy = "use dynamic='batch', and one graph for each size"
+        if isinstance(self.backbone, Swin):
+            raise ConfigError(
+                "dynamic='size' is not possible for a Swin, whose windows and "
+                f'masks differ from size to size: {remedy}'
+            )
+        if not isinstance(self.backbone, ViT):
+            raise ConfigError(
+                "dynamic='size' needs a CompressedViT, but the backbone is "
+                f'of type {type(self.backbone).__name__}: {remedy}'
+            )
+        if self.backbone.patch_slimming is not None:
+            raise ConfigError(
+                "dynamic='size' is not possible with patch_slimming, whose "
+                f'numbers of patches are constants of the graph: {remedy}'
+            )
+        pools = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+        for module in (self.neck, self.head):
+            for name, child in module.named_modules() if module else ():
+                if isinstance(child, pools) and child.output_size != 1:
+                    raise ConfigError(
+                        "dynamic='size' is not possible for a network that "
+                        f'pools to a fixed size ({name} of '
+                        f"{type(module).__name__}): {remedy}, or part='encoder'"
+                    )
+        step = self.size_step()
+        if any(side % n for side, n in zip(self.spec.shape, step)):
+            raise ConfigError(
+                f"with dynamic='size' height and width must be multiples of "
+                f'{step[0]} and {step[1]} (patches, merged evenly), but got '
+                f'{self.spec.shape[0]}×{self.spec.shape[1]}: give another '
+                'shape, or pad images'
+            )
+
+
+def export_program(network: DeployedNetwork) -> ExportedProgram:
+    """A network as a graph of torch, which ``torch.export.save`` writes.
+
+    Raises:
+        ConfigError: If its sizes cannot vary as they were meant to.
+    """
+    spec = network.spec
+    axes = {}
+    if spec.dynamic != 'none':
+        axes[0] = Dim('batch')
+    if spec.dynamic == 'size':
+        step = network.size_step()
+        axes[2], axes[3] = step[0] * Dim('rows'), step[1] * Dim('columns')
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                network,
+                (network.example(),),
+                dynamic_shapes={'images': axes},
+                strict=False,
+            )
+    except torch._dynamo.exc.UserError as error:
+        line = str(error).strip().splitlines()[0]
+        weaker = DYNAMIC[2] if spec.dynamic == 'batch' else DYNAMIC[0]
+        raise ConfigError(
+            f'dynamic={spec.dynamic!r} is not possible for this network: '
+            f'{line} Use dynamic={weaker!r}'
+        ) from error
+
+
+class _NoMeta:
+    """An image without meta data; heads that ask for it count it only."""
+
+    metainfo: dict = {}
+
+
+def _tensors(outputs: Any) -> Iterator[Tensor]:
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, TokenMap):
+        raise ConfigError(
+            'the backbone returns reduced tokens (restore=False), and no neck '
+            'restores them: set model.backbone.restore=True or add the neck '
+            'UnmergeUpsample'
+        )
+    elif isinstance(outputs, list | tuple):
+        for output in outputs:
+            yield from _tensors(output)
+    else:
+        raise ConfigError(
+            'a graph returns tensors only, but the network returns '
+            f'{type(outputs).__name__}'
+        )
+
+
+def _interpolated(vit: ViT, grid: Grid) -> Tensor:
+    """Position embedding for a grid that is known when the graph runs."""
+    count = vit._pos_prefix
+    prefix, pos = vit.pos_embed[:, :count], vit.pos_embed[:, count:]
+    pos = pos.transpose(1, 2).unflatten(2, vit.arch.pos_grid)
+    pos = F.interpolate(pos, grid, mode='bicubic', antialias=True)
+    return torch.cat([prefix, pos.flatten(2).transpose(1, 2)], 1)
+
+
+def _divisible(images: Tensor, step: Grid) -> Tensor:
+    """``images``, cut up and put together: fails at other sizes, where
+    patches would be left out without a word."""
+    if math.prod(step) == 1:
+        return images
+    x = images.unflatten(3, (-1, step[1])).unflatten(2, (-1, step[0]))
+    return x.flatten(4, 5).flatten(2, 3)

@@ -1,0 +1,79 @@
+"""INT8 by static quantisation: ranges from real images, QDQ format."""
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from mmvitcompress.deploy.onnx_export import INPUT, require_packages
+from mmvitcompress.errors import ConfigError
+
+# norms, softmax and GELU stay in float: they are cheap and lose most
+OPERATORS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+
+
+def quantize_int8(
+    path: str | Path, out: str | Path, batches: Iterable[Tensor]
+) -> None:
+    """Quantise the matrix products and convolutions of an ONNX file.
+
+    Weights get a scale per output channel, activations one from the smallest
+    to the largest value that the calibration images show. Products of two
+    activations (attention) stay in float.
+
+    Args:
+        path: The float32 file.
+        out: The INT8 file to write.
+        batches: Calibration images (B, 3, H, W), as the network takes them.
+
+    Raises:
+        ConfigError: If there are no images.
+    """
+    require_packages()
+    from onnxruntime.quantization import (
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    feeds = ({INPUT: batch.contiguous().numpy()} for batch in batches)
+    first = next(feeds, None)
+    if first is None:
+        raise ConfigError('INT8 needs images to calibrate on, but got none')
+    logger = logging.getLogger()
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)  # it advises what is done here
+        with tempfile.TemporaryDirectory() as folder:
+            prepared = str(Path(folder, 'prepared.onnx'))
+            quant_pre_process(str(path), prepared, skip_symbolic_shape=True)
+            quantize_static(
+                prepared,
+                str(out),
+                _reader(first, feeds),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(OPERATORS),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                extra_options={'MatMulConstBOnly': True},
+            )
+    finally:
+        logger.setLevel(level)
+
+
+def _reader(first: dict, rest: Iterator[dict]):
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.first = first
+
+        def get_next(self) -> dict | None:
+            feed, self.first = self.first, None
+            return next(rest, None) if feed is None else feed
+
+    return Reader()
