@@ -71,7 +71,8 @@ def benchmark(
         ``{'median', 'min', 'max'}`` of the whole batch or None for a part
         that the model lacks; ``images_per_s``; ``peak_memory_mb`` in MiB,
         see :func:`~mmvitcompress.analysis.memory.peak_memory`; ``macs`` and
-        ``params`` of the network for one image; ``macs_by_part``;
+        ``params`` of the network for one image; ``macs_by_part``, the
+        encoder (backbone and pyramid) among them;
         ``attention_kernels``; with a compiler ``compile_s``, the first runs
         of all parts, and ``graph_breaks`` in them.
 
@@ -130,20 +131,13 @@ def speedup(row: Mapping, baseline: Mapping) -> dict[str, float | None]:
 def macs_ratios(row: Mapping, baseline: Mapping) -> dict[str, float | None]:
     """The speedups that would be reached if time followed MACs."""
 
-    def work(figures: Mapping, part: str) -> int:
-        parts = figures['macs_by_part']
-        encoder = parts['backbone'] + parts['neck']
-        return {
-            'backbone': parts['backbone'],
-            'encoder': encoder,
-            'overall': encoder + parts['head'],
-        }[part]
-
+    own, other = row['macs_by_part'], baseline['macs_by_part']
     return {
-        part: work(baseline, part) / work(row, part)
-        if work(row, part)
-        else None
-        for part in COMPARED
+        **{
+            part: other[part] / own[part] if own[part] else None
+            for part in ('backbone', 'encoder')
+        },
+        'overall': baseline['macs'] / row['macs'],
     }
 
 
@@ -233,7 +227,8 @@ def _every_shape_compiled() -> Any:
 
 def _costs(model: nn.Module, shape: tuple[int, int]) -> dict[str, Any]:
     figures = model_complexity(model, shape)
-    by_part = {part: own['macs'] for part, own in figures['parts'].items()}
+    parts = {**figures['parts'], 'encoder': figures['encoder']}
+    by_part = {part: own['macs'] for part, own in parts.items()}
     return {**figures['total'], 'macs_by_part': by_part}
 
 

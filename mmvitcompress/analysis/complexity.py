@@ -10,6 +10,7 @@ from mmvitcompress.analysis.inference import (
     padded_shape,
     region_counts,
     run_network,
+    split_neck,
     training_modules,
 )
 from mmvitcompress.analysis.macs import count_macs, count_params, evaluating
@@ -34,6 +35,8 @@ def model_complexity(
     Returns:
         ``shape``; ``input_shape`` after padding; ``convention``;
         ``parts.{backbone,neck,head}.{macs,params}``;
+        ``encoder.{macs,params}`` of the backbone and what of the neck
+        restores and resamples its maps;
         ``total.{macs,params}``; ``training_only.params``;
         ``operators``: MACs by operator; ``uncounted``: calls of operators
         that may cost something but are not in the convention; for two-stage
@@ -46,7 +49,9 @@ def model_complexity(
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 3, *input_shape, generator=generator).to(device)
 
-    parts = encoder_parts(model)
+    pyramid, fusing = split_neck(model)
+    backbone = encoder_parts(model)['backbone']
+    parts = {'backbone': backbone, 'pyramid': pyramid, 'fusing': fusing}
     unused = training_modules(model)
     with evaluating(model):
         count = count_macs(
@@ -58,14 +63,23 @@ def model_complexity(
     params = count_params(model, parts, rest='head', exclude=unused)
     all_params = sum(count_params(model).values())
     used_params = sum(params.values())
+
+    def costs(*names: str) -> dict[str, int]:
+        return {
+            'macs': sum(count.parts[name] for name in names),
+            'params': sum(params[name] for name in names),
+        }
+
     result = {
         'shape': list(shape),
         'input_shape': list(input_shape),
         'convention': convention,
         'parts': {
-            part: {'macs': count.parts[part], 'params': params[part]}
-            for part in params
+            'backbone': costs('backbone'),
+            'neck': costs('pyramid', 'fusing'),
+            'head': costs('head'),
         },
+        'encoder': costs('backbone', 'pyramid'),
         'total': {'macs': count.total, 'params': used_params},
         'training_only': {'params': all_params - used_params},
         'operators': count.operators,

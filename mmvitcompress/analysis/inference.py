@@ -7,6 +7,7 @@ regions, whatever their weights find, so that figures can be compared.
 """
 
 from inspect import signature
+from itertools import dropwhile
 from typing import Any
 
 import torch
@@ -22,6 +23,24 @@ def encoder_parts(model: nn.Module) -> dict[str, nn.Module | None]:
         'backbone': getattr(model, 'backbone', None),
         'neck': getattr(model, 'neck', None),
     }
+
+
+def split_neck(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The neck's modules in their order, none if there is no neck.
+
+    Returns:
+        Those that restore and resample maps, which with the backbone are the
+        paper's encoder; and the others: the first FPN, which fuses levels,
+        and all behind it.
+    """
+    neck = encoder_parts(model)['neck']
+    if neck is None:
+        return [], []
+    modules = list(neck) if isinstance(neck, nn.Sequential) else [neck]
+    fusing = list(
+        dropwhile(lambda module: 'FPN' not in type(module).__name__, modules)
+    )
+    return modules[: len(modules) - len(fusing)], fusing
 
 
 def training_modules(model: nn.Module) -> list[nn.Module]:

@@ -19,6 +19,7 @@ from mmvitcompress.analysis.inference import (
     encoder_parts,
     predict,
     run_network,
+    split_neck,
 )
 from mmvitcompress.analysis.macs import evaluating
 from mmvitcompress.errors import ConfigError
@@ -39,8 +40,9 @@ def time_parts(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Time the parts of every model on the same images.
 
-    Every part is measured by calls of its own: ``encoder`` is backbone and
-    neck in one, ``overall`` the whole network, ``predict`` the network and
+    Every part is measured by calls of its own: ``encoder`` is the backbone and
+    what of the neck restores and resamples its maps (an FPN does not belong
+    to it), in one; ``overall`` the whole network, ``predict`` the network and
     its post-processing (resizing, argmax, non-maximum suppression). Neck and
     head are fed what the parts before them put out. Models run in evaluation
     under ``inference_mode`` and are put back as they were.
@@ -165,11 +167,12 @@ def part_calls(
     calls['backbone'] = prepared(lambda: backbone(inputs))
     maps = calls['backbone']()
     recorded = {'backbone': _Recorded(maps)}
-    if neck is None:
-        calls['encoder'] = calls['backbone']
-    else:
+    calls['encoder'] = calls['backbone']
+    if resampling := split_neck(model)[0]:
+        pyramid = nn.Sequential(*resampling)
+        calls['encoder'] = prepared(lambda: pyramid(backbone(inputs)))
+    if neck is not None:
         calls['neck'] = prepared(lambda: neck(maps))
-        calls['encoder'] = prepared(lambda: neck(backbone(inputs)))
         recorded['neck'] = _Recorded(calls['neck']())
     # the same model, sharing everything but the encoder
     decoder = copy(model)
