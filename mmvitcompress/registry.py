@@ -5,30 +5,75 @@ OpenMMLab library finds our types as ``mmvitcompress.X`` without
 ``custom_imports``: MMEngine imports this very module by its name. Every type
 is registered in the root as well, where plain ``X`` is found by all child
 registries once ``mmvitcompress`` has been imported.
+
+Types that need mmseg at hand are imported when a config first names them.
 """
+
+from importlib import import_module
 
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+from mmvitcompress.errors import DependencyError
+
 
 class SharedRegistry(Registry):
-    """A child registry whose types are known to its parent as well."""
+    """A child registry whose types are known to its parent as well.
+
+    Args:
+        *args: As MMEngine's.
+        lazy: Types that are registered by modules of ``mmvitcompress`` which
+            only these types need, and which are imported no sooner.
+        **kwargs: As MMEngine's.
+    """
+
+    def __init__(self, *args, lazy: dict[str, str] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy or {}
+
+    def get(self, key: str) -> type | None:
+        """The type of a name, or None.
+
+        Raises:
+            DependencyError: If the type needs a package that is missing.
+        """
+        name = key.removeprefix(f'{self.scope}.')
+        if name in self.lazy:
+            try:
+                import_module(f'mmvitcompress.{self.lazy[name]}')
+            except ModuleNotFoundError as error:
+                raise DependencyError(
+                    f'{name} needs the package {error.name!r}: install what '
+                    'requirements/openmmlab.txt lists'
+                ) from error
+        return super().get(key)
 
     def _register_module(self, module, module_name=None, force=False):
         super()._register_module(module, module_name, force)
         self.parent._register_module(module, module_name, force)
 
 
-def _child(parent: Registry, *locations: str) -> SharedRegistry:
+def _child(
+    parent: Registry, *locations: str, lazy: dict[str, str] | None = None
+) -> SharedRegistry:
     return SharedRegistry(
         parent.name,
         parent=parent,
         scope='mmvitcompress',
         locations=[f'mmvitcompress.{name}' for name in locations],
+        lazy=lazy,
     )
 
 
-MODELS = _child(root.MODELS, 'models')
+MODELS = _child(
+    root.MODELS,
+    'models',
+    lazy=dict(
+        CascadeDecodeHead='models.cascade_head',
+        FastUPerHead='models.fast_uper_head',
+        MultiScalePreProcessor='models.multi_scale',
+    ),
+)
 DATASETS = _child(root.DATASETS, 'datasets')
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'datasets')
 TRANSFORMS = _child(root.TRANSFORMS, 'datasets')

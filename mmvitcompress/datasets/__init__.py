@@ -11,6 +11,10 @@ from mmvitcompress.datasets.samplers import RepeatedAugSampler
 
 __all__ = ['RepeatedAugSampler', 'TimmDataset', 'TimmIterableDataset']
 
-for _host, _module in (('mmseg', 'segmentation'), ('mmdet', 'detection')):
+for _host, _module in (
+    ('mmseg', 'segmentation'),
+    ('mmseg', 'medical'),
+    ('mmdet', 'detection'),
+):
     if find_spec(_host) is not None:
         import_module(f'{__name__}.{_module}')

@@ -10,6 +10,7 @@ from mmvitcompress.models.backbones import (
 from mmvitcompress.models.classifier import ImageClassifier
 from mmvitcompress.models.distillation import TimmClassifier
 from mmvitcompress.models.heads import ClassTokenHead
+from mmvitcompress.models.losses import BatchDiceLoss, StructureLoss
 from mmvitcompress.models.mixup import MixupPreprocessor
 from mmvitcompress.models.necks import UnmergeUpsample
 from mmvitcompress.models.pyramid import UnmergePyramid
@@ -19,6 +20,7 @@ from mmvitcompress.models.vit import ViT
 
 __all__ = [
     'ATMEDeiT',
+    'BatchDiceLoss',
     'CAITDeiT',
     'CDCPDeiT',
     'ClassTokenHead',
@@ -27,6 +29,7 @@ __all__ = [
     'ImageClassifier',
     'LifeSlimDeiT',
     'MixupPreprocessor',
+    'StructureLoss',
     'Swin',
     'TimmClassifier',
     'UnmergePyramid',

@@ -7,6 +7,7 @@ from mmvitcompress.training.cdcp import CDCPHook
 from mmvitcompress.training.classification_checks import (
     ClassificationCheckHook,
 )
+from mmvitcompress.training.dice import DiceMetric
 from mmvitcompress.training.life_regression import LifeRegressionHook
 from mmvitcompress.training.mean_loss import MeanLossHook
 from mmvitcompress.training.optimizers import ViTOptimWrapperConstructor
@@ -18,6 +19,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'CDCPHook',
     'ClassificationCheckHook',
+    'DiceMetric',
     'LifeRegressionHook',
     'MeanLossHook',
     'RNGStateHook',
