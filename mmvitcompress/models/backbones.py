@@ -2,22 +2,25 @@
 
 from collections.abc import Sequence
 
-from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.arch import ViTArch
-from mmvitcompress.archs import get_arch
 from mmvitcompress.channels import attach_compactors
-from mmvitcompress.checkpoint import (
-    checkpoint_arch,
-    load_strict,
-    read_checkpoint,
-    resize_pos_embed,
+from mmvitcompress.models.backbone_parts import (
+    VIT,
+    check_arguments,
+    check_frozen,
+    need_arch,
+    output_indices,
+    wanted_arch,
 )
-from mmvitcompress.conversion import HEAD_PREFIXES, infer_arch, to_timm_keys
-from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models.vit import ViT
+from mmvitcompress.models.vit_loading import (
+    load_vit,
+    read_vit,
+    reconcile_vit,
+)
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import (
     PatchSlimming,
@@ -25,23 +28,6 @@ from mmvitcompress.tokens import (
     TokenMerging,
     restore,
 )
-
-# what a checkpoint and the arch that the config names must agree in
-_IDENTITY = (
-    'embed_dim',
-    'depth',
-    'num_heads',
-    'head_dim',
-    'patch_size',
-    'stem',
-    'stem_dim',
-    'class_token',
-    'dist_token',
-    'reg_tokens',
-    'layer_scale',
-)
-_WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
-_PREDICTOR = 'patch_slimming.'
 
 
 @MODELS.register_module()
@@ -129,31 +115,26 @@ class CompressedViT(ViT):
         soft_slimming: bool = False,
         init_cfg: None = None,
     ):
-        if init_cfg is not None:
-            raise ConfigError(
-                'init_cfg is not supported, since it skips what does not fit; '
-                f'use checkpoint=… instead, but got {init_cfg}'
-            )
-        if out_type not in ('featmap', 'raw'):
-            raise ConfigError(
-                f"out_type must be 'featmap' or 'raw', but got {out_type!r}"
-            )
+        check_arguments(init_cfg, out_type)
         self.soft_slimming = soft_slimming
-        wanted = _plain_arch(arch, token_merging, patch_slimming)
+        wanted = wanted_arch(
+            VIT,
+            arch,
+            token_merging=token_merging,
+            patch_slimming=patch_slimming,
+        )
         state_dict, source, resolved = {}, None, wanted
         if checkpoint is not None:
-            state_dict, source = self._read(checkpoint, wanted)
-            resolved = _reconcile(source, wanted, checkpoint, soft_slimming)
-        if resolved is None:
-            raise ConfigError(
-                'arch is needed where no checkpoint carries one; for example '
-                "arch='deit_small'"
-            )
+            state_dict, source = read_vit(checkpoint, wanted, self.how_to_make)
+            resolved = reconcile_vit(source, wanted, checkpoint, soft_slimming)
+        resolved = need_arch(VIT, resolved)
         resolved = self._with_defaults(resolved)
         if img_size is not None:
             resolved = resolved.replace(img_size=img_size)
 
-        self.out_indices = _out_indices(out_indices, resolved.depth)
+        if out_indices is None:
+            out_indices = _quarters(resolved.depth)
+        self.out_indices = output_indices(out_indices, resolved.depth, 'block')
         super().__init__(
             resolved,
             depth=max(self.out_indices) + 1,
@@ -162,78 +143,17 @@ class CompressedViT(ViT):
             with_cp=with_cp,
             soft_slimming=soft_slimming,
         )
-        if not -1 <= frozen_stages <= len(self.blocks):
-            raise ConfigError(
-                f'frozen_stages must lie in -1..{len(self.blocks)}, but got '
-                f'{frozen_stages}'
-            )
+        check_frozen(frozen_stages, len(self.blocks))
         self.restore = restore
         self.restore_mode = restore_mode
         self.out_type = out_type
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         if checkpoint is not None:
-            self._load(state_dict, source, checkpoint)
+            load_vit(self, state_dict, source, checkpoint, soft_slimming)
         if compactors:
             attach_compactors(self)
         self._freeze()
-
-    # -- checkpoint ---------------------------------------------------------
-
-    def _read(self, path: str, wanted: ViTArch | None):
-        try:
-            state_dict, meta = read_checkpoint(path)
-        except CheckpointError as error:
-            if 'not found' not in str(error):
-                raise
-            raise CheckpointError(
-                f'{error}: {self.how_to_make}, or point elsewhere with '
-                '--cfg-options model.backbone.checkpoint=PATH (None starts '
-                'from random weights)'
-            ) from None
-        state_dict = to_timm_keys(state_dict)
-        source = checkpoint_arch(meta, path)
-        if source is None:
-            source = infer_arch(state_dict, wanted, path)
-            if wanted and any(k.startswith(_PREDICTOR) for k in state_dict):
-                # when its patches leave can't be seen in tensors
-                source = source.replace(patch_slimming=wanted.patch_slimming)
-        return state_dict, source
-
-    def _load(self, state_dict: dict, source: ViTArch, path: str) -> None:
-        if resize_pos_embed(state_dict, source, self.arch):
-            print_log(
-                f'position embedding of {path} resized from '
-                f'{source.pos_grid} to {self.arch.pos_grid}',
-                'current',
-            )
-        unused = [
-            f'{part}.{index}.'
-            for part in ('blocks', 'token_merging')
-            for index in range(len(self.blocks), source.depth)
-        ]
-        if self.norm is None:
-            unused.append('norm.')
-        if self.patch_slimming is None:
-            unused.append(_PREDICTOR)
-        added = []
-        if source.token_merging is None:
-            added.append('token_merging.')  # starts as mean of each group
-        if source.patch_slimming is None and self.soft_slimming:
-            added.append(_PREDICTOR)
-        new = load_strict(
-            self,
-            state_dict,
-            path,
-            may_miss=tuple(added),
-            may_ignore=(*HEAD_PREFIXES, *unused),
-        )
-        note = ''
-        if any(name.startswith('token_merging.') for name in new):
-            note += '; new merges start as means'
-        if any(name.startswith(_PREDICTOR) for name in new):
-            note += '; the life predictor starts untrained'
-        print_log(f'backbone loaded from {path}{note}', 'current')
 
     def _with_defaults(self, arch: ViTArch) -> ViTArch:
         """Fill in what this named form is about, where nothing was said."""
@@ -333,79 +253,10 @@ class CompressedViT(ViT):
         return restore(tokens, state, self.restore_mode)
 
 
-def _plain_arch(arch, token_merging, patch_slimming) -> ViTArch | None:
-    """The arch that the config asks for, or None if it leaves it open."""
-    changes = {}
-    if token_merging is not None:
-        changes['token_merging'] = token_merging
-    if patch_slimming is not None:
-        changes['patch_slimming'] = patch_slimming
-    if arch is None:
-        if changes:
-            raise ConfigError(
-                f'{next(iter(changes))} needs an arch to apply to; for '
-                "example arch='deit_small'"
-            )
-        return None
-    return get_arch(arch).replace(**changes)
-
-
-def _reconcile(
-    source: ViTArch,
-    wanted: ViTArch | None,
-    path: str,
-    soft_slimming: bool = False,
-) -> ViTArch:
-    """The checkpoint's arch, with what only the config asks for added."""
-    if wanted is None:
-        return source
-    for name in _IDENTITY:
-        ours, theirs = getattr(wanted, name), getattr(source, name)
-        if ours != theirs:
-            raise CheckpointError(
-                f'checkpoint {path!r} is of another arch: its {name} is '
-                f'{theirs}, but the config asks for {ours}'
-            )
-    for name in (*_WIDTHS, 'token_merging', 'patch_slimming'):
-        ours, theirs = getattr(wanted, name), getattr(source, name)
-        if theirs is None and ours is not None:
-            if name == 'patch_slimming' and not soft_slimming:
-                raise CheckpointError(
-                    f'checkpoint {path!r} has no life predictor, which '
-                    'patch_slimming needs: train one by a lifeslim config '
-                    '(soft_slimming=True), or leave patch_slimming away'
-                )
-            source = source.replace(**{name: ours})
-        elif ours is not None and theirs != ours:
-            print_log(
-                f'{name} of {path} replaces that of the config: {theirs}',
-                'current',
-            )
-    return source
-
-
-def _out_indices(
-    out_indices: Sequence[int] | None, depth: int
-) -> tuple[int, ...]:
-    if out_indices is None:
-        ends = {depth * (i + 1) // 4 - 1 for i in range(4)}
-        out_indices = sorted(end for end in ends if end >= 0)
-    if isinstance(out_indices, int):
-        out_indices = [out_indices]
-    indices = []
-    for index in out_indices:
-        if not -depth <= index < depth:
-            raise ConfigError(
-                f'out_indices must lie in 0..{depth - 1} (blocks are counted '
-                f'from 0 here), but got {index}'
-            )
-        indices.append(index % depth)
-    if not indices or len(set(indices)) != len(indices):
-        raise ConfigError(
-            'out_indices must name at least one block, and each only once, '
-            f'but got {list(out_indices)}'
-        )
-    return tuple(indices)
+def _quarters(depth: int) -> list[int]:
+    """The last blocks of the four quarters of a depth."""
+    ends = {depth * (i + 1) // 4 - 1 for i in range(4)}
+    return sorted(end for end in ends if end >= 0)
 
 
 _PAPER_MERGES = {192: (4, 8, 10), 0: (5, 8)}  # by width; CAIT Tables I and V

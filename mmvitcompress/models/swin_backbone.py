@@ -4,15 +4,19 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmvitcompress.archs import get_arch
 from mmvitcompress.channels import attach_compactors
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.swin import Swin
-from mmvitcompress.models.swin_loading import (
-    load_swin,
-    read_swin,
-    reconcile,
+from mmvitcompress.models.backbone_parts import (
+    SWIN,
+    check_arguments,
+    check_frozen,
+    need_arch,
+    output_indices,
+    read_weights,
+    wanted_arch,
 )
+from mmvitcompress.models.swin import Swin
+from mmvitcompress.models.swin_loading import load_swin, reconcile_swin
 from mmvitcompress.registry import MODELS
 from mmvitcompress.swin_arch import MERGE_STAGE, SwinArch
 from mmvitcompress.tokens import TokenMap, TokenMerging, restore
@@ -76,6 +80,11 @@ class CompressedSwin(Swin):
             another arch.
     """
 
+    how_to_make = (
+        'convert a Swin by tools/convert_checkpoint.py, or compress one by a '
+        'recipe of configs/imagenet'
+    )
+
     def __init__(
         self,
         arch: str | dict | SwinArch | None = None,
@@ -96,36 +105,29 @@ class CompressedSwin(Swin):
         compactors: bool = False,
         init_cfg: None = None,
     ):
-        if init_cfg is not None:
-            raise ConfigError(
-                'init_cfg is not supported, since it skips what does not fit; '
-                f'use checkpoint=… instead, but got {init_cfg}'
-            )
+        check_arguments(init_cfg, out_type)
         if patch_slimming is not None:
             raise ConfigError(
                 'patch_slimming scores patches against a [CLS] token, which a '
                 f'Swin does not have: set it to None, but got {patch_slimming}'
             )
-        if out_type not in ('featmap', 'raw'):
-            raise ConfigError(
-                f"out_type must be 'featmap' or 'raw', but got {out_type!r}"
-            )
-        wanted = _wanted_arch(arch, token_merging)
+        wanted = wanted_arch(SWIN, arch, token_merging=token_merging)
         state_dict, source, resolved = {}, None, wanted
         if checkpoint is not None:
-            state_dict, source = read_swin(checkpoint, wanted)
-            resolved = reconcile(source, wanted, window_size, checkpoint)
-        if resolved is None:
-            raise ConfigError(
-                'arch is needed where no checkpoint carries one; for example '
-                "arch='swin_tiny'"
+            state_dict, source = read_weights(
+                SWIN, checkpoint, wanted, self.how_to_make
             )
+            resolved = reconcile_swin(source, wanted, window_size, checkpoint)
+        resolved = need_arch(SWIN, resolved)
         if img_size is not None:
             resolved = resolved.replace(img_size=img_size)
         if window_size is not None:
             resolved = resolved.replace(window_size=window_size)
 
-        self.out_indices = _out_indices(out_indices, len(resolved.depths))
+        count = len(resolved.depths)
+        if out_indices is None:
+            out_indices = range(count)
+        self.out_indices = output_indices(out_indices, count, 'stage')
         stages = max(self.out_indices) + 1
         super().__init__(
             resolved,
@@ -134,11 +136,7 @@ class CompressedSwin(Swin):
             drop_path_rate=drop_path_rate,
             with_cp=with_cp,
         )
-        if not -1 <= frozen_stages <= stages:
-            raise ConfigError(
-                f'frozen_stages must lie in -1..{stages}, but got '
-                f'{frozen_stages}'
-            )
+        check_frozen(frozen_stages, stages)
         self.restore = restore
         self.restore_mode = restore_mode
         self.out_type = out_type
@@ -244,48 +242,3 @@ class CompressedSwin(Swin):
         if not self.restore:
             return TokenMap(tokens, state)
         return restore(tokens, state, self.restore_mode)
-
-
-def _wanted_arch(arch, token_merging) -> SwinArch | None:
-    """The arch that the config asks for, or None if it leaves it open."""
-    if arch is None:
-        if token_merging is not None:
-            raise ConfigError(
-                'token_merging needs an arch to apply to; for example '
-                "arch='swin_tiny'"
-            )
-        return None
-    if isinstance(arch, dict) and 'base' not in arch:
-        arch = {'family': SwinArch.family, **arch}
-    arch = get_arch(arch)
-    if not isinstance(arch, SwinArch):
-        raise ConfigError(
-            'arch must be of the family swin for a CompressedSwin, but got '
-            f'one of the family {arch.family}'
-        )
-    if token_merging is not None:
-        arch = arch.replace(token_merging=token_merging)
-    return arch
-
-
-def _out_indices(
-    out_indices: int | Sequence[int] | None, stages: int
-) -> tuple[int, ...]:
-    if out_indices is None:
-        out_indices = range(stages)
-    if isinstance(out_indices, int):
-        out_indices = [out_indices]
-    indices = []
-    for index in out_indices:
-        if not -stages <= index < stages:
-            raise ConfigError(
-                f'out_indices must lie in 0..{stages - 1} (stages are counted '
-                f'from 0 here), but got {index}'
-            )
-        indices.append(index % stages)
-    if not indices or len(set(indices)) != len(indices):
-        raise ConfigError(
-            'out_indices must name at least one stage, and each only once, '
-            f'but got {list(out_indices)}'
-        )
-    return tuple(indices)

@@ -4,19 +4,8 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mmvitcompress.checkpoint import (
-    checkpoint_arch,
-    load_strict,
-    read_checkpoint,
-)
-from mmvitcompress.conversion import HEAD_PREFIXES, to_timm_keys
-from mmvitcompress.conversion_swin import (
-    TABLE,
-    infer_swin_arch,
-    is_swin,
-    swin_to_timm_keys,
-)
-from mmvitcompress.errors import CheckpointError
+from mmvitcompress.conversion_swin import TABLE
+from mmvitcompress.models.backbone_parts import load_weights, reconcile
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.swin_arch import MERGE_STAGE, SwinArch
 
@@ -30,71 +19,46 @@ _IDENTITY = (
     'in_chans',
     'qkv_bias',
 )
-_WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
 
 
-def read_swin(
-    path: str, wanted: SwinArch | None
-) -> tuple[dict[str, Tensor], SwinArch]:
-    """Tensors under timm's keys, and their arch."""
-    try:
-        state_dict, meta = read_checkpoint(path)
-    except CheckpointError as error:
-        if 'not found' not in str(error):
-            raise
-        raise CheckpointError(
-            f'{error}: convert a Swin by tools/convert_checkpoint.py, or '
-            'point elsewhere with --cfg-options '
-            'model.backbone.checkpoint=PATH (None starts from random weights)'
-        ) from None
-    state_dict = to_timm_keys(state_dict)
-    if not is_swin(state_dict):
-        raise CheckpointError(
-            f'checkpoint {path!r} is not a Swin: it has no position biases of '
-            'windows; for a plain ViT use CompressedViT'
-        )
-    state_dict = swin_to_timm_keys(state_dict)
-    source = checkpoint_arch(meta, path)
-    if source is None:
-        source = infer_swin_arch(state_dict, wanted, path)
-    return state_dict, source
-
-
-def reconcile(
+def reconcile_swin(
     source: SwinArch,
     wanted: SwinArch | None,
     window_size: int | None,
     path: str,
 ) -> SwinArch:
-    """The checkpoint's arch, with what only the config asks for added."""
+    """The checkpoint's arch, with what only the config asks for added.
+
+    Args:
+        source: The checkpoint's arch.
+        wanted: The config's, or None if it leaves it open.
+        window_size: Edge of the windows to which the checkpoint's are to be
+            resized, whatever they are; None if they must fit.
+        path: The checkpoint's file, for messages.
+
+    Raises:
+        CheckpointError: If they don't fit together.
+    """
     if wanted is None:
         return source
-    for name in _IDENTITY:
-        ours, theirs = getattr(wanted, name), getattr(source, name)
-        if name == 'window_size' and window_size is not None:
-            continue
-        if ours != theirs:
-            remedy = ''
-            if name == 'window_size':
-                remedy = (
-                    f'; give window_size={ours} beside arch to resize its '
-                    'position biases'
-                )
-            raise CheckpointError(
-                f'checkpoint {path!r} is of another arch: its {name} is '
-                f'{theirs}, but the config asks for {ours}{remedy}'
-            )
-    if source.token_merging is None:
-        source = source.replace(token_merging=wanted.token_merging)
-    source = source.replace(pad_first=wanted.pad_first or source.pad_first)
-    for name in (*_WIDTHS, 'token_merging'):
-        ours, theirs = getattr(wanted, name), getattr(source, name)
-        if ours is not None and theirs != ours:
-            print_log(
-                f'{name} of {path} replaces that of the config: {theirs}',
-                'current',
-            )
-    return source
+    remedy = (
+        f'; give window_size={wanted.window_size} beside arch to resize its '
+        'position biases'
+    )
+    identity = [
+        name
+        for name in _IDENTITY
+        if name != 'window_size' or window_size is None
+    ]
+    source = reconcile(
+        source,
+        wanted,
+        path,
+        identity,
+        ['token_merging'],
+        dict(window_size=remedy),
+    )
+    return source.replace(pad_first=wanted.pad_first or source.pad_first)
 
 
 def load_swin(
@@ -117,29 +81,19 @@ def load_swin(
             state_dict, source.window_size, model.arch.window_size, path
         )
     depths = source.depths
-    unused = [f'norm{i}.' for i in range(len(depths))]
-    unused += [f'layers.{i}.' for i in range(len(model.layers), len(depths))]
-    if len(model.layers) <= MERGE_STAGE:
+    # an ImageNet checkpoint has none: they start as plain LayerNorms
+    norms = [f'norm{i}.' for i in range(len(depths))]
+    built = len(model.layers)
+    unused = norms + [f'layers.{i}.' for i in range(built, len(depths))]
+    if built <= MERGE_STAGE:
         unused.append('token_merging.')
     if model.norm is None:
         unused.append('norm.')
-    # an ImageNet checkpoint has none: they start as plain LayerNorms
-    may_start = [f'norm{i}.' for i in range(len(depths))]
+    may_start = {}
     if source.token_merging is None:
-        may_start.append('token_merging.')  # as the mean of each group
-    new = load_strict(
-        model,
-        state_dict,
-        path,
-        may_miss=tuple(may_start),
-        may_ignore=(*HEAD_PREFIXES, *unused),
-    )
-    note = ''
-    if any(name.startswith('token_merging.') for name in new):
-        note += '; new merges start as means'
-    if any(name.startswith('norm') for name in new):
-        note += '; the norms of the outputs start anew'
-    print_log(f'backbone loaded from {path}{note}', 'current')
+        may_start['new merges start as means'] = ['token_merging.']
+    may_start['the norms of the outputs start anew'] = norms
+    load_weights(model, state_dict, path, may_start, unused)
 
 
 def _resize_tables(

@@ -1,0 +1,112 @@
+"""Each backbone knows the other's archs and checkpoints, and names it."""
+
+import re
+
+import pytest
+import torch
+
+from mmvitcompress.arch import ViTArch
+from mmvitcompress.checkpoint import write_checkpoint
+from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.models import ATMEDeiT, CompressedSwin, CompressedViT
+from mmvitcompress.models.backbone_parts import output_indices, reconcile
+from mmvitcompress.swin_arch import SwinArch
+
+VIT = ViTArch(embed_dim=16, depth=2, num_heads=2, patch_size=8, img_size=32)
+SWIN = SwinArch(embed_dim=8, depths=(1, 1), num_heads=(1, 2), img_size=32)
+PAIRS = [(CompressedViT, VIT, SWIN), (CompressedSwin, SWIN, VIT)]
+BUILDERS = {SWIN: CompressedSwin, VIT: CompressedViT}
+
+
+@pytest.fixture(params=['arch', 'dict', 'json'])
+def form(request, tmp_path):
+    """An arch as a config may have it."""
+
+    def shape(arch):
+        if request.param == 'json':
+            arch.save(tmp_path / 'arch.json')
+            return str(tmp_path / 'arch.json')
+        return arch.to_dict() if request.param == 'dict' else arch
+
+    return shape
+
+
+@pytest.mark.parametrize(('backbone', 'own', 'other'), PAIRS)
+def test_archs_of_the_other_family_are_refused(backbone, own, other, form):
+    assert backbone(form(own)).arch == own
+    message = f'family {own.family} .* use {BUILDERS[other].__name__}'
+    with pytest.raises(ConfigError, match=message):
+        backbone(form(other))
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'name', 'remedy'),
+    [
+        (CompressedViT, 'swin_tiny', 'for a Swin use CompressedSwin'),
+        (ATMEDeiT, 'swin_s', 'for a Swin use CompressedSwin'),
+        (CompressedSwin, 'deit_tiny', 'for a plain ViT use CompressedViT'),
+    ],
+)
+def test_names_of_the_other_family_are_refused(backbone, name, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        backbone(arch=name)
+    with pytest.raises(ConfigError, match=remedy):
+        backbone(arch=dict(base=name, mlp_dims=8))
+
+
+@pytest.mark.parametrize(('backbone', 'own', 'other'), PAIRS)
+@pytest.mark.parametrize('carries_arch', [True, False])
+@pytest.mark.parametrize('named', [True, False])
+def test_checkpoints_of_the_other_family_are_refused(
+    backbone, own, other, carries_arch, named, tmp_path
+):
+    path = tmp_path / 'other.pth'
+    state_dict = BUILDERS[other](other).state_dict()
+    if carries_arch:
+        write_checkpoint(path, state_dict, other)
+    else:
+        torch.save(state_dict, path)
+    arch = own if named else None
+    message = f'other.pth.* is not a .*use {BUILDERS[other].__name__}'
+    with pytest.raises(CheckpointError, match=message):
+        backbone(arch, checkpoint=str(path))
+
+
+@pytest.mark.parametrize(('backbone', 'own', 'other'), PAIRS)
+def test_missing_checkpoints_have_a_remedy(backbone, own, other, tmp_path):
+    path = tmp_path / 'none.pth'
+    message = re.escape(str(path)) + r'.* not found: .*(tools|configs)/.*PATH'
+    with pytest.raises(CheckpointError, match=message):
+        backbone(own, checkpoint=str(path))
+
+
+def test_reconciling():
+    merging = dict(layers=(1,))
+    wanted = VIT.replace(token_merging=merging, mlp_dims=32)
+    assert reconcile(VIT, None, 'x.pth', ['depth'], []) == VIT
+    resolved = reconcile(VIT, wanted, 'x.pth', ['depth'], ['token_merging'])
+    assert resolved == VIT.replace(token_merging=merging)
+    with pytest.raises(
+        CheckpointError, match=r'depth is 2, .* for 3; mend it'
+    ):
+        reconcile(
+            VIT,
+            VIT.replace(depth=3, qk_dims=8, v_dims=8, mlp_dims=64),
+            'x.pth',
+            ['depth'],
+            [],
+            dict(depth='; mend it'),
+        )
+
+
+def test_output_indices():
+    assert output_indices(-1, 4, 'stage') == (3,)
+    assert output_indices([2, 0, -1], 4, 'stage') == (2, 0, 3)
+    for wrong, message in (
+        ([4], r'0\.\.3 \(stages are counted from 0 here\), but got 4'),
+        ([-5], 'but got -5'),
+        ([], 'at least one stage'),
+        ([3, -1], 'each only once'),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            output_indices(wrong, 4, 'stage')
