@@ -167,6 +167,15 @@ def test_tool_prints_and_writes_the_plan(tmp_path):
     assert merged.token_merging.layers == expected.layers
 
 
+@pytest.mark.parametrize(
+    ('arch', 'blocks'),
+    [('swin_small', 'blocks of stage 3 '), ('deit_small', 'blocks ')],
+)
+def test_tool_says_whose_blocks_merge(tool, capsys, arch, blocks):
+    assert tool('--arch', arch, '--target', '.2', '--shape', '224') == 0
+    assert f'merges before {blocks}(counted' in capsys.readouterr().out
+
+
 def test_tool_says_what_is_reachable(tool, capsys):
     arguments = ('--arch', 'deit_tiny', '--target', '.95', '--shape', '224')
     assert tool(*arguments) == 1

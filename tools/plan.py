@@ -9,6 +9,7 @@ from mmvitcompress import cli
 from mmvitcompress.archs import get_arch
 from mmvitcompress.channels import SelectionRules
 from mmvitcompress.planning import Plan, plan
+from mmvitcompress.swin_arch import MERGE_STAGE, SwinArch
 
 DEFAULTS = SelectionRules()
 
@@ -75,6 +76,9 @@ def parse_args():
 
 def report(arch: str, shape: tuple[int, int], found: Plan) -> str:
     """The plan as text."""
+    blocks = 'blocks'
+    if isinstance(get_arch(arch), SwinArch):
+        blocks += f' of stage {MERGE_STAGE + 1}'
     merges = ', '.join(
         f'{layer} ({direction})'
         for layer, direction in zip(found.layers, found.directions)
@@ -83,7 +87,7 @@ def report(arch: str, shape: tuple[int, int], found: Plan) -> str:
         f'{arch} at {shape[0]} x {shape[1]} pixels: '
         f'{found.dense_macs / 1e9:.3f} G → {found.macs / 1e9:.3f} G MACs, '
         f'{found.reduction:.2%} less',
-        f'merges before blocks (counted from 1): {merges or "none"}, which '
+        f'merges before {blocks} (counted from 1): {merges or "none"}, which '
         f'save {found.token_reduction:.2%}',
     ]
     if found.channel_reduction:
