@@ -1,0 +1,41 @@
+# The CASCADE decoder finds handwritten digits in scenes made by
+# tools/make_digits.py: minutes on a laptop, from random weights. The control.
+_base_ = [
+    './_base_/models/cascade_deit_s.py',
+    './_base_/datasets/digits_scenes.py',
+    './_base_/schedules/digits_200.py',
+    './_base_/default_runtime.py',
+]
+crop_size = (128, 128)
+neck = _base_.model.neck
+neck[1].embed_dim = 96
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(
+        arch='vit_micro',
+        img_size=crop_size,
+        out_indices=(1, 3, 5, 7),
+        drop_path_rate=0.0,
+    ),
+    neck=neck,
+    decode_head=dict(
+        in_channels=[96] * 4,
+        widths=(16, 32, 48, 64),
+        num_classes=2,
+        out_channels=1,
+        threshold=0.5,
+        loss_decode=dict(_delete_=True, type='mmvitcompress.StructureLoss'),
+    ),
+)
+
+# digits are to be found, not to be told apart
+ink = dict(dataset=dict(type='mmvitcompress.DigitInkDataset'))
+train_dataloader = ink
+val_dataloader = ink
+test_dataloader = ink
+
+val_evaluator = [
+    _base_.val_evaluator,
+    dict(type='mmvitcompress.DiceMetric', level='image'),
+]
+test_evaluator = val_evaluator
