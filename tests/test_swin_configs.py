@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -23,15 +25,45 @@ RECIPES = [(method, size) for method in METHODS for size in SIZES]
 HEADS = {'mmseg': 'upernet_{}_swin_{}_ade20k'}
 HEADS['mmdet'] = 'cascade_mask_rcnn_{}_swin_{}_coco'
 
+# Everything that a config names is looked up, in full size but without
+# memory: on the meta device.
 BUILD = """
-import sys
+import functools, sys
+import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.dataset import Compose
+from mmengine.registry import (
+    DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS,
+    PARAM_SCHEDULERS, init_default_scope)
+from mmengine.visualization import Visualizer
+
+# rates of stochastic depth are computed by torch, and then read
+torch.linspace = functools.partial(torch.linspace, device='cpu')
+Visualizer.get_instance('current')  # which some hooks ask for
+
+def find(registry, kind):
+    with registry.switch_scope_and_registry(None) as current:
+        assert current.get(kind), kind
+
 for name in sys.argv[1:]:
     cfg = Config.fromfile(f'configs/{name}.py')
     init_default_scope(cfg.default_scope)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        find(DATASETS, loader.dataset.type)
+        Compose(loader.dataset.pipeline)
+    find(METRICS, cfg.val_evaluator.type)
+    find(OPTIM_WRAPPER_CONSTRUCTORS, cfg.optim_wrapper.constructor)
+    for scheduler in cfg.param_scheduler:
+        find(PARAM_SCHEDULERS, scheduler.type)
+    for hook in cfg.default_hooks.values():
+        HOOKS.build(hook)
     cfg.model.backbone.checkpoint = None
-    MODELS.build(cfg.model)
+    with torch.device('meta'), torch.no_grad():
+        model = MODELS.build(cfg.model).eval()
+        levels = model.extract_feat(torch.empty(1, 3, 800, 1344))
+    for i, level in enumerate(levels):
+        grid = [-(-side // 2 ** (i + 2)) for side in (800, 1344)]
+        assert [*level.shape[2:]] == grid, (name, i, level.shape)
     print(name)
 """
 
@@ -131,6 +163,43 @@ def test_schedules_are_those_of_swin(head, rate, decay, drop_path):
     else:
         assert cfg.train_cfg.max_epochs == 36
         assert cfg.param_scheduler[1].milestones == [27, 33]
+
+
+def test_detectors_learn_from_many_sizes():
+    """The shorter side of 480 to 800 pixels; masks go along."""
+    cfg = load('mmdet', 'dense', 't')
+    pipeline = cfg.train_dataloader.dataset.pipeline[2:]  # from memory
+    polygon = [100.0, 100, 500, 100, 500, 400, 100, 400]
+    transform = Compose(
+        [
+            dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            *pipeline,
+        ]
+    )
+    np.random.seed(0)
+    shorter = set()
+    for _ in range(24):
+        instance = dict(
+            bbox=[100, 100, 500, 400],
+            bbox_label=3,
+            mask=[polygon],
+            ignore_flag=0,
+        )
+        packed = transform(
+            dict(
+                img=np.zeros((480, 640, 3), np.uint8),
+                img_shape=(480, 640),
+                ori_shape=(480, 640),
+                instances=[instance],
+            )
+        )
+        height, width = packed['inputs'].shape[1:]
+        assert max(height, width) <= 1333
+        found = packed['data_samples'].gt_instances
+        assert found.masks.masks.shape[1:] == (height, width)
+        assert len(found.masks) == len(found.bboxes)
+        shorter.add(min(height, width))
+    assert min(shorter) >= 480 and max(shorter) <= 800 and len(shorter) > 5
 
 
 # -- steps at reduced size --------------------------------------------------
