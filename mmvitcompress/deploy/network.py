@@ -5,18 +5,22 @@ embeddings settled for the sizes that the graph is to take → torch.export.
 """
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import signature
 from types import MethodType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from mmvitcompress.analysis.inference import encoder_parts
+from mmvitcompress.deploy.dynamic_size import (
+    divisible,
+    interpolated_position,
+    replace_pools,
+)
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
@@ -90,13 +94,9 @@ class DeployedNetwork(nn.Module):
         backbone, neck = encoder_parts(model).values()
         head = None
         if part == 'all':
-            head = getattr(model, 'decode_head', getattr(model, 'head', None))
-            if backbone is None or head is None:
-                raise ConfigError(
-                    "part='all' is for segmentors and classifiers, but "
-                    f'{type(model).__name__} has no decode_head or head that '
-                    "gives logits alone: use part='encoder'"
-                )
+            head = _head(model)
+        # segmentors' heads read all levels, classifiers' the last
+        self.takes_all = hasattr(model, 'decode_head')
         self.backbone = copy.deepcopy(model if backbone is None else backbone)
         self.neck = copy.deepcopy(neck)
         self.head = copy.deepcopy(head)
@@ -106,28 +106,18 @@ class DeployedNetwork(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W), normalised → one map for each level, or logits."""
         if self.spec.dynamic == 'size':
-            images = _divisible(images, self.size_step())
+            images = divisible(images, self.size_step())
         outputs = self.backbone(images)
         if self.neck is not None:
             outputs = self.neck(outputs)
         if self.head is not None:
-            # classifiers read the last level, segmentors all of them
-            levels = outputs if self._is_segmentor else outputs[-1]
-            outputs = self._logits(levels)
+            outputs = self.head(outputs if self.takes_all else outputs[-1])
         return tuple(_tensors(outputs))
 
-    @property
-    def _is_segmentor(self) -> bool:
-        return hasattr(self.head, 'predict_by_feat') or hasattr(
-            self.head, 'in_index'
-        )
-
-    def _logits(self, levels: Any) -> Any:
-        if not hasattr(self.head, 'pixel_decoder'):
-            return self.head(levels)
-        # Mask2Former: one prediction per layer; the last one counts
-        classes, masks = self.head(levels, [_NoMeta()] * len(levels[0]))
-        return classes[-1], masks[-1]
+    def describe(self) -> str:
+        """The types of its parts, for messages."""
+        parts = (self.backbone, self.neck, self.head)
+        return ' + '.join(type(p).__name__ for p in parts if p is not None)
 
     def size_step(self) -> Grid:
         """Height and width must be multiples of these where they may vary.
@@ -155,10 +145,11 @@ class DeployedNetwork(nn.Module):
         backbone = self.backbone
         if self.spec.dynamic == 'size':
             self._require_dynamic_size()
+            replace_pools(self)
         if not isinstance(backbone, ViT) or backbone.pos_embed is None:
             return
         if self.spec.dynamic == 'size':
-            backbone._position = MethodType(_interpolated, backbone)
+            backbone._position = MethodType(interpolated_position, backbone)
             return
         with torch.no_grad():
             grid = backbone.arch.grid(self.spec.shape)
@@ -182,15 +173,6 @@ class DeployedNetwork(nn.Module):
                 "dynamic='size' is not possible with patch_slimming, whose "
                 f'numbers of patches are constants of the graph: {remedy}'
             )
-        pools = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-        for module in (self.neck, self.head):
-            for name, child in module.named_modules() if module else ():
-                if isinstance(child, pools) and child.output_size != 1:
-                    raise ConfigError(
-                        "dynamic='size' is not possible for a network that "
-                        f'pools to a fixed size ({name} of '
-                        f"{type(module).__name__}): {remedy}, or part='encoder'"
-                    )
         step = self.size_step()
         if any(side % n for side, n in zip(self.spec.shape, step)):
             raise ConfigError(
@@ -222,19 +204,37 @@ def export_program(network: DeployedNetwork) -> ExportedProgram:
                 dynamic_shapes={'images': axes},
                 strict=False,
             )
-    except torch._dynamo.exc.UserError as error:
+    except (torch._dynamo.exc.UserError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
-        weaker = DYNAMIC[2] if spec.dynamic == 'batch' else DYNAMIC[0]
+        remedy = {
+            'size': "use dynamic='batch'",
+            'batch': "use dynamic='none'",
+            'none': "use part='encoder'",
+        }[spec.dynamic]
         raise ConfigError(
-            f'dynamic={spec.dynamic!r} is not possible for this network: '
-            f'{line} Use dynamic={weaker!r}'
+            f'{network.describe()} cannot become a graph of '
+            f'dynamic={spec.dynamic!r}: {remedy}. {line}'
         ) from error
 
 
-class _NoMeta:
-    """An image without meta data; heads that ask for it count it only."""
-
-    metainfo: dict = {}
+def _head(model: nn.Module) -> nn.Module:
+    """What turns levels into logits, if that is all it does."""
+    head = getattr(model, 'decode_head', getattr(model, 'head', None))
+    remedy = "use part='encoder'"
+    if head is None or getattr(model, 'backbone', None) is None:
+        raise ConfigError(
+            "part='all' is for segmentors and classifiers, but "
+            f'{type(model).__name__} has no head that gives logits alone: '
+            f'{remedy}'
+        )
+    if isinstance(head, nn.ModuleList) or (
+        'batch_data_samples' in signature(head.forward).parameters
+    ):
+        raise ConfigError(
+            f"part='all' needs one decode_head that takes maps alone, which "
+            f'{type(head).__name__} is not: {remedy}'
+        )
+    return head
 
 
 def _tensors(outputs: Any) -> Iterator[Tensor]:
@@ -254,21 +254,3 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
             'a graph returns tensors only, but the network returns '
             f'{type(outputs).__name__}'
         )
-
-
-def _interpolated(vit: ViT, grid: Grid) -> Tensor:
-    """Position embedding for a grid that is known when the graph runs."""
-    count = vit._pos_prefix
-    prefix, pos = vit.pos_embed[:, :count], vit.pos_embed[:, count:]
-    pos = pos.transpose(1, 2).unflatten(2, vit.arch.pos_grid)
-    pos = F.interpolate(pos, grid, mode='bicubic', antialias=True)
-    return torch.cat([prefix, pos.flatten(2).transpose(1, 2)], 1)
-
-
-def _divisible(images: Tensor, step: Grid) -> Tensor:
-    """``images``, cut up and put together: fails at other sizes, where
-    patches would be left out without a word."""
-    if math.prod(step) == 1:
-        return images
-    x = images.unflatten(3, (-1, step[1])).unflatten(2, (-1, step[0]))
-    return x.flatten(4, 5).flatten(2, 3)

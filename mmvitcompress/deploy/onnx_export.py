@@ -46,7 +46,7 @@ def output_names(network: DeployedNetwork, count: int) -> list[str]:
     """What a graph's outputs are called."""
     if network.part == 'encoder':
         return [f'level{i}' for i in range(count)]
-    return ['logits'] if count == 1 else ['class_logits', 'mask_logits']
+    return ['logits'] if count == 1 else [f'logits{i}' for i in range(count)]
 
 
 def export_onnx(
@@ -95,8 +95,8 @@ def export_onnx(
         cause = error.__cause__ or error
         line = str(cause).strip().splitlines()[0]
         raise ConfigError(
-            f'{type(network.backbone).__name__} with its neck and head '
-            f'cannot be written as ONNX: {line}'
+            f'{network.describe()} cannot be written as ONNX of opset '
+            f"{opset}; try another opset, or part='encoder': {line}"
         ) from error
     finally:
         for logger, level in zip(loggers, levels):
@@ -106,6 +106,29 @@ def export_onnx(
     model.metadata_props['mmvitcompress'] = json.dumps(_describe(network))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     onnx_program.save(path)
+
+
+def export_checked(
+    network: DeployedNetwork, path: str | Path, opset: int = OPSET
+) -> float:
+    """:func:`export_onnx`, and compare the file with the network.
+
+    Returns:
+        :func:`graph_error` of the file under onnxruntime.
+
+    Raises:
+        ConfigError: If it exceeds :data:`TOLERANCE`; the file is removed.
+    """
+    export_onnx(network, path, opset)
+    error = graph_error(network, OnnxNetwork(path))
+    if not error <= TOLERANCE:
+        Path(path).unlink()
+        raise ConfigError(
+            f'under onnxruntime the graph of {network.describe()} differs '
+            f'from PyTorch by {error:.2g} of the largest output; try another '
+            f'opset than {opset}'
+        )
+    return error
 
 
 def _describe(network: DeployedNetwork) -> dict:

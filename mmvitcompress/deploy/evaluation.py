@@ -1,0 +1,236 @@
+"""Real images for a graph: to calibrate on, and to measure accuracy with.
+
+A graph is put in place of the part of the model that it was made of; all else
+(normalising, resizing, the evaluator) stays the config's own.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import Runner
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.training.export import preprocessed
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+
+
+def validation_data(cfg: Config) -> Dataset:
+    """The config's validation data.
+
+    Raises:
+        ConfigError: If it has none, or data that come in sequence only.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
+    dataset = DATASETS.build(_loader(cfg)['dataset'])
+    if not hasattr(dataset, '__getitem__'):
+        raise ConfigError(
+            f'{type(dataset).__name__} can only be read in sequence: set a '
+            'val_dataloader.dataset of images that can be chosen from'
+        )
+    return dataset
+
+
+def choose_images(total: int, check: int, calibrate: int) -> tuple[list, list]:
+    """Which images to measure with, and which others to calibrate on.
+
+    Both are spread evenly over the data, which are often sorted by class.
+
+    Args:
+        total: Number of images.
+        check: How many to measure with, at most.
+        calibrate: How many to calibrate on, at most.
+
+    Returns:
+        Their indices. The two have images in common only if measuring takes
+        them all.
+    """
+    checked = _spread(range(total), check)
+    others = sorted(set(range(total)) - set(checked))
+    return checked, _spread(others or range(total), calibrate)
+
+
+def _spread(items: Sequence, count: int) -> list:
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def dataset_batches(
+    cfg: Config, dataset: Dataset, indices: Sequence[int]
+) -> Iterator[Any]:
+    """Batches of some images, as the config's data preprocessor takes them."""
+    loader = {
+        **_loader(cfg),
+        'dataset': Subset(dataset, indices),
+        'num_workers': 0,
+        'persistent_workers': False,
+    }
+    yield from Runner.build_dataloader(loader)
+
+
+def folder_batches(cfg: Config, folder: str, count: int) -> Iterator[Any]:
+    """Images of a folder, one by one, through the config's transforms.
+
+    Args:
+        cfg: The config, whose validation transforms are taken.
+        folder: Searched with all folders in it.
+        count: How many images to take at most, spread over all.
+
+    Raises:
+        DataError: If it holds no images.
+        ConfigError: If the config has no such transforms.
+    """
+    files = sorted(
+        path
+        for path in Path(folder).rglob('*')
+        if path.suffix.lower() in SUFFIXES
+    )
+    if not files:
+        raise DataError(
+            f'no images (*{", *".join(SUFFIXES)}) found in {folder!r}'
+        )
+    init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
+    dataset = _loader(cfg)['dataset']
+    if 'transform' in dataset:  # timm's
+        transform = create_transform(**dataset['transform'])
+        for path in _spread(files, count):
+            image = transform(Image.open(path).convert('RGB'))
+            yield image[None], torch.tensor([-1])
+        return
+    if 'pipeline' not in dataset:
+        raise ConfigError(
+            'val_dataloader.dataset has no pipeline to load a folder with: '
+            'calibrate on the dataset'
+        )
+    pipeline = Compose(
+        [
+            step
+            for step in dataset['pipeline']
+            if 'Annotations' not in step['type']
+        ]
+    )
+    for path in _spread(files, count):
+        yield pseudo_collate([pipeline({'img_path': str(path)})])
+
+
+def calibration_images(
+    model: nn.Module, batches: Iterator[Any], shape: tuple[int, int]
+) -> Iterator[Tensor]:
+    """Single images (1, 3, H, W) of ``shape``, normalised by the model."""
+    for batch in batches:
+        for image in preprocessed(model, batch).split(1):
+            if tuple(image.shape[-2:]) != shape:
+                image = F.interpolate(image, shape, mode='bilinear')
+            yield image
+
+
+def with_graph(model: nn.Module, part: str, graph: nn.Module) -> nn.Module:
+    """A model that runs a graph in place of one of its parts.
+
+    Args:
+        model: Segmentor, classifier or detector; stays as it is.
+        part: 'encoder' or 'all', what the graph was made of.
+        graph: (B, 3, H, W) → tuple of tensors.
+    """
+    stand_in = copy(model)
+    changes = {'backbone': graph}
+    if getattr(model, 'neck', None) is not None:
+        changes['neck'] = None
+    if part == 'all':
+        name = 'decode_head' if hasattr(model, 'decode_head') else 'head'
+        head = copy(getattr(model, name))
+        # what is around forward (resizing, classes) is still needed
+        head.forward = _first
+        changes[name] = head
+    stand_in._modules = {**model._modules, **changes}
+    return stand_in
+
+
+def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return outputs if isinstance(outputs, Tensor) else outputs[0]
+
+
+@torch.inference_mode()
+def compare_accuracy(
+    cfg: Config,
+    models: Mapping[str, nn.Module],
+    dataset: Dataset,
+    indices: Sequence[int],
+) -> dict[str, dict[str, Any]]:
+    """Evaluate models on the same images by the config's own evaluator.
+
+    Args:
+        cfg: The config of a segmentor or classifier.
+        models: By name; the first one is what the others are compared with.
+        dataset: The config's validation data.
+        indices: Which images of it to evaluate on.
+
+    Returns:
+        By name ``{'metrics': …, 'agreement': share of the pixels or images
+        for which the class is that of the first model}``.
+
+    Raises:
+        ConfigError: If the config evaluates something else, or an image is of
+            a size that a graph does not take.
+    """
+    evaluator = cfg.get('val_evaluator') or cfg.get('test_evaluator')
+    if not evaluator:
+        raise ConfigError('the config has no val_evaluator to measure with')
+    evaluators = {name: Evaluator(evaluator) for name in models}
+    for each in evaluators.values():
+        each.dataset_meta = getattr(dataset, 'metainfo', None)
+    equal, total = dict.fromkeys(models, 0), 0
+    for batch in dataset_batches(cfg, dataset, indices):
+        reference = None
+        for name, model in models.items():
+            outputs = model.val_step(batch)
+            classes = _classes(outputs)
+            reference = classes if reference is None else reference
+            equal[name] += sum(
+                int((a == b).sum()) for a, b in zip(classes, reference)
+            )
+            evaluators[name].process(data_samples=outputs, data_batch=batch)
+        total += sum(each.numel() for each in reference)
+    return {
+        name: dict(
+            metrics={
+                key: float(value)
+                for key, value in each.evaluate(len(indices)).items()
+            },
+            agreement=equal[name] / total,
+        )
+        for name, each in evaluators.items()
+    }
+
+
+def _classes(outputs: Sequence) -> list[Tensor]:
+    """Predicted class of every image or pixel."""
+    if isinstance(outputs[0], Tensor):
+        return [logits.argmax(-1) for logits in outputs]
+    if not hasattr(outputs[0], 'pred_sem_seg'):
+        raise ConfigError(
+            'accuracy is compared for segmentors and classifiers only, whose '
+            'evaluators accept part of the data: leave --check-images away'
+        )
+    return [sample.pred_sem_seg.data for sample in outputs]
+
+
+def _loader(cfg: Config) -> dict:
+    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
+    if not loader:
+        raise ConfigError(
+            'the config has no val_dataloader to take images from'
+        )
+    return loader
