@@ -28,6 +28,7 @@ FAMILIES = {  # by the first pattern that fits
     # these step in tests of their own
     'elsewhere': (
         '*_swin_*',
+        '*_mmsegvit_*',
         'configs/cascade_*',
         'configs/mask_rcnn_*',
         'configs/mask2former_inst_*',

@@ -216,6 +216,13 @@ class Compiler:
         return result
 
 
+def _run_once(calls: Mapping[int, Mapping[str, Call]]) -> None:
+    for own in calls.values():
+        for part in PARTS:
+            if part in own:
+                own[part]()
+
+
 def _every_shape_compiled() -> Any:
     """Without a limit past which torch would silently go on uncompiled."""
     return torch._dynamo.config.patch(
