@@ -100,6 +100,8 @@ def benchmark(
             )
             for name in names
         }
+        if compilers:
+            _run_once(calls)  # and compile before any clock runs
         times = time_calls(calls, images.device, repeats, warmup, PARTS, clock)
         memory = [
             peak_memory(calls[name]['overall'], models[name], images.device)
@@ -204,10 +206,11 @@ class Compiler:
         except UserError:
             raise
         except Exception as error:
-            lines = str(error).strip().splitlines() or ['']
+            # the first line may only say which backend raised
+            lines = ' '.join(str(error).strip().splitlines()[:2])
             raise ConfigError(
-                f'torch.compile failed with {type(error).__name__}: '
-                f'{lines[0]}; run without --compile'
+                f'torch.compile failed with {type(error).__name__}: {lines}; '
+                'run without --compile'
             ) from error
         if torch.cuda.is_available():
             torch.cuda.synchronize()

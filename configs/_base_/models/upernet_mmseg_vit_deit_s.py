@@ -8,6 +8,7 @@ model = dict(
         type='VisionTransformer',
         img_size=(512, 512),
         patch_size=16,
+        patch_bias=True,
         embed_dims=384,
         num_layers=12,
         num_heads=6,
