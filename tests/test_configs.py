@@ -29,7 +29,6 @@ FAMILIES = {  # by the first pattern that fits
     'elsewhere': (
         '*_swin_*',
         '*_mmsegvit_*',
-        'configs/*_mmsegvit_*',
         'configs/cascade_*',
         'configs/mask_rcnn_*',
         'configs/mask2former_inst_*',
