@@ -21,6 +21,7 @@ from mmvitcompress.models.vit_loading import (
     read_vit,
     reconcile_vit,
 )
+from mmvitcompress.models.windowed import WindowedBlocks
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import (
     PatchSlimming,
@@ -73,6 +74,14 @@ class CompressedViT(ViT):
             evaluation mode. Defaults to False.
         with_cp: Whether to recompute blocks in the backward pass to save
             memory. Defaults to False.
+        window_size: Edge, in tokens of the current grid, of the windows that
+            patches attend in, for large images; prefix tokens stay global. A
+            matter of use, not of weights: ``arch`` and its closed form of the
+            MACs, which counts global attention, know nothing of it. Defaults
+            to None: all attend to all.
+        global_blocks: Blocks that attend to all tokens in spite of
+            ``window_size``, counted from 0. Defaults to the ends of the four
+            quarters of the depth.
         compactors: Whether to put CDCP's compactors into all blocks, for
             :class:`~mmvitcompress.training.CDCPHook` to prune channels while
             the model trains. Defaults to False.
@@ -111,6 +120,8 @@ class CompressedViT(ViT):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        window_size: int | None = None,
+        global_blocks: Sequence[int] | None = None,
         compactors: bool = False,
         soft_slimming: bool = False,
         init_cfg: None = None,
@@ -142,6 +153,7 @@ class CompressedViT(ViT):
             drop_path_rate=drop_path_rate,
             with_cp=with_cp,
             soft_slimming=soft_slimming,
+            windowed=WindowedBlocks.make(resolved, window_size, global_blocks),
         )
         check_frozen(frozen_stages, len(self.blocks))
         self.restore = restore

@@ -8,6 +8,8 @@ from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.models.windowed import windowed_attention
+from mmvitcompress.swin_arch import Windows
 
 
 class Attention(nn.Module):
@@ -44,23 +46,37 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, sum(self.split), bias=qkv_bias)
         self.proj = nn.Linear(num_heads * v_dim, dim)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        windows: Windows | None = None,
+    ) -> Tensor:
         """(B, n, D) → (B, n, D).
 
         Args:
             x: Tokens (B, n, D).
             bias: Added to the logits before the softmax; of a shape that
                 broadcasts to (B, h, n, n). Defaults to None.
+            windows: Into which windows patches are divided, without a bias.
+                Defaults to None: all tokens attend to all.
         """
-        # each (B, h, n, width), views into one projection
-        q, k, v = (
-            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.qkv(x).split(self.split, dim=2)
-        )
+        qkv = self.qkv(x)
+        if windows is not None:
+            x = windowed_attention(qkv, windows, self._heads, self.scale)
+            return self.proj(x)
+        q, k, v = self._heads(qkv)
         if bias is not None:
             bias = bias.to(q.dtype)  # which autocast may have chosen
         x = F.scaled_dot_product_attention(q, k, v, bias, scale=self.scale)
         return self.proj(x.transpose(1, 2).flatten(2))
+
+    def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        """Q, K, V, each (B, h, n, width): views into one projection."""
+        return tuple(
+            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for part in qkv.split(self.split, dim=2)
+        )
 
     def extra_repr(self) -> str:
         return (
@@ -98,9 +114,14 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim) if arch.layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(B, n, D) → (B, n, D); ``bias`` as of :class:`Attention`."""
-        x = x + self._branch(self.ls1(self.attn(self.norm1(x), bias)))
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        windows: Windows | None = None,
+    ) -> Tensor:
+        """(B, n, D) → (B, n, D); arguments as of :class:`Attention`."""
+        x = x + self._branch(self.ls1(self.attn(self.norm1(x), bias, windows)))
         return x + self._branch(self.ls2(self.mlp(self.norm2(x))))
 
     def _branch(self, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from mmvitcompress.arch import ViTArch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers import STEMS, Block
+from mmvitcompress.models.windowed import WindowedBlocks
 from mmvitcompress.tokens import (
     PatchSlimmer,
     SoftPatchSlimmer,
@@ -39,6 +40,8 @@ class ViT(nn.Module):
             memory. Defaults to False.
         soft_slimming: Whether patch slimming only weights the patches while
             training, so that its predictor learns. Defaults to False.
+        windowed: Which blocks attend in windows only. Defaults to None: none
+            of them.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class ViT(nn.Module):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         soft_slimming: bool = False,
+        windowed: WindowedBlocks | None = None,
     ):
         super().__init__()
         if not 0 <= drop_path_rate < 1:
@@ -60,6 +64,7 @@ class ViT(nn.Module):
         self.arch = arch
         self.num_prefix_tokens = arch.num_prefix_tokens
         self.with_cp = with_cp
+        self.windowed = windowed
 
         self.patch_embed = STEMS[arch.stem](arch)
         self.cls_token = _token(1, dim) if arch.class_token else None
@@ -141,7 +146,8 @@ class ViT(nn.Module):
                 bias = self.patch_slimming.bias(
                     index + 1, state, self.num_prefix_tokens
                 )
-            x = self._run(block, x, bias)
+            windows = self.windowed and self.windowed.at(index, state.grid)
+            x = self._run(block, x, bias, windows)
             if index in take:
                 # before slimming: a patch that leaves after this block still
                 # has its feature here
@@ -154,7 +160,7 @@ class ViT(nn.Module):
             outputs = [(self.norm(tokens), s) for tokens, s in outputs]
         return outputs
 
-    def _run(self, block: Callable, *inputs: Tensor | None) -> Tensor:
+    def _run(self, block: Callable, *inputs) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
