@@ -23,6 +23,7 @@ TOLERANCE = 1e-4
 """By how much a float32 graph may differ, relative to the largest output."""
 
 INPUT = 'images'
+METADATA = 'mmvitcompress'
 _INSTALL = 'pip install -r requirements/export.txt'
 
 
@@ -103,7 +104,7 @@ def export_onnx(
             logger.setLevel(level)
     model = onnx_program.model
     _name_dimensions(model, network)
-    model.metadata_props['mmvitcompress'] = json.dumps(_describe(network))
+    model.metadata_props[METADATA] = json.dumps(_describe(network))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     onnx_program.save(path)
 
@@ -211,6 +212,9 @@ class OnnxNetwork(nn.Module):
             str(path), options, providers=['CPUExecutionProvider']
         )
         self.input_shape = self.session.get_inputs()[0].shape
+        meta = self.session.get_modelmeta().custom_metadata_map
+        meta = json.loads(meta.get(METADATA, '{}'))
+        self.size_step = meta.get('size_step', [1, 1])
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) → what the graph returns.
@@ -227,6 +231,12 @@ class OnnxNetwork(nn.Module):
                 f'the graph takes images of {fixed[2]}×{fixed[3]}, but got '
                 f'{images.shape[2]}×{images.shape[3]}: export another size '
                 '(--shape), or a graph of dynamic size (--dynamic size)'
+            )
+        if any(n % step for n, step in zip(images.shape[2:], self.size_step)):
+            raise ConfigError(
+                'the graph takes images whose height and width are multiples '
+                f'of {self.size_step[0]} and {self.size_step[1]}, but got '
+                f'{images.shape[2]}×{images.shape[3]}: pad them'
             )
         chunks = [images]
         if isinstance(fixed[0], int):

@@ -63,6 +63,17 @@ def quantize_int8(
             )
     finally:
         logger.setLevel(level)
+    _copy_metadata(path, out)
+
+
+def _copy_metadata(path: str | Path, out: str | Path) -> None:
+    import onnx
+
+    model = onnx.load(out)
+    source = onnx.load(path, load_external_data=False).metadata_props
+    props = {prop.key: prop.value for prop in source}
+    onnx.helper.set_model_props(model, props)
+    onnx.save(model, out)
 
 
 def _reader(first: dict, rest: Iterator[dict]):
