@@ -28,7 +28,7 @@ def parse_args():
     add = parser.add_argument
     add('configs', nargs='+', metavar='CONFIG', help='what to time')
     add('--baseline', metavar='CONFIG', help='what to compare with')
-    add('--batch-size', type=int, default=1, metavar='B')
+    add('--batch-size', type=int, default=1, help='images at once')
     shape_help = (
         'image height and width in pixels, or one number for both; by default '
         'what the configs tell. Images are padded as the models pad'
