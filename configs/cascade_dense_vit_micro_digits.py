@@ -21,6 +21,7 @@ model = dict(
     decode_head=dict(
         in_channels=[96] * 4,
         widths=(16, 32, 48, 64),
+        stride=2,  # patches of 8 pixels, four times as fine
         num_classes=2,
         out_channels=1,
         threshold=0.5,

@@ -17,13 +17,16 @@ class CascadeDecodeHead(BaseDecodeHead):
     """Predicts from every stage of a :class:`CascadeDecoder`.
 
     In training every prediction is brought to the size of the labels and has
-    losses of its own, which are summed; for inference the logits are summed
-    (CASCADE's multi-stage loss and additive feature aggregation).
+    losses of its own, which are summed; for inference all are brought to the
+    size of the image and summed (CASCADE's multi-stage loss and additive
+    feature aggregation).
 
     Args:
         in_channels: Of the maps, the finest one first.
         widths: Of the decoder's stages, likewise. Defaults to (64, 128, 320,
             512), the paper's.
+        stride: Of the finest map, in pixels: how much larger the image is.
+            Defaults to 4.
         stage_weights: Factors of the stages' losses, likewise. Defaults to
             all 1.
         **kwargs: Those of mmseg's ``BaseDecodeHead``; ``channels`` is
@@ -38,6 +41,7 @@ class CascadeDecodeHead(BaseDecodeHead):
         self,
         in_channels: Sequence[int],
         widths: Sequence[int] = (64, 128, 320, 512),
+        stride: int = 4,
         stage_weights: Sequence[float] | None = None,
         **kwargs,
     ):
@@ -66,6 +70,7 @@ class CascadeDecodeHead(BaseDecodeHead):
             input_transform='multiple_select',
             **kwargs,
         )
+        self.stride = stride
         self.stage_weights = tuple(stage_weights)
         self.decoder = CascadeDecoder(in_channels, widths)
         # conv_seg is the finest stage's
@@ -73,12 +78,30 @@ class CascadeDecodeHead(BaseDecodeHead):
             nn.Conv2d(width, self.out_channels, 1) for width in widths[1:]
         )
 
-    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def stages(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, C_i, H_i, W_i) → logits (B, classes, H_i, W_i) of each
         stage, the finest first."""
         stages = self.decoder(self._transform_inputs(inputs))
         sides = zip(self.side_convs, stages[1:])
         return (self.cls_seg(stages[0]), *(conv(x) for conv, x in sides))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Maps (B, C_i, H_i, W_i) → summed logits (B, classes, stride·H_0,
+        stride·W_0)."""
+        stages = self.stages(inputs)
+        # to sum up at the finest stage is cheaper, but upsampling twice
+        # flattens the peaks of the coarse ones
+        size = [side * self.stride for side in stages[0].shape[2:]]
+        return sum(self._resize(x, size) for x in stages)
+
+    def loss(
+        self,
+        inputs: Sequence[Tensor],
+        batch_data_samples: list,
+        train_cfg: dict | None,
+    ) -> dict[str, Tensor]:
+        """See :meth:`loss_by_feat`."""
+        return self.loss_by_feat(self.stages(inputs), batch_data_samples)
 
     def _resize(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         return resize(
@@ -124,19 +147,3 @@ class CascadeDecodeHead(BaseDecodeHead):
             counted = labels != self.ignore_index
         right = ((found == labels) & counted).sum()
         return 100 * right / counted.sum().clamp(min=1)
-
-    def predict_by_feat(
-        self, seg_logits: Sequence[Tensor], batch_img_metas: list[dict]
-    ) -> Tensor:
-        """The stages' logits, summed at the size of the input.
-
-        Returns:
-            (B, classes, H, W).
-        """
-        meta = batch_img_metas[0]
-        size = meta['img_shape']
-        # in slides img_shape is that of the crop and no longer a tuple
-        if not isinstance(size, torch.Size):
-            size = meta.get('pad_shape', size)
-        size = size[:2]
-        return sum(self._resize(logits, size) for logits in seg_logits)

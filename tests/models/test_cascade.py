@@ -130,7 +130,7 @@ def test_stages_have_losses_of_their_own():
     model = head(stage_weights=weights, loss_decode=losses)
     labels = torch.randint(0, 3, (2, 64, 64))
     labels[:, :3] = 255
-    logits = model(maps())
+    logits = model.stages(maps())
     found = model.loss_by_feat(logits, samples(labels))
     entropy, dice, total = 0, 0, 0
     for weight, stage in zip(weights, logits):
@@ -150,17 +150,22 @@ def test_stages_have_losses_of_their_own():
     torch.testing.assert_close(found['acc_seg'], 100 * right)
 
 
-def test_predictions_are_the_sum_of_the_stages():
-    model = head().eval()
-    inputs = maps()
+@pytest.mark.parametrize('stride', [2, 4])
+def test_predictions_are_the_sum_of_the_stages(stride):
+    model = head(stride=stride).eval()
+    inputs, size = maps(), (16 * stride, 16 * stride)
     with torch.no_grad():
-        found = model.predict(inputs, [dict(img_shape=(64, 48))] * 2, {})
+        found = model(inputs)
         expected = sum(
-            F.interpolate(stage, size=(64, 48), mode='bilinear')
-            for stage in model(inputs)
+            F.interpolate(stage, size=size, mode='bilinear')
+            for stage in model.stages(inputs)
         )
-    assert found.shape == (2, 3, 64, 48)
+        big = model.predict(inputs, [dict(img_shape=size)] * 2, {})
+        other = model.predict(inputs, [dict(img_shape=(60, 50))] * 2, {})
     torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(big, expected)
+    expected = F.interpolate(expected, size=(60, 50), mode='bilinear')
+    torch.testing.assert_close(other, expected)
 
 
 def test_padding_is_predicted_too():
@@ -178,7 +183,7 @@ def test_one_map_of_logits_is_enough_for_two_classes():
         loss_decode=dict(type='mmvitcompress.StructureLoss'),
     )
     labels = torch.randint(0, 2, (2, 64, 64))
-    logits = model(maps())
+    logits = model.stages(maps())
     found = model.loss_by_feat(logits, samples(labels))
     assert set(found) == {'loss_structure', 'acc_seg'}
     big = [F.interpolate(x, size=(64, 64), mode='bilinear') for x in logits]
