@@ -11,9 +11,9 @@ custom_hooks = [
         warmup_epochs=2,
         increment=0.01,
         interval=10,
-        settle_epochs=20,
+        settle_epochs=10,
         rules=dict(divisor=8, min_mlp_dim=32),
-        clear_moments=True,
+        shrink=0.02,
         report_interval=220,
     ),
 ]

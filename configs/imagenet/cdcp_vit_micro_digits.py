@@ -9,14 +9,11 @@ model = dict(
     ),
 )
 
-# A run this short needs masked columns to vanish within some hundred steps,
-# and to settle: a larger learning rate and a shorter memory for compactors.
+# in a run this short masked columns have to be helped to vanish (shrink)
 optim_wrapper = dict(
     constructor='ViTOptimWrapperConstructor',
     optimizer=dict(lr=5e-4),
-    paramwise_cfg=dict(
-        _delete_=True, compactors=dict(lr=1e-2, betas=(0.9, 0.999))
-    ),
+    paramwise_cfg=dict(_delete_=True),
 )
 param_scheduler = [
     dict(
@@ -36,9 +33,9 @@ custom_hooks = [
         warmup_epochs=2,
         increment=0.02,
         interval=10,
-        settle_epochs=20,
+        settle_epochs=10,
         rules=dict(divisor=8, min_mlp_dim=32),
-        clear_moments=True,
+        shrink=0.02,
         report_interval=220,
     ),
 ]

@@ -19,6 +19,7 @@ from mmvitcompress.channels.compactors import (
     kept_channels,
     lasso_norm,
     set_kept_,
+    shrink_masked_,
 )
 from mmvitcompress.channels.convergence import (
     clear_moments_,
@@ -69,6 +70,7 @@ __all__ = [
     'removable',
     'select',
     'set_kept_',
+    'shrink_masked_',
     'shrinkage',
     'tensors_of',
     'unconverged',

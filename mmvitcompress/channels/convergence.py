@@ -8,6 +8,7 @@ first moment has died down and the learning rate has fallen. A million steps
 on ImageNet don't notice any of it, a few thousand do.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -61,6 +62,7 @@ def convergence_notice(
     memory: float = MEMORY,
     betas: tuple[float, float] = (0.99, 0.999),
     width: int = 4,
+    shrink: float = 0.0,
 ) -> str | None:
     """What keeps masked columns from vanishing, to be told before training.
 
@@ -70,14 +72,31 @@ def convergence_notice(
         memory: See :func:`shrinkage`.
         betas: Adam's, for the compactors. Defaults to (0.99, 0.999).
         width: Entries of the longest column. Defaults to 4.
+        shrink: By how much masked columns are shortened in each step besides;
+            see :func:`~mmvitcompress.channels.compactors.shrink_masked_`.
+            Defaults to 0.
 
     Returns:
         A sentence with the remedy, or None if the run will do.
     """
     left = rates[schedule.reached_at :]
+    if shrink:
+        needed = math.ceil(START / shrink)
+        if len(left) >= needed:
+            return None
+        return (
+            f'the target is reached {len(left)} iterations before the end, '
+            f'but masked columns may have to shrink by {START:g}, {shrink:g} '
+            f'in each of {needed}: lengthen the run or reach the target '
+            'earlier or raise shrink'
+        )
     covered = shrinkage(left, memory, betas[1])
     if covered < START:
-        remedies = ['lengthen the run', 'reach the target earlier']
+        remedies = [
+            'lengthen the run',
+            'reach the target earlier',
+            'let masked columns shrink by themselves (shrink)',
+        ]
         if memory and shrinkage(left, 0, betas[1]) >= START:
             remedies.append("clear Adam's moments of masked channels")
         elif covered:

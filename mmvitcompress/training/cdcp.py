@@ -24,6 +24,7 @@ from mmvitcompress.channels import (
     removable,
     select,
     set_kept_,
+    shrink_masked_,
 )
 from mmvitcompress.channels.compactors import each_kind
 from mmvitcompress.channels.convergence import MEMORY, SETTLED
@@ -65,8 +66,13 @@ class CDCPHook(Hook):
         settle: The same in iterations. Defaults to 0.
         lam: Weight λ of the lasso. Defaults to 1e-5.
         rules: Arguments of :class:`~mmvitcompress.channels.SelectionRules`.
+        shrink: By how much masked columns are shortened in each step besides
+            what the optimizer does, as a fraction of their initial length:
+            for runs of less than some ten thousand steps, which don't
+            converge otherwise; see
+            :func:`~mmvitcompress.channels.shrink_masked_`. Defaults to 0.
         clear_moments: Whether Adam forgets the objective where channels have
-            just been masked, without which short runs don't converge; see
+            just been masked, another help for short runs; see
             :func:`~mmvitcompress.channels.clear_moments_`. Defaults to False.
         report_interval: Iterations between two reports of what each block
             keeps. Defaults to 1000.
@@ -89,6 +95,7 @@ class CDCPHook(Hook):
         settle: int = 0,
         lam: float = 1e-5,
         rules: dict | None = None,
+        shrink: float = 0.0,
         clear_moments: bool = False,
         report_interval: int = 1000,
     ):
@@ -102,6 +109,8 @@ class CDCPHook(Hook):
                     f'negative, but got {name}_epochs={epochs} and '
                     f'{name}={iters}'
                 )
+        if not 0 <= shrink < 1:
+            raise ConfigError(f'shrink must lie in [0, 1), but got {shrink}')
         self.target = target
         self.img_size = img_size
         self.num_classes = num_classes
@@ -110,9 +119,10 @@ class CDCPHook(Hook):
         self.growth = dict(increment=increment, interval=interval)
         self.lam = lam
         self.rules = SelectionRules(**(rules or {}))
+        self.shrink = shrink
         self.clear_moments = clear_moments
         self.report_interval = report_interval
-        self._handle = None
+        self._handles = []
 
     # -- before ---------------------------------------------------------------
 
@@ -141,7 +151,10 @@ class CDCPHook(Hook):
         groups = self._check_optimizer(optimizer, runner.optim_wrapper)
         if runner.iter == 0:
             self._warn(runner, groups)
-        self._handle = optimizer.register_step_pre_hook(self._penalise)
+        self._handles = [optimizer.register_step_pre_hook(self._penalise)]
+        if self.shrink:
+            after = optimizer.register_step_post_hook(self._shrink)
+            self._handles.append(after)
 
     def _schedule(self, runner: Runner) -> ReductionSchedule:
         """When channels go; checked against the length of the run."""
@@ -203,6 +216,7 @@ class CDCPHook(Hook):
             memory=0 if self.clear_moments else MEMORY,
             betas=groups[0].get('betas', (0.99, 0.999)),
             width=max(c.kept.shape[1] for c in each_kind(self.compactors)),
+            shrink=self.shrink,
         )
         if notice:
             runner.logger.warning(f'CDCP may not converge: {notice}')
@@ -211,6 +225,9 @@ class CDCPHook(Hook):
 
     def _penalise(self, optimizer, args, kwargs) -> None:
         apply_penalty_(self.compactors, self.lam)
+
+    def _shrink(self, optimizer, args, kwargs) -> None:
+        shrink_masked_(self.compactors, self.shrink)
 
     def after_train_iter(
         self,
@@ -287,10 +304,11 @@ class CDCPHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Say how it ended."""
-        if self._handle is None:
+        if not self._handles:
             return
-        self._handle.remove()
-        self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         self.report(runner, runner.iter)
         norms = column_norms(self.compactors)
         state = self._state(runner.iter, norms)
