@@ -5,10 +5,6 @@ and neck, or raw logits. It is compared with PyTorch under onnxruntime before
 it counts as written. With a name in *.pt2 it is one of torch.export.
 """
 
-from pathlib import Path
-
-import torch
-
 from mmvitcompress import cli
 from mmvitcompress.analysis.configs import as_shape, load_config
 from mmvitcompress.deploy import (
@@ -16,12 +12,10 @@ from mmvitcompress.deploy import (
     PARTS,
     DeployedNetwork,
     GraphSpec,
-    onnx_export,
     shipping,
 )
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.training.config import OptionsAction
-from mmvitcompress.training.launch import naming_data_errors
 
 
 def parse_args():
@@ -50,7 +44,7 @@ def parse_args():
         'steps of patch and merges; slower to write), or nothing',
     )
     parser.add_argument('--batch-size', type=int, default=1, help='to time')
-    parser.add_argument('--opset', type=int, default=onnx_export.OPSET)
+    parser.add_argument('--opset', type=int, default=shipping.OPSET)
     parser.add_argument(
         '--check-images',
         type=int,
@@ -99,66 +93,35 @@ def table(rows: dict) -> str:
     return '\n'.join(lines)
 
 
-def check(args) -> None:
-    """Refuse what can be refused before anything is built."""
-    if not args.out.endswith(('.onnx', '.pt2')):
-        raise ConfigError(f'out must end in .onnx or .pt2, but got {args.out}')
-    if args.out.endswith('.pt2') and (args.int8 or args.check_images):
-        raise ConfigError('--int8 and --check-images need an *.onnx file')
-    if args.check_images < 0 or min(args.calibration_images, args.repeats) < 1:
-        raise ConfigError(
-            '--check-images must be at least 0, --calibration-images and '
-            f'--repeats at least 1, but got {args.check_images}, '
-            f'{args.calibration_images} and {args.repeats}'
-        )
-
-
 def main():
     args = parse_args()
-    check(args)
+    as_torch = args.out.endswith('.pt2')
+    if not as_torch and not args.out.endswith('.onnx'):
+        raise ConfigError(f'out must end in .onnx or .pt2, but got {args.out}')
+    if as_torch and (args.int8 or args.check_images):
+        raise ConfigError('--int8 and --check-images need an *.onnx file')
+    trial = shipping.Trial(
+        args.int8,
+        None if args.calibration == 'dataset' else args.calibration,
+        args.calibration_images,
+        args.check_images,
+        args.repeats,
+    )
     cfg = load_config(args.config, args.cfg_options)
     model = shipping.load_model(cfg, args.checkpoint)
     shape = as_shape(args.shape or shipping.image_shape(cfg, model))
     spec = GraphSpec(shape, args.dynamic, args.batch_size)
     network = DeployedNetwork(model, args.part, spec)
-    if args.out.endswith('.pt2'):
+    if as_torch:
         shipping.save_program(network, args.out)
         print(f'written to {args.out}')
         return
-    error = onnx_export.export_checked(network, args.out, args.opset)
-    files = {'onnx': args.out}
-    with naming_data_errors():
-        if args.int8:
-            files['onnx int8'] = str(Path(args.out).with_suffix('.int8.onnx'))
-            folder = args.calibration
-            shipping.quantize_from_config(
-                cfg,
-                network,
-                model,
-                args.out,
-                files['onnx int8'],
-                None if folder == 'dataset' else folder,
-                (args.check_images, args.calibration_images),
-            )
-        rows = shipping.runtime_figures(
-            cfg, network, model, files, args.check_images, args.repeats
-        )
-    print(table(rows))
-    print(
-        f'the graph differs from PyTorch by {error:.2g} of its largest value'
-    )
+    report = shipping.ship(cfg, network, model, args.out, trial, args.opset)
+    print(table(report['runtimes']))
+    error = report['relative_error']
+    print(f'differs from PyTorch by {error:.2g} of the largest output')
+    print(f'written to {", ".join(report["files"].values())}')
     if args.json:
-        report = dict(
-            part=args.part,
-            shape=list(shape),
-            dynamic=args.dynamic,
-            batch_size=args.batch_size,
-            threads=torch.get_num_threads(),
-            relative_error=error,
-            check_images=args.check_images,
-            files=files,
-            runtimes=rows,
-        )
         cli.write_json(args.json, report)
 
 

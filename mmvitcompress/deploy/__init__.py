@@ -7,11 +7,8 @@ from mmvitcompress.deploy.network import (
     GraphSpec,
     export_program,
 )
-from mmvitcompress.deploy.onnx_export import (
-    OnnxNetwork,
-    export_onnx,
-    graph_error,
-)
+from mmvitcompress.deploy.onnx_export import export_checked, export_onnx
+from mmvitcompress.deploy.onnx_runtime import OnnxNetwork, graph_error
 from mmvitcompress.deploy.quantization import quantize_int8
 
 __all__ = [
@@ -20,6 +17,7 @@ __all__ = [
     'DeployedNetwork',
     'GraphSpec',
     'OnnxNetwork',
+    'export_checked',
     'export_onnx',
     'export_program',
     'graph_error',

@@ -1,46 +1,30 @@
-"""ONNX files: written, checked against PyTorch, and run as modules."""
+"""A network as an ONNX file, with its batch and sizes left open."""
 
 import json
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mmvitcompress.deploy.network import DeployedNetwork, export_program
-from mmvitcompress.errors import ConfigError, DependencyError
+from mmvitcompress.deploy.onnx_runtime import (
+    INPUT,
+    METADATA,
+    TOLERANCE,
+    OnnxNetwork,
+    graph_error,
+    require_packages,
+)
+from mmvitcompress.errors import ConfigError
 from mmvitcompress.version import __version__
 
 OPSET = 18
 """The first with antialiased resizing; understood by every current runtime."""
-
-TOLERANCE = 1e-4
-"""By how much a float32 graph may differ, relative to the largest output."""
-
-INPUT = 'images'
-METADATA = 'mmvitcompress'
-_INSTALL = 'pip install -r requirements/export.txt'
-
-
-def require_packages() -> None:
-    """See that all is there that writes and runs ONNX files.
-
-    Raises:
-        DependencyError: If a package is missing.
-    """
-    for name in ('onnx', 'onnxscript', 'onnxruntime'):
-        try:
-            __import__(name)
-        except ImportError as error:
-            raise DependencyError(
-                f'{name}, which ONNX export needs, cannot be imported '
-                f'({error}): {_INSTALL}'
-            ) from error
 
 
 def output_names(network: DeployedNetwork, count: int) -> list[str]:
@@ -186,117 +170,3 @@ def _translations() -> dict[Callable, Callable]:
         return op.TopK(x, count, axis=dim, largest=int(descending), sorted=1)
 
     return {torch.ops.aten.sort.stable: sort_stable}
-
-
-class OnnxNetwork(nn.Module):
-    """An ONNX file that runs under onnxruntime, on CPU tensors.
-
-    Args:
-        path: The file.
-        threads: How many threads an operator may use. Defaults to as many as
-            PyTorch does, so that times can be compared.
-
-    Raises:
-        DependencyError: If onnxruntime is missing.
-    """
-
-    def __init__(self, path: str | Path, threads: int | None = None):
-        super().__init__()
-        require_packages()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=['CPUExecutionProvider']
-        )
-        self.input_shape = self.session.get_inputs()[0].shape
-        meta = self.session.get_modelmeta().custom_metadata_map
-        meta = json.loads(meta.get(METADATA, '{}'))
-        self.size_step = meta.get('size_step', [1, 1])
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) → what the graph returns.
-
-        Raises:
-            ConfigError: If the graph does not take images of this size.
-        """
-        fixed = self.input_shape
-        if any(
-            isinstance(want, int) and want != got
-            for want, got in zip(fixed[2:], images.shape[2:])
-        ):
-            raise ConfigError(
-                f'the graph takes images of {fixed[2]}×{fixed[3]}, but got '
-                f'{images.shape[2]}×{images.shape[3]}: export another size '
-                '(--shape), or a graph of dynamic size (--dynamic size)'
-            )
-        if any(n % step for n, step in zip(images.shape[2:], self.size_step)):
-            raise ConfigError(
-                'the graph takes images whose height and width are multiples '
-                f'of {self.size_step[0]} and {self.size_step[1]}, but got '
-                f'{images.shape[2]}×{images.shape[3]}: pad them'
-            )
-        chunks = [images]
-        if isinstance(fixed[0], int):
-            if len(images) % fixed[0]:
-                raise ConfigError(
-                    f'the graph takes {fixed[0]} images at a time, which does '
-                    f'not divide {len(images)}: export it with '
-                    '--dynamic batch'
-                )
-            chunks = images.split(fixed[0])
-        results = [
-            self.session.run(None, {INPUT: chunk.contiguous().numpy()})
-            for chunk in chunks
-        ]
-        return tuple(
-            torch.cat([torch.from_numpy(part) for part in parts])
-            if len(parts) > 1
-            else torch.from_numpy(parts[0])
-            for parts in zip(*results)
-        )
-
-
-@torch.no_grad()
-def graph_error(
-    network: DeployedNetwork,
-    graph: nn.Module,
-    batches: Sequence[Tensor] | None = None,
-) -> float:
-    """By how much a graph's outputs differ from the network's.
-
-    Args:
-        network: What the graph was made of.
-        graph: Such as an :class:`OnnxNetwork`.
-        batches: Images (B, 3, H, W) each. Defaults to random ones of every
-            kind that the graph was made for: other numbers than it was traced
-            with, and other sizes.
-
-    Returns:
-        The largest difference as a fraction of the largest output, the worst
-        over all batches and outputs.
-    """
-    batches = _probes(network) if batches is None else batches
-    worst = 0.0
-    for images in batches:
-        expected, found = network(images), graph(images)
-        if [t.shape for t in expected] != [t.shape for t in found]:
-            return float('inf')
-        for ours, theirs in zip(expected, found):
-            difference = (ours - theirs).abs().max() / ours.abs().max()
-            worst = max(worst, difference.item())
-    return worst
-
-
-def _probes(network: DeployedNetwork) -> list[Tensor]:
-    spec = network.spec
-    if spec.dynamic == 'none':
-        return [network.example()]
-    probes = [network.example(1), network.example(3)]
-    if spec.dynamic == 'size':
-        height, width = spec.shape
-        rows, columns = network.size_step()
-        probes.append(torch.randn(1, 3, height + rows, width + 2 * columns))
-    return probes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mmvitcompress.deploy.onnx_export import INPUT, require_packages
+from mmvitcompress.deploy.onnx_runtime import INPUT, require_packages
 from mmvitcompress.errors import ConfigError
 
 # norms, softmax and GELU stay in float: they are cheap and lose most

@@ -1,6 +1,7 @@
 """From a config to graphs and the figures that speak for them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -12,9 +13,11 @@ from mmvitcompress.analysis.timing import time_calls
 from mmvitcompress.checkpoint import read_checkpoint, refuse_compactors
 from mmvitcompress.deploy import evaluation
 from mmvitcompress.deploy.network import DeployedNetwork, export_program
-from mmvitcompress.deploy.onnx_export import OnnxNetwork
+from mmvitcompress.deploy.onnx_export import OPSET, export_checked
+from mmvitcompress.deploy.onnx_runtime import OnnxNetwork
 from mmvitcompress.deploy.quantization import quantize_int8
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.training.launch import naming_data_errors
 from mmvitcompress.training.strict_loading import require_fit
 
 
@@ -67,37 +70,95 @@ def save_program(network: DeployedNetwork, path: str | Path) -> None:
     torch.export.save(export_program(network), path)
 
 
-def quantize_from_config(
+@dataclass(frozen=True)
+class Trial:
+    """What is measured of the files of a network.
+
+    Args:
+        int8: Whether there is to be an INT8 file as well. Defaults to False.
+        calibration: Folder of images to calibrate it on. Defaults to the
+            validation data, without the images that accuracy is measured
+            with.
+        calibration_images: How many of them. Defaults to 64.
+        check_images: Validation images to measure accuracy with. Defaults to
+            0: not measured.
+        repeats: Timed runs, in turns. Defaults to 20.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    int8: bool = False
+    calibration: str | None = None
+    calibration_images: int = 64
+    check_images: int = 0
+    repeats: int = 20
+
+    def __post_init__(self):
+        if self.check_images < 0 or (
+            min(self.calibration_images, self.repeats) < 1
+        ):
+            raise ConfigError(
+                'check_images must be at least 0, calibration_images and '
+                f'repeats at least 1, but got {self.check_images}, '
+                f'{self.calibration_images} and {self.repeats}'
+            )
+
+
+def ship(
     cfg: Config,
     network: DeployedNetwork,
     model: nn.Module,
     path: str,
-    out: str,
-    folder: str | None,
-    images: tuple[int, int],
-) -> None:
-    """INT8 with images that go through the config's own transforms.
+    trial: Trial,
+    opset: int = OPSET,
+) -> dict:
+    """Write a network as ONNX and see what became of it.
 
     Args:
         cfg: The config.
-        network: What ``path`` was made of.
-        model: The model, for its normalisation.
-        path: The float32 file.
-        out: The file to write.
-        folder: Images to calibrate on; None for the validation data.
-        images: How many are measured with, and how many to calibrate on:
-            see :func:`~mmvitcompress.deploy.evaluation.choose_images`.
+        network: What to write.
+        model: The model that it is part of.
+        path: The file, ``*.onnx``; that of INT8 is ``*.int8.onnx``.
+        trial: What to measure.
+        opset: Version of ONNX's operators.
+
+    Returns:
+        ``relative_error`` of the float32 file; ``files``; ``runtimes``, see
+        :func:`runtime_figures`; and how they came about.
     """
-    if folder is not None:
-        batches = evaluation.folder_batches(cfg, folder, images[1])
-    else:
-        dataset = evaluation.validation_data(cfg)
-        chosen = evaluation.choose_images(len(dataset), *images)[1]
-        batches = evaluation.dataset_batches(cfg, dataset, chosen)
-    shape = network.spec.shape
-    quantize_int8(
-        path, out, evaluation.calibration_images(model, batches, shape)
+    spec = network.spec
+    error = export_checked(network, path, opset)
+    files = {'onnx': path}
+    with naming_data_errors():
+        if trial.int8:
+            files['onnx int8'] = str(Path(path).with_suffix('.int8.onnx'))
+            images = evaluation.calibration_images(
+                model, _calibration(cfg, trial), spec.shape
+            )
+            quantize_int8(path, files['onnx int8'], images)
+        rows = runtime_figures(cfg, network, model, files, trial)
+    return dict(
+        part=network.part,
+        shape=list(spec.shape),
+        dynamic=spec.dynamic,
+        batch_size=spec.batch_size,
+        opset=opset,
+        threads=torch.get_num_threads(),
+        **asdict(trial),
+        relative_error=error,
+        files=files,
+        runtimes=rows,
     )
+
+
+def _calibration(cfg: Config, trial: Trial) -> Iterator:
+    count = trial.calibration_images
+    if trial.calibration is not None:
+        return evaluation.folder_batches(cfg, trial.calibration, count)
+    dataset = evaluation.validation_data(cfg)
+    chosen = evaluation.choose_images(len(dataset), trial.check_images, count)
+    return evaluation.dataset_batches(cfg, dataset, chosen[1])
 
 
 @torch.inference_mode()
@@ -106,8 +167,7 @@ def runtime_figures(
     network: DeployedNetwork,
     model: nn.Module,
     files: Mapping[str, str],
-    check_images: int = 0,
-    repeats: int = 20,
+    trial: Trial,
 ) -> dict[str, dict]:
     """Time, size and accuracy of PyTorch and of each file.
 
@@ -116,9 +176,7 @@ def runtime_figures(
         network: What the files were made of.
         model: The model that it is part of.
         files: ONNX files by name.
-        check_images: Validation images to measure accuracy with. Defaults to
-            0: not measured.
-        repeats: Timed runs, in turns. Defaults to 20.
+        trial: What to measure.
 
     Returns:
         By name, 'pytorch' included: ``ms`` (median, min and max of a batch of
@@ -132,17 +190,19 @@ def runtime_figures(
         name: {'overall': lambda run=run: run(images)}
         for name, run in runners.items()
     }
-    times = time_calls(calls, images.device, repeats, parts=('overall',))
+    times = time_calls(calls, images.device, trial.repeats, parts=('overall',))
     rows = {name: {'ms': each['overall']} for name, each in times.items()}
     for name, file in files.items():
         rows[name]['mb'] = Path(file).stat().st_size / 1e6
-    if check_images:
+    if trial.check_images:
         models = {'pytorch': model} | {
             name: evaluation.with_graph(model, network.part, graph)
             for name, graph in graphs.items()
         }
         dataset = evaluation.validation_data(cfg)
-        chosen = evaluation.choose_images(len(dataset), check_images, 0)[0]
+        chosen, _ = evaluation.choose_images(
+            len(dataset), trial.check_images, trial.calibration_images
+        )
         found = evaluation.compare_accuracy(cfg, models, dataset, chosen)
         for name, figures in found.items():
             rows[name].update(figures)

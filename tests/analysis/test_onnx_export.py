@@ -26,7 +26,7 @@ from mmvitcompress.deploy import (
     export_program,
     graph_error,
 )
-from mmvitcompress.deploy.onnx_export import TOLERANCE
+from mmvitcompress.deploy.onnx_runtime import TOLERANCE
 from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.models import CompressedSwin, CompressedViT
 
@@ -391,7 +391,7 @@ def test_tool_refuses(tool, config, tmp_path, capsys):
         (['x.txt'], 'must end in .onnx or .pt2'),
         (['x.pt2', '--int8'], 'need an *.onnx file'),
         (['x.onnx', '--checkpoint', 'no.pth'], "'no.pth' not found"),
-        (['x.onnx', '--repeats', '0'], '--repeats at least 1'),
+        (['x.onnx', '--repeats', '0'], 'repeats at least 1'),
     ):
         with pytest.raises(SystemExit) as status:
             tool(config, *options)
