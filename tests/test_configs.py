@@ -123,16 +123,20 @@ for name in sys.argv[1:]:
         if hasattr(model, 'extract_feat'):
             size = cfg.model.data_preprocessor.size
             images = torch.empty(2, 3, *size)
-            shapes = [list(x.shape[2:]) for x in model.extract_feat(images)]
+            maps = model.extract_feat(images)
+            shapes = [list(x.shape[2:]) for x in maps]
             patch = model.backbone.arch.patch_size
             assert shapes == [
                 [int(side / patch * scale) for side in size]
                 for scale in (4, 2, 1, 0.5)
             ], (name, shapes)
-            if 'mask2former' not in name:
-                logits = model(images)
-                classes = cfg.model.decode_head.num_classes
-                assert logits.shape[:3] == (2, classes, shapes[0][0])
+            for head in ('decode_head', 'auxiliary_head'):
+                # Mask2Former's shapes depend on what it finds
+                if head in cfg.model and 'mask2former' not in name:
+                    logits = getattr(model, head)(maps)
+                    classes = cfg.model[head].num_classes
+                    level = 2 if head == 'auxiliary_head' else 0
+                    assert list(logits.shape) == [2, classes, *shapes[level]]
     print(name)
 """
 
