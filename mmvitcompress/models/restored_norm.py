@@ -19,39 +19,35 @@ def uses_batch_statistics(norm: nn.Module) -> bool:
     )
 
 
-def restored_batch_norm(
-    x: Tensor, rows: Tensor, columns: Tensor, norm: _BatchNorm
-) -> Tensor:
-    """``norm`` of a map, as if each position stood there several times.
+def restored_batch_norm(x: Tensor, cover: Tensor, norm: _BatchNorm) -> Tensor:
+    """``norm`` of values, as if each of them stood there several times.
 
     Equals applying ``norm``, which is training, to the restored map and taking
     one of the copies of each position: output, gradients, running statistics
     and, for SyncBN, the sums over all processes.
 
     Args:
-        x: Merged map (B, C, h, w).
-        rows: (h), how many rows each row becomes.
-        columns: (w), how many columns each column becomes.
+        x: Values (P, C) at all positions of a merged map.
+        cover: (P), how often each of them stands in the restored one.
         norm: Batch norm or SyncBN. Its running statistics are updated.
 
     Returns:
-        (B, C, h, w), of the dtype of ``x``.
+        (P, C), of the dtype of ``x``.
     """
     dtype = x.dtype
     if dtype in (torch.float16, torch.bfloat16):
         x = x.float()  # as the stock kernels sum up
-    rows, columns = rows.to(x.dtype), columns.to(x.dtype)
-    weights = rows[:, None] * columns  # (h, w)
-    count = len(x) * weights.sum()
+    cover = cover.to(x.dtype)
     group = _group(norm)
-    dims = (0, 2, 3)
-    sums = torch.cat([(x * weights).sum(dims), count[None]])
+    with torch.autocast(x.device.type, enabled=False):
+        sums = torch.cat([cover @ x, cover.sum()[None]])
     if group:
         sums = _sum_over(sums, group)
     mean, count = sums[:-1] / sums[-1], sums[-1].detach()
     # in two passes: the difference of two large sums would cancel
-    x = x - mean[:, None, None]
-    squares = (x.square() * weights).sum(dims)
+    x = x - mean
+    with torch.autocast(x.device.type, enabled=False):
+        squares = cover @ x.square()
     if group:
         squares = _sum_over(squares, group)
     variance = squares / count
@@ -60,9 +56,9 @@ def restored_batch_norm(
     scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
-    x = x * scale[:, None, None]
+    x = x * scale
     if norm.bias is not None:
-        x = x + norm.bias[:, None, None]
+        x = x + norm.bias
     return x.to(dtype)
 
 

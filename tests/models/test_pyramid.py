@@ -145,7 +145,7 @@ def test_full_maps_pass_as_they_are():
     reference, ours = pair(dict(type='BN'))
     maps = [torch.randn(2, DIM, 7, 8, dtype=torch.float64) for _ in range(4)]
     for a, b in zip(ours.eval()(maps), reference[1].eval()(maps)):
-        assert torch.equal(a, b)
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
 def test_halving_gives_the_tokens_back():
@@ -240,7 +240,7 @@ def test_sync_bn_sums_over_processes(tmp_path):
         for rank in range(2)
     ]
     for process in processes:
-        assert process.wait(60) == 0, process.stderr.read()
+        assert process.wait(600) == 0, process.stderr.read()
 
     expected = reference.train()(inputs)
     sum(x.square().sum() for x in expected).backward()
