@@ -202,11 +202,11 @@ def apply_penalty_(compactors: Iterable[Kinds], lam: float = 1e-5) -> None:
 def shrink_masked_(compactors: Iterable[Kinds], length: float) -> None:
     """Shorten masked columns, to zero in the end, in place.
 
-    A proximal step of the lasso with a step size of its own:
-    C[:, c] ← C[:, c] · max(0, 1 − length / ‖C[:, c]‖) where m_c = 0. Adam alone
-    shortens them by about one learning rate per step, for which short runs
-    have no time; a larger rate would shake the kept columns. The papers don't
-    do this. Nothing waits for the device.
+    A proximal step of the lasso with a step size of its own, where m_c = 0:
+    C[:, c] ← C[:, c] · max(0, 1 − length / ‖C[:, c]‖). Adam alone shortens
+    them by about one learning rate per step, for which short runs have no
+    time; a larger rate would shake the kept columns. The papers don't do
+    this. Nothing waits for the device.
 
     Args:
         compactors: As :func:`attach_compactors` returns them.

@@ -92,11 +92,10 @@ def convergence_notice(
         )
     covered = shrinkage(left, memory, betas[1])
     if covered < START:
-        remedies = [
-            'lengthen the run',
-            'reach the target earlier',
-            'let masked columns shrink by themselves (shrink)',
-        ]
+        remedies = ['lengthen the run', 'reach the target earlier']
+        if len(left) > 100:
+            needed = 1.1 * START / len(left)
+            remedies.append(f'let masked columns shrink={needed:.1g} a step')
         if memory and shrinkage(left, 0, betas[1]) >= START:
             remedies.append("clear Adam's moments of masked channels")
         elif covered:

@@ -20,6 +20,7 @@ from mmvitcompress.channels import (
     kept_channels,
     lasso_norm,
     set_kept_,
+    shrink_masked_,
 )
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import ViT
@@ -223,6 +224,27 @@ def test_masked_channels_decay_and_recover():
     assert error[3] < 0.1
 
 
+def test_masked_columns_shrink_to_zero_and_kept_ones_stay():
+    compactors = attach_compactors(make(torch.float64))
+    hidden = compactors[0].mlp
+    with torch.no_grad():
+        hidden.weight[0, 2] = 0
+        hidden.weight[0, 2, :2] = torch.tensor([0.6, 0.8])
+        hidden.weight[0, 5] = 0
+    hidden.kept[0, [2, 5]] = False
+    before = hidden.weight.detach().clone()
+    for step in range(1, 5):
+        shrink_masked_(compactors, 0.3)
+        length = max(0, 1 - 0.3 * step)  # and the direction stays
+        expected = torch.tensor([0.6, 0.8], dtype=torch.double) * length
+        torch.testing.assert_close(hidden.weight[0, 2, :2], expected)
+    assert not hidden.weight[0, [2, 5]].any()
+    others = [i for i in range(before.shape[1]) if i not in (2, 5)]
+    assert torch.equal(hidden.weight[0, others], before[0, others])
+    eye = torch.eye(compactors[1].q.kept.shape[1], dtype=torch.double)
+    assert torch.equal(compactors[1].q.weight[0], eye)
+
+
 def test_adam_forgets_the_newly_masked_only():
     model = make()
     compactors = attach_compactors(model)
@@ -339,6 +361,7 @@ def test_a_step_never_reads_from_the_device():
     model.to('meta')
     features(model, images(torch.float32).to('meta')).sum().backward()
     apply_penalty_(compactors)
+    shrink_masked_(compactors, 0.1)
     assert lasso_norm(compactors).is_meta
 
 

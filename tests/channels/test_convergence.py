@@ -83,6 +83,16 @@ def test_notice_of_too_little_time_to_swing_out():
     assert convergence_notice(schedule, rates, 0, betas) is None
 
 
+def test_shrinking_needs_neither_rate_nor_memory():
+    schedule = ReductionSchedule(0.5, 0.4, increment=0.1, interval=100)
+    rates = [1e-4] * 300
+    assert 'shrink=0.01' in convergence_notice(schedule, rates)
+    assert convergence_notice(schedule, rates, shrink=0.01) is None
+    notice = convergence_notice(schedule, rates, shrink=0.005)
+    assert '200 iterations before the end' in notice
+    assert '0.005 in each of 400' in notice
+
+
 def test_notice_of_a_rate_at_which_columns_cannot_settle():
     schedule = ReductionSchedule(0.5, 0.4)
     rates = cosine(1e-2, 20_000, last=1e-3)

@@ -55,7 +55,7 @@ val_cfg = dict(type='ValLoop')
 optim_wrapper = dict(
     type='OptimWrapper', constructor='ViTOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(compactors=dict(lr=1e-2, betas=(0.9, 0.999))),
+    paramwise_cfg=dict(compactors=dict(lr=2e-3)),
     accumulative_counts={accumulate},
 )
 param_scheduler = [
@@ -64,7 +64,7 @@ param_scheduler = [
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=10)
 custom_hooks = [dict(
     type='CDCPHook', target=0.5, warmup_epochs=1, increment=0.05, interval=2,
-    settle_epochs=2, clear_moments=True, report_interval=6,
+    settle_epochs=2, shrink=0.2, report_interval=6,
     rules=dict(min_head_dim=2, min_mlp_dim=8),
 )]
 default_hooks = dict(
@@ -311,6 +311,8 @@ custom_hooks.append(dict(type='mmengine.StopHook', priority='LOWEST'))
     target = list(helpers.logged(whole, 'cdcp_target').values())
     assert reached == sorted(reached) and target[-1] == 0.5
     assert all(r >= t for r, t in zip(reached, target))
+    left = list(helpers.logged(whole, 'cdcp_unconverged').values())
+    assert max(left) > 0 == left[-1]
     model = backbone_of(whole / 'epoch_10.pth')
     budget = MacBudget.of(model.arch)
     widths = kept_widths(kept_channels(find_compactors(model)))
@@ -366,7 +368,7 @@ train_dataloader['batch_size'] = 2
 
 def test_short_runs_are_warned(write, helpers, tmp_path):
     work_dir = tmp_path / 'run'
-    changes = "custom_hooks[0]['clear_moments'] = False\n"
+    changes = "custom_hooks[0]['shrink'] = 0.0\n"
     done = helpers.train(write(changes), '--work-dir', work_dir)
     assert done.returncode == 0
     assert 'CDCP may not converge' in done.stdout + done.stderr
