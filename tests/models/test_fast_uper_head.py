@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.registry import init_default_scope
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.fast_uper_head import FastUPerHead
@@ -27,6 +28,12 @@ SETTINGS = dict(
 )
 EVEN = [(16, 24), (8, 12), (4, 6), (2, 3)]
 ODD = [(13, 9), (7, 5), (4, 3), (2, 2)]
+
+
+@pytest.fixture(autouse=True)
+def mmseg_scope():
+    """Where the head finds its loss, whatever other tests have set."""
+    init_default_scope('mmseg')
 
 
 def heads(**changes):

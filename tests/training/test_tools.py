@@ -143,6 +143,8 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
     # its own hooks are in the config that MMEngine leaves in the work dir
     hooks = Config.fromfile(work_dir / 'tiny.py').custom_hooks
     assert [hook['type'] for hook in hooks] == [
+        'mmvitcompress.ArchMetaHook',
+        'mmvitcompress.ClassificationCheckHook',
         'mmvitcompress.RNGStateHook',
         'mmvitcompress.StrictLoadHook',
     ]
@@ -255,6 +257,8 @@ def test_training_hooks_replace_the_usual_ones():
     )
     assert cfg.custom_hooks == [
         dict(type='EMAHook'),
+        dict(type='mmvitcompress.ArchMetaHook'),
+        dict(type='mmvitcompress.ClassificationCheckHook'),
         dict(type='mmvitcompress.RNGStateHook'),
         dict(type='mmvitcompress.StrictLoadHook', whole=True),
         dict(type='mmvitcompress.MeanLossHook'),
