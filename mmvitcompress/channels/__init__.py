@@ -24,6 +24,7 @@ from mmvitcompress.channels.compactors import (
 from mmvitcompress.channels.convergence import (
     clear_moments_,
     convergence_notice,
+    count_unconverged,
     shrinkage,
     unconverged,
 )
@@ -58,6 +59,7 @@ __all__ = [
     'clear_moments_',
     'column_norms',
     'convergence_notice',
+    'count_unconverged',
     'find_compactors',
     'fold',
     'is_compactor',

@@ -176,7 +176,15 @@ def unconverged(
     Returns:
         Their numbers; the sum over all is what has to be 0 for an export.
     """
-    kept, norms = kept_channels(compactors), column_norms(compactors)
+    return count_unconverged(
+        kept_channels(compactors), column_norms(compactors), bound
+    )
+
+
+def count_unconverged(
+    kept: Sequence[Kinds], norms: Sequence[Kinds], bound: float = SETTLED
+) -> list[Kinds]:
+    """:func:`unconverged` from masks and column norms at hand."""
     return [
         Kinds(*(int((~m & (n > bound)).sum()) for m, n in zip(mask, norm)))
         for mask, norm in zip(kept, norms)

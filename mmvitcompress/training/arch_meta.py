@@ -1,10 +1,10 @@
 """Checkpoints of training runs that carry their backbone's shape."""
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmvitcompress.registry import HOOKS
+from mmvitcompress.training.wrappers import unwrapped
 
 
 @HOOKS.register_module()
@@ -18,9 +18,7 @@ class ArchMetaHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the arch, of builtin types only."""
-        model = runner.model
-        while is_model_wrapper(model):
-            model = model.module
-        arch = getattr(getattr(model, 'backbone', None), 'arch', None)
+        backbone = getattr(unwrapped(runner.model), 'backbone', None)
+        arch = getattr(backbone, 'arch', None)
         if hasattr(arch, 'to_dict'):
             checkpoint['meta']['arch'] = arch.to_dict()

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmvitcompress.channels import (
@@ -18,6 +17,7 @@ from mmvitcompress.channels import (
     clear_moments_,
     column_norms,
     convergence_notice,
+    count_unconverged,
     find_compactors,
     kept_channels,
     kept_widths,
@@ -27,9 +27,10 @@ from mmvitcompress.channels import (
     shrink_masked_,
 )
 from mmvitcompress.channels.compactors import each_kind
-from mmvitcompress.channels.convergence import MEMORY, SETTLED
+from mmvitcompress.channels.convergence import MEMORY
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import HOOKS
+from mmvitcompress.training.wrappers import unwrapped
 
 FORESEEN = 200_000
 """Iterations up to which convergence is foreseen: longer runs have time."""
@@ -241,7 +242,8 @@ class CDCPHook(Hook):
         if self.schedule.selects_at(iteration):
             self._select(runner, iteration)
         elif iteration % self.schedule.interval == 0:
-            self._log(runner, iteration, column_norms(self.compactors))
+            kept = kept_channels(self.compactors)
+            self._log(runner, iteration, kept, column_norms(self.compactors))
         if iteration % self.report_interval == 0:
             self.report(runner, iteration)
 
@@ -253,36 +255,35 @@ class CDCPHook(Hook):
             self.schedule.reduction_at(iteration),
             self.rules,
         )
-        before = kept_channels(self.compactors)
+        # each of these reads waits for the device
+        before = kept_channels(self.compactors) if self.clear_moments else []
         set_kept_(self.compactors, selection.kept)
         if self.clear_moments:
             clear_moments_(
                 runner.optim_wrapper.optimizer, self.compactors, before
             )
-        self._log(runner, iteration, scores)
+        self._log(runner, iteration, selection.kept, scores)
 
     def _log(
-        self, runner: Runner, iteration: int, scores: list[Kinds]
+        self,
+        runner: Runner,
+        iteration: int,
+        kept: list[Kinds],
+        scores: list[Kinds],
     ) -> None:
-        for name, value in self._state(iteration, scores).items():
+        for name, value in self._state(iteration, kept, scores).items():
             runner.message_hub.update_scalar(f'train/cdcp_{name}', value)
 
-    def _state(self, iteration: int, scores: list[Kinds]) -> dict:
-        kept = kept_channels(self.compactors)
-        masked = [
-            (~mask, score)
-            for masks, norms in zip(kept, scores)
-            for mask, score in zip(masks, norms)
-        ]
+    def _state(
+        self, iteration: int, kept: list[Kinds], scores: list[Kinds]
+    ) -> dict:
         widths = kept_widths(removable(kept, scores))
         return dict(
             target=self.schedule.reduction_at(iteration),
             reached=self.budget.reduction_at(widths),
-            masked=sum(int(mask.sum()) for mask, _ in masked),
-            unconverged=sum(
-                int((score[mask] > SETTLED).sum()) for mask, score in masked
-            ),
-            lasso=sum(float(score.sum()) for _, score in masked),
+            masked=sum(int((~mask).sum()) for mask in each_kind(kept)),
+            unconverged=sum(each_kind(count_unconverged(kept, scores))),
+            lasso=sum(float(score.sum()) for score in each_kind(scores)),
         )
 
     def report(self, runner: Runner, iteration: int) -> None:
@@ -310,8 +311,8 @@ class CDCPHook(Hook):
             handle.remove()
         self._handles = []
         self.report(runner, runner.iter)
-        norms = column_norms(self.compactors)
-        state = self._state(runner.iter, norms)
+        kept = kept_channels(self.compactors)
+        state = self._state(runner.iter, kept, column_norms(self.compactors))
         runner.logger.info(
             f'CDCP reached a reduction of {state["reached"]:.2%} (target '
             f'{self.target:.2%}); {state["unconverged"]} of '
@@ -321,8 +322,7 @@ class CDCPHook(Hook):
 
 
 def _backbone(model):
-    model = model.module if is_model_wrapper(model) else model
-    backbone = getattr(model, 'backbone', None)
+    backbone = getattr(unwrapped(model), 'backbone', None)
     if not hasattr(backbone, 'arch'):
         raise ConfigError(
             'CDCPHook needs a backbone of mmvitcompress, but got '

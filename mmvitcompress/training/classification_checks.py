@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -12,6 +11,7 @@ from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.models.classifier import ImageClassifier
 from mmvitcompress.models.mixup import MixupPreprocessor, check_even
 from mmvitcompress.registry import HOOKS
+from mmvitcompress.training.wrappers import unwrapped
 
 
 @HOOKS.register_module()
@@ -34,9 +34,7 @@ class ClassificationCheckHook(Hook):
                 batches than their loader's, or know no epochs.
             DataError: If training and validation data have other classes.
         """
-        model = runner.model
-        while is_model_wrapper(model):
-            model = model.module
+        model = unwrapped(runner.model)
         self._classes = None
         if not isinstance(model, ImageClassifier):
             return

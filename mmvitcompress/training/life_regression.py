@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import HOOKS
 from mmvitcompress.tokens import SoftPatchSlimmer
+from mmvitcompress.training.wrappers import unwrapped
 
 
 @HOOKS.register_module()
@@ -66,9 +67,7 @@ class LifeRegressionHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check what can be checked, and note what is to be trained."""
-        inner = runner.model
-        while is_model_wrapper(inner):
-            inner = inner.module
+        inner = unwrapped(runner.model)
         predictors = list(_predictors(inner))
         ours = {id(p) for part in predictors for p in part.parameters()}
         learning = [p for p in inner.parameters() if p.requires_grad]

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Iterator
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from mmvitcompress.channels import is_compactor
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmvitcompress.training.wrappers import unwrapped
 
 # tables and tokens: neither norms nor biases, but just as little to decay
 UNDECAYED = (
@@ -86,7 +86,7 @@ class ViTOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer wrapper for a model."""
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrapped(model)
         wrapper = dict(self.optim_wrapper_cfg)
         optimizer = dict(wrapper.pop('optimizer'))
         groups = self.groups(model, optimizer)
