@@ -8,9 +8,9 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.analysis.configs import build_model, default_shape
 from mmvitcompress.analysis.timing import time_calls
-from mmvitcompress.checkpoint import read_checkpoint, refuse_compactors
 from mmvitcompress.deploy import evaluation
 from mmvitcompress.deploy.network import DeployedNetwork, export_program
 from mmvitcompress.deploy.onnx_export import OPSET, export_checked
@@ -18,7 +18,6 @@ from mmvitcompress.deploy.onnx_runtime import OnnxNetwork
 from mmvitcompress.deploy.quantization import quantize_int8
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.training.launch import naming_data_errors
-from mmvitcompress.training.strict_loading import require_fit
 
 
 def load_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
@@ -35,22 +34,7 @@ def load_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
     """
     if checkpoint is None:
         return build_model(cfg).eval()
-    state_dict, meta = read_checkpoint(checkpoint)
-    refuse_compactors(state_dict, checkpoint)
-    backbone = cfg.model.backbone
-    of_a_run = any(name.startswith('backbone.') for name in state_dict)
-    if 'arch' in meta:
-        for name in ('token_merging', 'patch_slimming'):
-            backbone.pop(name, None)
-        backbone.update(arch=dict(meta['arch']))
-    if of_a_run:
-        backbone.pop('checkpoint', None)
-    else:
-        backbone.update(checkpoint=checkpoint)
-    model = build_model(cfg)
-    if of_a_run:
-        require_fit(model, state_dict, checkpoint)
-    return model.eval()
+    return build_candidate(cfg, checkpoint).eval()
 
 
 def image_shape(cfg: Config, model: nn.Module) -> tuple[int, int]:
