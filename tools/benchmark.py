@@ -18,7 +18,7 @@ from mmvitcompress.analysis.candidates import (
 )
 from mmvitcompress.analysis.images import make_images
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.training.config import OptionsAction
+from mmvitcompress.training.config import add_cfg_options
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
@@ -52,14 +52,7 @@ def parse_args():
     )
     add('--checkpoint', nargs='+', metavar='FILE', help=checkpoint_help)
     add('--baseline-checkpoint', metavar='FILE', help='the same for it')
-    options_help = 'override settings of all configs'
-    add(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help=options_help,
-    )
+    add_cfg_options(parser, 'override settings of all configs')
     add('--json', metavar='FILE', help='also write the figures')
     return parser.parse_args()
 

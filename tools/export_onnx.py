@@ -15,7 +15,7 @@ from mmvitcompress.deploy import (
     shipping,
 )
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.training.config import OptionsAction
+from mmvitcompress.training.config import add_cfg_options
 
 
 def parse_args():
@@ -68,12 +68,9 @@ def parse_args():
         '--calibration-images', type=int, default=64, metavar='N'
     )
     parser.add_argument('--repeats', type=int, default=20, help='timed runs')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='override parts of the config, such as the data root',
+    add_cfg_options(
+        parser,
+        'override parts of the config, such as the data root',
     )
     parser.add_argument('--json', metavar='FILE', help='write the figures')
     return parser.parse_args()

@@ -13,7 +13,7 @@ from mmvitcompress import cli
 from mmvitcompress.checkpoint import check_suffix, write_checkpoint
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.training import export, launch
-from mmvitcompress.training.config import OptionsAction, read_config
+from mmvitcompress.training.config import add_cfg_options, read_config
 
 
 def parse_args():
@@ -41,12 +41,9 @@ def parse_args():
         metavar='N',
         help='validation images to compare on',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='override parts of the config, such as the data root',
+    add_cfg_options(
+        parser,
+        'override parts of the config, such as the data root',
     )
     parser.add_argument('--json', metavar='FILE', help='write the figures')
     return parser.parse_args()

@@ -13,7 +13,7 @@ from mmvitcompress.analysis.configs import (
     load_config,
 )
 from mmvitcompress.analysis.operators import CONVENTIONS
-from mmvitcompress.training.config import OptionsAction
+from mmvitcompress.training.config import add_cfg_options
 
 MEANING = {
     'fvcore': 'products counted exactly, norms and resampling by element, '
@@ -41,12 +41,9 @@ def parse_args():
         default='fvcore',
         help='; '.join(f'{name}: {text}' for name, text in MEANING.items()),
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, such as '
+    add_cfg_options(
+        parser,
+        'override settings of the config, such as '
         'model.backbone.arch=deit_tiny',
     )
     parser.add_argument(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.training.config import validation_loader
 from mmvitcompress.training.export import preprocessed
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
@@ -34,7 +35,7 @@ def validation_data(cfg: Config) -> Dataset:
         ConfigError: If it has none, or data that come in sequence only.
     """
     init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
-    dataset = DATASETS.build(_loader(cfg)['dataset'])
+    dataset = DATASETS.build(validation_loader(cfg)['dataset'])
     if not hasattr(dataset, '__getitem__'):
         raise ConfigError(
             f'{type(dataset).__name__} can only be read in sequence: set a '
@@ -72,7 +73,7 @@ def dataset_batches(
 ) -> Iterator[Any]:
     """Batches of some images, as the config's data preprocessor takes them."""
     loader = {
-        **_loader(cfg),
+        **validation_loader(cfg),
         'dataset': Subset(dataset, indices),
         'num_workers': 0,
         'persistent_workers': False,
@@ -102,7 +103,7 @@ def folder_batches(cfg: Config, folder: str, count: int) -> Iterator[Any]:
             f'no images (*{", *".join(SUFFIXES)}) found in {folder!r}'
         )
     init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
-    dataset = _loader(cfg)['dataset']
+    dataset = validation_loader(cfg)['dataset']
     if 'transform' in dataset:  # timm's
         transform = create_transform(**dataset['transform'])
         for path in _spread(files, count):
@@ -225,12 +226,3 @@ def _classes(outputs: Sequence) -> list[Tensor]:
             'evaluators accept part of the data: leave --check-images away'
         )
     return [sample.pred_sem_seg.data for sample in outputs]
-
-
-def _loader(cfg: Config) -> dict:
-    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
-    if not loader:
-        raise ConfigError(
-            'the config has no val_dataloader to take images from'
-        )
-    return loader

@@ -39,6 +39,31 @@ class OptionsAction(DictAction):
         super().__call__(parser, namespace, values, option_string)
 
 
+def add_cfg_options(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add ``--cfg-options`` to a tool."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        metavar='KEY=VALUE',
+        help=help,
+    )
+
+
+def validation_loader(cfg: Config) -> dict:
+    """The config's loader of validation (or else test) data.
+
+    Raises:
+        ConfigError: If it has none.
+    """
+    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
+    if not loader:
+        raise ConfigError(
+            'the config has no val_dataloader to take images from'
+        )
+    return loader
+
+
 def read_config(path: str, options: dict | None = None) -> Config:
     """Read a config file and override parts of it.
 

@@ -25,10 +25,11 @@ from mmvitcompress.channels import (
     without,
 )
 from mmvitcompress.checkpoint import load_strict, read_checkpoint
-from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.errors import CheckpointError
 from mmvitcompress.models import ImageClassifier
 from mmvitcompress.models.heads import to_timm_head
 from mmvitcompress.targets import dense
+from mmvitcompress.training.config import validation_loader
 
 FOLDING_ERROR = 1e-10
 """By how much folding may change outputs in float64; 1e-14 is usual."""
@@ -100,12 +101,7 @@ def real_images(cfg: Config, count: int) -> tuple:
     Returns:
         A batch as the config's data preprocessor takes it.
     """
-    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
-    if not loader:
-        raise ConfigError(
-            'the config has no val_dataloader to take images from'
-        )
-    loader = {**loader, 'batch_size': count, 'num_workers': 0}
+    loader = {**validation_loader(cfg), 'batch_size': count, 'num_workers': 0}
     loader['persistent_workers'] = False
     return next(iter(Runner.build_dataloader(loader)))
 

@@ -15,7 +15,7 @@ from mmvitcompress.checkpoint import read_checkpoint
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
 from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.training.atomic_checkpoint import find_resumable
-from mmvitcompress.training.config import OptionsAction, read_config
+from mmvitcompress.training.config import add_cfg_options, read_config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -34,12 +34,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='do not keep batches in page-locked memory',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='override parts of the config: model.backbone.drop_path_rate=0.1 '
+    add_cfg_options(
+        parser,
+        'override parts of the config: model.backbone.drop_path_rate=0.1 '
         'or data.list="[(a,b),(c,d)]", quoted and without blanks',
     )
     parser.add_argument(
