@@ -2,22 +2,20 @@
 # tools/make_digits.py: minutes on a laptop, from random weights. The control.
 _base_ = [
     './_base_/models/cascade_deit_s.py',
-    './_base_/datasets/digits_scenes.py',
+    './_base_/datasets/digits_ink.py',
     './_base_/schedules/digits_200.py',
     './_base_/default_runtime.py',
 ]
 crop_size = (128, 128)
-neck = _base_.model.neck
-neck[1].embed_dim = 96
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    data_preprocessor=dict(size=crop_size, test_cfg=dict(size_divisor=8)),
     backbone=dict(
         arch='vit_micro',
         img_size=crop_size,
         out_indices=(1, 3, 5, 7),
         drop_path_rate=0.0,
     ),
-    neck=neck,
+    neck=dict(embed_dim=96),
     decode_head=dict(
         in_channels=[96] * 4,
         widths=(16, 32, 48, 64),
@@ -28,12 +26,6 @@ model = dict(
         loss_decode=dict(_delete_=True, type='mmvitcompress.StructureLoss'),
     ),
 )
-
-# digits are to be found, not to be told apart
-ink = dict(dataset=dict(type='mmvitcompress.DigitInkDataset'))
-train_dataloader = ink
-val_dataloader = ink
-test_dataloader = ink
 
 val_evaluator = [
     _base_.val_evaluator,

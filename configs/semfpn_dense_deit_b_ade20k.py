@@ -2,8 +2,8 @@
 _base_ = './semfpn_dense_deit_s_ade20k.py'
 checkpoint = 'checkpoints/deit_base_in1k.pth'
 neck = _base_.model.neck
-neck[1].embed_dim = 768
-neck[2].in_channels = [768] * 4
+neck[0].embed_dim = 768
+neck[1].in_channels = [768] * 4
 model = dict(
     backbone=dict(arch='deit_base', checkpoint=checkpoint),
     neck=neck,

@@ -2,8 +2,8 @@
 _base_ = './semfpn_dense_deit_s_ade20k.py'
 checkpoint = 'checkpoints/deit_tiny_in1k.pth'
 neck = _base_.model.neck
-neck[1].embed_dim = 192
-neck[2].in_channels = [192] * 4
+neck[0].embed_dim = 192
+neck[1].in_channels = [192] * 4
 model = dict(
     backbone=dict(arch='deit_tiny', checkpoint=checkpoint),
     neck=neck,

@@ -1,11 +1,9 @@
 # UperNet, DeiT-Tiny without compression, ADE20K 512x512: the control.
 _base_ = './upernet_dense_deit_s_ade20k.py'
 checkpoint = 'checkpoints/deit_tiny_in1k.pth'
-neck = _base_.model.neck
-neck[1].embed_dim = 192
 model = dict(
     backbone=dict(arch='deit_tiny', checkpoint=checkpoint),
-    neck=neck,
+    neck=dict(embed_dim=192),
     decode_head=dict(in_channels=[192] * 4),
     auxiliary_head=dict(in_channels=192),
 )

@@ -23,6 +23,7 @@ COCO = [
     for head in ('mask_rcnn', 'mask2former')
     for method in METHODS
 ]
+STOCK = 'configs/mask_rcnn_stock_deit_s_coco.py'
 SMALL = [
     f'configs/{name}.py'
     for name in (
@@ -117,17 +118,17 @@ def shrink(model):
 
 def test_types_resolve_from_a_clean_process():
     done = subprocess.run(
-        [sys.executable, '-c', BUILD, *COCO, *SMALL],
+        [sys.executable, '-c', BUILD, *COCO, STOCK, *SMALL],
         capture_output=True,
         text=True,
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     built = [line for line in done.stdout.split() if line.endswith('.py')]
-    assert built == [*COCO, *SMALL]
+    assert built == [*COCO, STOCK, *SMALL]
 
 
-@pytest.mark.parametrize('name', [*COCO, *SMALL])
+@pytest.mark.parametrize('name', [*COCO, STOCK, *SMALL])
 def test_detectors_step(name):
     """Loss, backward and predict at reduced size; optimizer and lr groups."""
     cfg = read(name)
@@ -170,6 +171,22 @@ def check_strides(model, cfg):
         strides = list(cfg.panoptic_head.strides)
     for x, stride in zip(maps, strides, strict=True):
         assert x.shape[2:] == (128 // stride, 64 // stride)
+
+
+def test_stock_parts_give_the_same_maps():
+    """What speed is measured against loads the same weights."""
+    maps, weights = [], None
+    for name in ('configs/mask_rcnn_dense_deit_s_coco.py', STOCK):
+        cfg = read(name)
+        shrink(cfg.model)
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval().double()
+        weights = weights or model.state_dict()
+        model.load_state_dict(weights)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            x = torch.randn(1, 3, SIZE, 2 * SIZE).double()
+            maps.append(model.extract_feat(x))
+    torch.testing.assert_close(*maps, rtol=0, atol=1e-10)
 
 
 def test_the_paper_recipe():

@@ -1,7 +1,7 @@
 # What every semantic head on DeiT-Small shares. The four outputs go through
-# the plain-ViT pyramid of XCiT (x4, x2, x1, x1/2). What UnmergeUpsample gets
-# from a backbone that merges nothing it passes on as it is, so that all
-# variants share this file.
+# the plain-ViT pyramid of XCiT (x4, x2, x1, x1/2), which is built on merged
+# tokens and restored last; for a backbone that merges nothing it is
+# Feature2Pyramid, so that all variants share this file.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -13,6 +13,8 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
         size=(512, 512),
+        # whole patches: what is padded is cut off the prediction again
+        test_cfg=dict(size_divisor=16),
     ),
     pretrained=None,
     backbone=dict(
@@ -23,15 +25,12 @@ model = dict(
         drop_path_rate=0.1,
         restore=False,
     ),
-    neck=[
-        dict(type='mmvitcompress.UnmergeUpsample', mode='nearest'),
-        dict(
-            type='Feature2Pyramid',
-            embed_dim=384,
-            rescales=[4, 2, 1, 0.5],
-            norm_cfg=norm_cfg,
-        ),
-    ],
+    neck=dict(
+        type='mmvitcompress.UnmergePyramid',
+        embed_dim=384,
+        rescales=[4, 2, 1, 0.5],
+        norm_cfg=norm_cfg,
+    ),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )

@@ -2,7 +2,7 @@
 _base_ = './deit_s_pyramid.py'
 model = dict(
     neck=[
-        *_base_.model.neck,
+        dict(_base_.model.neck),
         dict(
             type='FPN',
             in_channels=[384, 384, 384, 384],
