@@ -1,6 +1,8 @@
 # Each target sets up what it needs; the first run installs for some minutes.
 PYTHON ?= python3
-VENV ?= .venv
+# openmmlab (its own releases) or onedl (the maintained forks)
+STACK ?= openmmlab
+VENV ?= .venv$(if $(filter-out openmmlab,$(STACK)),-$(STACK))
 JOBS ?= 2
 
 # this clone's package, whichever clone VENV was set up for
@@ -8,20 +10,22 @@ export PYTHONPATH := $(CURDIR)
 RUN = $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test clean
+.PHONY: help setup demo test docs clean
 
 help:
 	@echo 'make demo    compress a ViT on real digits, use it as a backbone'
 	@echo 'make test    lint, check the format and run all tests'
+	@echo 'make docs    build the documentation in docs/_build'
 	@echo 'make setup   only make the environment and install into it'
 	@echo 'make clean   remove caches and build products'
 	@echo
+	@echo 'STACK=NAME   openmmlab, or onedl for its maintained forks (now: $(STACK))'
 	@echo 'VENV=DIR     the environment to make or use (now: $(VENV))'
 	@echo 'PYTHON=EXE   what to make it with (now: $(PYTHON))'
 	@echo 'JOBS=N       processes that run the tests (now: $(JOBS))'
 
 setup:
-	@.ci/setup '$(PYTHON)' '$(VENV)'
+	@.ci/setup '$(PYTHON)' '$(VENV)' '$(STACK)'
 
 demo: setup
 	@$(RUN) tools/demo.py
@@ -32,8 +36,15 @@ test: setup
 	$(RUN) -m ruff format --check
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile
 
+# a warning fails it
+docs:
+	@.ci/setup '$(PYTHON)' '$(VENV)' '$(STACK)' docs
+	$(RUN) -W ignore -m sphinx -q -W --keep-going -j auto \
+		-d docs/_build/doctrees docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
+
 clean:
-	rm -rf build dist *.egg-info
+	rm -rf build dist *.egg-info docs/_build docs/api
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find configs mmvitcompress tests tools -name __pycache__ -type d \
 		-prune -exec rm -rf {} +

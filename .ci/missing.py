@@ -11,6 +11,11 @@ from pathlib import Path
 MODULES = {
     'mmcv-lite': 'mmcv',
     'mmsegmentation': 'mmseg',
+    'myst-parser': 'myst_parser',
+    'onedl-mmcv': 'mmcv',
+    'onedl-mmdetection': 'mmdet',
+    'onedl-mmengine': 'mmengine',
+    'onedl-mmsegmentation': 'mmseg',
     'opencv-python': 'cv2',
     'pytest-xdist': 'xdist',
     'scikit-learn': 'sklearn',
