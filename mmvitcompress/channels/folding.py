@@ -209,7 +209,7 @@ def output_shift(model: nn.Module, images: Tensor, divisor: int = 1) -> float:
 def relative_difference(
     reference: Sequence[Tensor], other: Sequence[Tensor]
 ) -> float:
-    """Largest |a − b| over largest |a|, over all pairs of tensors."""
+    """Largest ``|a − b|`` over largest ``|a|``, over all pairs of tensors."""
     gap = max((a - b).abs().max().item() for a, b in zip(reference, other))
     scale = max(a.abs().max().item() for a in reference)
     return gap / scale if scale else gap

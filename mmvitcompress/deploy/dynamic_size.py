@@ -36,7 +36,7 @@ class AdaptivePool(nn.Module):
         self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, *output_size)."""
+        """(B, C, H, W) → (B, C, H', W'), ``output_size`` = (H', W')."""
         rows, columns = self.output_size
         if rows is not None:
             x = _windows(x.shape[2], rows, x) @ x

@@ -44,7 +44,7 @@ def to_windows(x: Tensor, window: Grid) -> Tensor:
 
 
 def from_windows(x: Tensor, window: Grid, grid: Grid) -> Tensor:
-    """The inverse of :func:`to_windows`: → (B, *grid, D)."""
+    """The inverse of :func:`to_windows`: → (B, h, w, D), grid (h, w)."""
     counts = [n // w for n, w in zip(grid, window)]
     x = x.unflatten(1, window).unflatten(0, (-1, *counts))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
