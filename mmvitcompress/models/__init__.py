@@ -16,6 +16,7 @@ from mmvitcompress.models.necks import UnmergeUpsample
 from mmvitcompress.models.pyramid import UnmergePyramid
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.swin_backbone import CompressedSwin
+from mmvitcompress.models.tome import ToMeViT
 from mmvitcompress.models.vit import ViT
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     'StructureLoss',
     'Swin',
     'TimmClassifier',
+    'ToMeViT',
     'UnmergePyramid',
     'UnmergeUpsample',
     'ViT',

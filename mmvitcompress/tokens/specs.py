@@ -49,7 +49,8 @@ def merge_factors(directions: Sequence[str]) -> Grid:
     return height, width
 
 
-def _layer_tuple(name: str, layers: int | Sequence[int]) -> tuple[int, ...]:
+def layer_tuple(name: str, layers: int | Sequence[int]) -> tuple[int, ...]:
+    """Whole numbers that ascend; ConfigError if ``layers`` are not."""
     layers = (layers,) if isinstance(layers, int) else tuple(layers)
     if not all(type(layer) is int for layer in layers):
         raise ConfigError(f'{name} must be whole numbers, but got {layers}')
@@ -90,7 +91,7 @@ class TokenMerging:
     conv: bool = False
 
     def __post_init__(self):
-        layers = _layer_tuple('token_merging.layers', self.layers)
+        layers = layer_tuple('token_merging.layers', self.layers)
         object.__setattr__(self, 'layers', layers)
         object.__setattr__(self, 'directions', self._resolve(len(layers)))
 
@@ -157,7 +158,7 @@ class PatchSlimming:
     keep_rate: float = 0.7
 
     def __post_init__(self):
-        layers = _layer_tuple('patch_slimming.layers', self.layers)
+        layers = layer_tuple('patch_slimming.layers', self.layers)
         object.__setattr__(self, 'layers', layers)
         if not 0 < self.keep_rate <= 1:
             raise ConfigError(

@@ -1,0 +1,151 @@
+"""The ToMe peer: the dense ViT with tokens merged by similarity."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmvitcompress.analysis.macs import count_macs, count_params
+from mmvitcompress.archs import get_arch
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models import CompressedViT, ToMeViT
+from mmvitcompress.models.tome import tome_macs
+
+SMALL = dict(
+    embed_dim=24,
+    depth=4,
+    num_heads=3,
+    patch_size=4,
+    img_size=(20, 28),
+    layer_scale=True,
+    reg_tokens=1,
+)
+ODD = (17, 38)  # 5x10 patches of the embedding's 5x7
+
+
+def pair(**matching):
+    """A peer, and the dense model with the same weights."""
+    torch.manual_seed(0)
+    peer = ToMeViT(SMALL, token_matching=matching, out_indices=(0, 1, 2, 3))
+    for parameter in peer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    dense = CompressedViT(SMALL, out_indices=(0, 1, 2, 3))
+    dense.load_state_dict(peer.state_dict())
+    return peer.eval(), dense.eval()
+
+
+@pytest.mark.parametrize('proportional', [False, True])
+def test_merging_nothing_is_the_dense_model(proportional):
+    peer, dense = pair(layers='all', r=0, proportional=proportional)
+    images = torch.randn(2, 3, *ODD)
+    with torch.no_grad():
+        for ours, theirs in zip(peer(images), dense(images), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_copies_of_a_patch_merge_without_loss():
+    """With proportional attention a token of two equal patches is the two.
+
+    Neighbours are equal, so that all tokens of the first set merge into
+    their copies in the second.
+    """
+    peer, dense = pair(layers=(2,), proportional=True)
+    with torch.no_grad():  # else copies differ by where they are
+        for model in (peer, dense):
+            model.pos_embed.zero_()
+    patches = torch.randn(2, 3, 20, 4, 4)
+    images = patches.repeat_interleave(2, 3).flatten(3)  # 5x8 patches
+    with torch.no_grad():
+        for ours, theirs in zip(peer(images), dense(images), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_keys_decide():
+    """What merges are the tokens whose keys in the block before are nearest,
+    averaged over heads; found here by hooks and by hand."""
+    peer, _ = pair(layers=(2,), r=1)
+    seen = {}
+    qkv = peer.blocks[0].attn.qkv
+    qkv.register_forward_hook(lambda m, i, out: seen.update(qkv=out))
+    with torch.no_grad():
+        before, after = peer(torch.randn(1, 3, 20, 28))[:2]
+    keys = seen['qkv'][0, 2:, 24:48].unflatten(1, (3, 8)).mean(1)
+    cosine = F.cosine_similarity(keys[::2, None], keys[None, 1::2], dim=-1)
+    i, j = divmod(cosine.argmax().item(), cosine.shape[1])
+    tokens = after[0].flatten(1).T
+    same = (tokens[:, None] == tokens[None]).all(-1).triu(1).nonzero()
+    assert same.tolist() == [sorted((2 * i, 2 * j + 1))]
+    assert len(before[0].flatten(1).T.unique(dim=0)) == 35
+
+
+@pytest.mark.parametrize(
+    'matching',
+    [dict(layers=(2, 3)), dict(r=4), dict(layers=(2, 4), proportional=True)],
+)
+def test_closed_form_is_what_a_counter_sees(matching):
+    torch.manual_seed(0)
+    peer = ToMeViT(SMALL, token_matching=matching, out_indices=[2])
+    for convention in ('fvcore', 'matmul'):
+        count = count_macs(
+            peer, torch.randn(1, 3, *ODD), convention=convention
+        )
+        assert count.uncounted == {}
+        assert count.total == tome_macs(
+            peer.arch, peer.token_matching, ODD, 3, False, convention
+        )
+    assert sum(count_params(peer).values()) == peer.arch.params(
+        depth=3, final_norm=False
+    )
+
+
+def test_equal_macs():
+    arch = get_arch('deit_small').replace(img_size=512)
+    merges = dict(layers=(5, 8))
+    target = arch.replace(token_merging=merges).macs()
+    with torch.device('meta'):
+        every = ToMeViT(arch, token_matching=dict(macs_of=merges))
+    spec = every.token_matching
+    assert spec.macs_of is None and every.merged_before == tuple(range(2, 13))
+    assert tome_macs(arch, spec) == pytest.approx(target, rel=0.01)
+    for other in (spec.r - 1, spec.r + 1):
+        changed = type(spec)(r=other)
+        assert abs(tome_macs(arch, changed) - target) > abs(
+            tome_macs(arch, spec) - target
+        )
+    # at the same layers: but for the layers that ATME learns
+    half = type(spec)(layers=(5, 8))
+    assert tome_macs(arch, half) == pytest.approx(target, rel=0.015)
+    with pytest.raises(ConfigError, match='name more layers, or earlier'):
+        ToMeViT(
+            arch, token_matching=dict(layers=(12,), macs_of=dict(layers=(5,)))
+        )
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_every_parameter_learns(with_cp):
+    peer, _ = pair(r=3, proportional=True)
+    peer.train().with_cp = with_cp
+    sum(x.square().mean() for x in peer(torch.randn(2, 3, 20, 28))).backward()
+    for name, parameter in peer.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_raw_tokens_and_low_precision():
+    peer, _ = pair(r=5)
+    peer.out_type = 'raw'
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        shapes = [x.shape[1] for x in peer(torch.randn(2, 3, 20, 28))]
+    assert shapes == [2 + 35 - 5 * i for i in range(4)]
+
+
+def test_compiles_without_graph_breaks():
+    peer, _ = pair(r=5, proportional=True)
+    compiled = torch.compile(peer, backend='eager', fullgraph=True)
+    images = torch.randn(2, 3, 20, 28)
+    with torch.no_grad():
+        for ours, theirs in zip(compiled(images), peer(images)):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_archs_that_reduce_by_themselves_are_refused():
+    with pytest.raises(ConfigError, match='the arch has token_merging'):
+        ToMeViT(SMALL | dict(token_merging=dict(layers=(2,))))
