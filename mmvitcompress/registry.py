@@ -6,7 +6,8 @@ OpenMMLab library finds our types as ``mmvitcompress.X`` without
 is registered in the root as well, where plain ``X`` is found by all child
 registries once ``mmvitcompress`` has been imported.
 
-Types that need mmseg at hand are imported when a config first names them.
+Types that need mmseg or matplotlib at hand are imported when a config first
+names them.
 """
 
 from importlib import import_module
@@ -70,7 +71,10 @@ MODELS = _child(
     'models',
     lazy=dict(
         CascadeDecodeHead='models.cascade_head',
+        FastConv2d='models.fast_conv',
+        FastFPNHead='models.fast_fpn_head',
         FastUPerHead='models.fast_uper_head',
+        UnmergeFPN='models.unmerge_fpn',
         MultiScalePreProcessor='models.multi_scale',
     ),
 )
@@ -78,7 +82,11 @@ DATASETS = _child(root.DATASETS, 'datasets')
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'datasets')
 TRANSFORMS = _child(root.TRANSFORMS, 'datasets')
 METRICS = _child(root.METRICS, 'training')
-HOOKS = _child(root.HOOKS, 'training')
+HOOKS = _child(
+    root.HOOKS,
+    'training',
+    lazy=dict(CompressionVisualizationHook='visualization.hooks'),
+)
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     root.OPTIM_WRAPPER_CONSTRUCTORS, 'training'
 )

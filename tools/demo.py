@@ -20,10 +20,10 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from mmvitcompress import cli
 from mmvitcompress.analysis.complexity import model_complexity
-from mmvitcompress.analysis.pictures import save, segmentation_grid
 from mmvitcompress.analysis.timing import time_parts
 from mmvitcompress.checkpoint import load_strict, read_checkpoint
 from mmvitcompress.datasets.digits import make_digits
+from mmvitcompress.visualization import save, segmentation_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (128, 128)

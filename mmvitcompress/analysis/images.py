@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 from itertools import cycle, islice
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
-from PIL import Image, UnidentifiedImageError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from mmvitcompress.analysis.inference import data_samples, padded_shape
-from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.image_files import image_files, read_image
 from mmvitcompress.training.launch import naming_data_errors
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 Shape = tuple[int, int]
 
 
@@ -27,17 +25,20 @@ def make_images(
     model: nn.Module,
     shape: Shape,
     batch_size: int,
+    spread: bool = False,
 ) -> Tensor:
     """A batch as the network of ``model`` takes it.
 
     Args:
         source: ``'random'``; ``'dataset'`` for the first images of the
-            config's ``test_dataloader``; or a folder, whose images are taken
-            by name. If there are too few, they are repeated.
+            config's ``test_dataloader``; an image; or a folder, whose images
+            are taken by name. If there are too few, they are repeated.
         config: Config of the model.
         model: The model; its data preprocessor normalises and pads.
         shape: Height and width in pixels that images are resized to.
         batch_size: Number of images B.
+        spread: Whether to take images at equal distances over a data set or
+            folder, not the first ones. Defaults to False.
 
     Returns:
         (B, 3, H, W), normalised, padded as the model pads, on the CPU.
@@ -55,40 +56,30 @@ def make_images(
         size = padded_shape(model, shape)
         return torch.randn(batch_size, 3, *size, generator=generator)
     if source == 'dataset':
-        images = _from_dataset(config, batch_size)
+        images = _from_dataset(config, batch_size, spread)
     else:
-        images = _from_folder(source, batch_size)
+        images = _from_folder(source, batch_size, spread)
     resized = [_resize(image, shape) for image in images]
     return _preprocess(model, list(islice(cycle(resized), batch_size)))
 
 
-def _from_folder(folder: str, count: int) -> list[Tensor]:
+def _places(total: int, count: int, spread: bool) -> list[int]:
+    """Which ``count`` of ``total`` images to take; all if there are fewer."""
+    count = min(total, count)
+    return [i * total // count if spread else i for i in range(count)]
+
+
+def _from_folder(folder: str, count: int, spread: bool) -> list[Tensor]:
     """Images (3, h, w) of bytes, in BGR as OpenMMLab loads them."""
-    paths = sorted(
-        path
-        for path in Path(folder).rglob('*')
-        if path.suffix.lower() in SUFFIXES
-    )
-    if not paths:
-        raise DataError(
-            f'no images in folder {folder!r}; give one with images in it '
-            f'({", ".join(SUFFIXES)}), or random, or dataset'
-        )
+    paths = image_files(folder)
     images = []
-    for path in paths[:count]:
-        try:
-            with Image.open(path) as image:
-                array = np.array(image.convert('RGB'))
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(
-                f'image {str(path)!r} cannot be read ({error}); remove or '
-                'replace it'
-            ) from error
+    for path in (paths[i] for i in _places(len(paths), count, spread)):
+        array = np.array(read_image(path))
         images.append(torch.from_numpy(array).permute(2, 0, 1).flip(0))
     return images
 
 
-def _from_dataset(config: Config, count: int) -> list[Tensor]:
+def _from_dataset(config: Config, count: int, spread: bool) -> list[Tensor]:
     """What the pipeline of the config's test data makes of its first images:
     (3, h, w), of bytes or, from timm's pipelines, normalised."""
     loader = config.get('test_dataloader')
@@ -100,7 +91,8 @@ def _from_dataset(config: Config, count: int) -> list[Tensor]:
     init_default_scope(config.get('default_scope') or 'mmengine')
     with naming_data_errors():
         dataset = DATASETS.build(loader.dataset)
-        samples = [dataset[i] for i in range(min(count, len(dataset)))]
+        places = _places(len(dataset), count, spread)
+        samples = [dataset[i] for i in places]
     inputs = [
         sample['inputs'] if isinstance(sample, dict) else sample[0]
         for sample in samples

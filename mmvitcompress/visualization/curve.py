@@ -1,0 +1,237 @@
+"""Quality against cost, from what the tools have measured.
+
+A result is a dict of builtin types::
+
+    {"name": "CAIT", "quality": 63.4, "metric": "top-1 (%)",
+     "macs": 32854272, "latency_ms": 11.7, "series": "CAIT"}
+
+``name``, ``quality`` and at least one of ``macs`` (of one image) and
+``latency_ms`` (of a batch) are needed. Results of one ``series`` are joined
+by a line.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.visualization.style import (
+    SERIES,
+    Axes,
+    Figure,
+)
+
+CAPTION = (
+    'Quality against cost: better is up and to the left. Points of one '
+    'colour and line are one method at several sizes.'
+)
+METRICS = {
+    'top1': 'top-1 accuracy (%)',
+    'mIoU': 'mIoU (%)',
+    'mFscore': 'mF1 (%)',
+    'aAcc': 'pixel accuracy (%)',
+    'coco/segm_mAP': 'mask AP',
+    'coco/bbox_mAP': 'box AP',
+}
+"""What is looked for in the metrics of tools/test.py, in this order."""
+COSTS = ('macs', 'latency_ms')
+MARKERS = 'osD^vP*X'
+
+
+def read_json(path: str | Path) -> dict | list:
+    """The content of a JSON file.
+
+    Raises:
+        ConfigError: If it is missing or no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f'file {str(path)!r} not found') from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f'file {str(path)!r} is not JSON: {error}') from None
+
+
+def read_results(path: str | Path) -> list[dict]:
+    """Results from a JSON list.
+
+    Raises:
+        ConfigError: If the file is missing, or a result lacks something.
+    """
+    content = read_json(path)
+    if not isinstance(content, list) or not content:
+        raise ConfigError(
+            f'file {str(path)!r} must hold a list of results, but got '
+            f'{type(content).__name__}; for files of tools/benchmark.py use '
+            '--benchmark and --metrics'
+        )
+    for result in content:
+        _check(result, path)
+    return content
+
+
+def _check(result, path) -> None:
+    numbers = {
+        key
+        for key in ('quality', *COSTS)
+        if isinstance(result, dict)
+        and isinstance(result.get(key), int | float)
+    }
+    if (
+        'quality' not in numbers
+        or len(numbers) < 2
+        or not isinstance(result.get('name'), str)
+    ):
+        raise ConfigError(
+            f'a result in {str(path)!r} must have a name, a quality, and '
+            f'macs or latency_ms, but got {result!r}'
+        )
+
+
+def join_results(
+    benchmark: str | Path,
+    metrics: Sequence[str | Path],
+    names: Sequence[str] | None = None,
+    part: str = 'overall',
+) -> list[dict]:
+    """Results from what tools/benchmark.py and tools/test.py have written.
+
+    Args:
+        benchmark: The file of ``tools/benchmark.py --json``.
+        metrics: Of each of its models the file of ``tools/test.py --json``:
+            the baseline's first, if there is one, then the others in their
+            order.
+        names: What to call them. Defaults to the configs' names.
+        part: Whose latency counts: 'backbone', 'encoder' or 'overall'.
+            Defaults to 'overall'.
+
+    Raises:
+        ConfigError: If the files don't fit together.
+    """
+    content = read_json(benchmark)
+    if not isinstance(content, dict) or 'candidates' not in content:
+        raise ConfigError(
+            f'file {str(benchmark)!r} must be one that tools/benchmark.py '
+            '--json has written'
+        )
+    rows = [content.get('baseline'), *content['candidates']]
+    rows = [row for row in rows if row]
+    names = names or [Path(row['config']).stem for row in rows]
+    for what, given in (('metrics', metrics), ('names', names)):
+        if len(given) != len(rows):
+            raise ConfigError(
+                f'{str(benchmark)!r} holds {len(rows)} models (the baseline '
+                f'first), but got {len(given)} {what}'
+            )
+    return [
+        {
+            'name': name,
+            **_quality(file),
+            'macs': row['macs'],
+            'latency_ms': _latency(row, part, benchmark),
+            'batch_size': content.get('batch_size'),
+        }
+        for row, file, name in zip(rows, metrics, names)
+    ]
+
+
+def _latency(row: Mapping, part: str, path: str | Path) -> float:
+    time = row.get(f'{part}_ms')
+    if not time:
+        raise ConfigError(
+            f'{str(path)!r} holds no time of the {part} of {row["config"]}; '
+            'choose another part'
+        )
+    return time['median']
+
+
+def _quality(path: str | Path) -> dict:
+    values = read_json(path)
+    for key, label in METRICS.items():
+        if isinstance(values, dict) and key in values:
+            return {'quality': values[key], 'metric': label}
+    raise ConfigError(
+        f'file {str(path)!r} holds none of the metrics {", ".join(METRICS)}; '
+        'give what tools/test.py --json has written'
+    )
+
+
+def draw_curve(results: Sequence[Mapping], title: str = '') -> Figure:
+    """Draw quality over MACs and over latency, as far as they are known.
+
+    Args:
+        results: As this module describes them.
+        title: Title. Defaults to one that says what is seen.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    if not results:
+        raise ConfigError(
+            'there are no results to draw: give JSON lists of results, or '
+            '--benchmark and --metrics'
+        )
+    costs = [
+        cost
+        for cost in COSTS
+        if any(result.get(cost) is not None for result in results)
+    ]
+    figure = Figure(figsize=(5 * len(costs), 4.2), layout='constrained')
+    axes = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
+    most = max(
+        (r['macs'] for r in results if r.get('macs') is not None), default=0
+    )
+    unit = ('G', 1e9) if most >= 1e9 else ('M', 1e6)
+    batches = {result.get('batch_size') for result in results} - {None}
+    batch = f' for a batch of {batches.pop()}' if len(batches) == 1 else ''
+    labels = {
+        'macs': f'MACs of one image ({unit[0]})',
+        'latency_ms': f'latency{batch} (ms)',
+    }
+    scales = {'macs': unit[1], 'latency_ms': 1}
+    for axis, cost in zip(axes, costs):
+        _draw_series(axis, results, cost, scales[cost])
+        axis.set_xlabel(labels[cost])
+        axis.grid(color='#eeeeee')
+        axis.set_axisbelow(True)
+        axis.margins(0.16, 0.14)
+        axis.set_xlim(left=0)
+    metrics = {result.get('metric') for result in results} - {None}
+    axes[0].set_ylabel(' / '.join(sorted(metrics)) or 'quality')
+    figure.suptitle(
+        title or 'Quality against cost (better: up and to the left)',
+        fontsize=11,
+    )
+    return figure
+
+
+def _draw_series(
+    axis: Axes, results: Sequence[Mapping], cost: str, scale: float
+) -> None:
+    series = dict.fromkeys(r.get('series') or r['name'] for r in results)
+    for index, name in enumerate(series):
+        points = sorted(
+            (result[cost] / scale, result['quality'], result['name'])
+            for result in results
+            if (result.get('series') or result['name']) == name
+            and result.get(cost) is not None
+        )
+        if not points:
+            continue
+        x, y, labels = zip(*points)
+        axis.plot(
+            *(x, y),
+            color=SERIES[index % len(SERIES)],
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=7,
+            linewidth=1.5,
+        )
+        for point in zip(x, y, labels):
+            axis.annotate(
+                point[2],
+                point[:2],
+                xytext=(0, 8),
+                textcoords='offset points',
+                ha='center',
+                fontsize=8,
+            )
