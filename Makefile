@@ -39,7 +39,7 @@ test: setup
 # a warning fails it
 docs:
 	@.ci/setup '$(PYTHON)' '$(VENV)' '$(STACK)' docs
-	$(RUN) -W ignore -m sphinx -q -W --keep-going -j auto \
+	$(RUN) -W ignore -m sphinx -q -W --keep-going -j $(JOBS) \
 		-d docs/_build/doctrees docs docs/_build/html
 	@echo 'open docs/_build/html/index.html'
 

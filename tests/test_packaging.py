@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MIM = 'mmvitcompress/.mim/'
 IGNORED = shutil.ignore_patterns(
-    *('.*', '__pycache__', 'build', 'data', 'dist', 'work_dirs'),
+    *('.*', '__pycache__', 'build', '_build', 'data', 'dist', 'work_dirs'),
     *('checkpoints', '*.egg-info'),
 )
 
@@ -142,6 +142,9 @@ def test_wheels_of_the_source_archive_are_the_same(source, wheel, tmp_path):
     (unpacked,) = tmp_path.iterdir()
     for name in (
         'LICENSE',
+        'CHANGELOG.md',
+        'CITATION.cff',
+        'docs/conf.py',
         'requirements/openmmlab.txt',
         'tests/test_arch.py',
     ):
@@ -189,6 +192,64 @@ def test_requirements_pin_every_dependency():
     ours, forks = set(files['openmmlab']), set(files['onedl'])
     assert not any(name.startswith('onedl') for name in ours)
     assert not forks & {'mmengine', 'mmcv-lite', 'mmsegmentation', 'mmdet'}
+
+
+def set_up(*words):
+    return subprocess.run(
+        [ROOT / '.ci' / 'setup', sys.executable, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_set_up_refuses_unknown_stacks(tmp_path):
+    done = set_up(tmp_path / 'env', 'forks')
+    assert done.returncode == 1
+    assert "STACK must be openmmlab or onedl, but got 'forks'" in done.stderr
+    assert not (tmp_path / 'env').exists()
+
+
+@pytest.mark.parametrize(
+    'held, asked',
+    # environments from before there were stacks have an empty mark
+    [('onedl\n', 'openmmlab'), ('openmmlab\n', 'onedl'), ('', 'onedl')],
+)
+def test_set_up_does_not_mix_stacks(held, asked, tmp_path):
+    mark = tmp_path / '.made-by-mmvitcompress'
+    mark.write_text(held)
+    done = set_up(tmp_path, asked)
+    assert done.returncode == 1
+    assert f'packages of {held.strip() or "openmmlab"}' in done.stderr
+    assert 'make setup VENV=' in done.stderr
+    assert list(tmp_path.iterdir()) == [mark]
+
+
+@pytest.mark.parametrize('stack', ['openmmlab', 'onedl'])
+def test_set_up_finds_what_either_stack_provides(stack):
+    """Either satisfies the other's requirements, by import names."""
+    path = ROOT / 'requirements' / f'{stack}.txt'
+    missing = run(ROOT / '.ci' / 'missing.py', path, folder=ROOT)
+    assert missing.split() == []
+
+
+def test_make_keeps_an_environment_for_each_stack():
+    commands = {
+        stack: subprocess.run(
+            ['make', '-n', 'setup', f'STACK={stack}', 'PYTHON=python3'],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            # make passes its own variables on to what it runs
+            env={k: v for k, v in os.environ.items() if k in ('PATH', 'HOME')},
+        ).stdout.split()
+        for stack in ('openmmlab', 'onedl')
+    }
+    assert commands == {
+        'openmmlab': ['.ci/setup', "'python3'", "'.venv'", "'openmmlab'"],
+        'onedl': ['.ci/setup', "'python3'", "'.venv-onedl'", "'onedl'"],
+    }
 
 
 def test_continuous_integration_is_make_test(tmp_path):
