@@ -6,7 +6,6 @@ A graph is put in place of the part of the model that it was made of; all else
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +15,14 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
-from PIL import Image
 from timm.data import create_transform
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.image_files import image_files, read_image
 from mmvitcompress.training.config import validation_loader
 from mmvitcompress.training.export import preprocessed
-
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 
 def validation_data(cfg: Config) -> Dataset:
@@ -90,24 +87,16 @@ def folder_batches(cfg: Config, folder: str, count: int) -> Iterator[Any]:
         count: How many images to take at most, spread over all.
 
     Raises:
-        DataError: If it holds no images.
+        DataError: If it holds no images, or one can't be read.
         ConfigError: If the config has no such transforms.
     """
-    files = sorted(
-        path
-        for path in Path(folder).rglob('*')
-        if path.suffix.lower() in SUFFIXES
-    )
-    if not files:
-        raise DataError(
-            f'no images (*{", *".join(SUFFIXES)}) found in {folder!r}'
-        )
+    files = image_files(folder)
     init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
     dataset = validation_loader(cfg)['dataset']
     if 'transform' in dataset:  # timm's
         transform = create_transform(**dataset['transform'])
         for path in _spread(files, count):
-            image = transform(Image.open(path).convert('RGB'))
+            image = transform(read_image(path))
             yield image[None], torch.tensor([-1])
         return
     if 'pipeline' not in dataset:
@@ -179,8 +168,8 @@ def compare_accuracy(
         indices: Which images of it to evaluate on.
 
     Returns:
-        By name ``{'metrics': …, 'agreement': share of the pixels or images
-        for which the class is that of the first model}``.
+        By name a dict with ``metrics`` and ``agreement``, the share of the
+        pixels or images for which the class is that of the first model.
 
     Raises:
         ConfigError: If the config evaluates something else, or an image is of
