@@ -91,21 +91,29 @@ class UnmergePyramid(nn.Module):
                 nn.ConvTranspose2d(embed_dim, embed_dim, 2, 2)
             )
 
-    def forward(self, inputs: Sequence[TokenMap | Tensor]) -> tuple:
+    def forward(
+        self,
+        inputs: Sequence[TokenMap | Tensor],
+        laterals: Sequence[nn.Conv2d] | None = None,
+    ) -> tuple:
         """One level for each of ``rescales`` → maps (B, C, H·r, W·r).
 
         Args:
             inputs: :class:`~mmvitcompress.tokens.TokenMap` or full maps
                 (B, C, H, W), which a dense backbone may return as well.
+            laterals: A 1×1 convolution for each level, from C channels to
+                those of the result. It is done before restoring, in one with
+                the transposed convolution before it. Defaults to none.
         """
         if len(inputs) != len(self.rescales):
             raise ConfigError(
                 f'rescales must name one factor for each of {len(inputs)} '
                 f'levels, but got {self.rescales}'
             )
+        laterals = laterals or [None] * len(inputs)
         return tuple(
-            self._level(*self._as_map(level), rescale)
-            for level, rescale in zip(inputs, self.rescales)
+            self._level(*self._as_map(level), rescale, lateral)
+            for level, rescale, lateral in zip(inputs, self.rescales, laterals)
         )
 
     def _as_map(self, level: TokenMap | Tensor) -> tuple[Tensor, TokenState]:
@@ -126,25 +134,38 @@ class UnmergePyramid(nn.Module):
             )
         return x, state
 
-    def _level(self, x: Tensor, state: TokenState, rescale: float) -> Tensor:
+    def _level(
+        self,
+        x: Tensor,
+        state: TokenState,
+        rescale: float,
+        lateral: nn.Conv2d | None,
+    ) -> Tensor:
         factors, full = merge_factors(state.directions), state.full_grid
         if rescale < 1:
-            return pool(x, factors, full, round(1 / rescale))
+            x = pool(x, factors, full, round(1 / rescale))
+            return x if lateral is None else _mix(x, lateral)
         tokens = x.permute(0, 2, 3, 1)  # (B, h, w, C)
         if rescale == 1:
+            if lateral is not None:
+                weight = lateral.weight.flatten(1)
+                tokens = F.linear(tokens, weight, lateral.bias)
             return spread(tokens, factors, full)
         if rescale == 2:
-            tokens = upsample(tokens, self.upsample_2x[0])
+            tokens = upsample(tokens, self.upsample_2x[0], lateral)
             return spread(tokens, factors, full)
         first, norm, activation, second = self.upsample_4x
         if not isinstance(norm, _BatchNorm):
-            return self.upsample_4x(spread(tokens, factors, full))
+            x = self.upsample_4x(spread(tokens, factors, full))
+            return x if lateral is None else _mix(x, lateral)
         tokens = upsample(tokens, first)  # (B, h, w, 2, 2, C)
         tokens = activation(_normalise(tokens, norm, factors, full))
-        return spread(upsample(tokens, second), factors, full)
+        return spread(upsample(tokens, second, lateral), factors, full)
 
 
-def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
+def upsample(
+    x: Tensor, conv: nn.ConvTranspose2d, lateral: nn.Conv2d | None = None
+) -> Tensor:
     """A transposed convolution of kernel 2 and stride 2, token by token.
 
     As one matrix product it takes half of the time that the convolution's own
@@ -153,12 +174,24 @@ def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
     Args:
         x: (…, C).
         conv: The convolution, C channels in and out.
+        lateral: A 1×1 convolution to O channels after it. Defaults to none.
 
     Returns:
-        (…, 2, 2, C), the rows and columns that each token becomes.
+        (…, 2, 2, O), the rows and columns that each token becomes; O is C
+        without a lateral convolution.
     """
-    weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4C, C)
-    return F.linear(x, weight, conv.bias.repeat(4)).unflatten(-1, (2, 2, -1))
+    weight, bias = conv.weight.permute(2, 3, 1, 0), conv.bias  # (2, 2, C, C)
+    if lateral is not None:
+        mix = lateral.weight.flatten(1)  # (O, C)
+        weight = torch.matmul(mix, weight)
+        bias = F.linear(bias, mix, lateral.bias)
+    x = F.linear(x, weight.flatten(0, 2), bias.repeat(4))
+    return x.unflatten(-1, (2, 2, -1))
+
+
+def _mix(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1×1 convolution of (B, C, H, W)."""
+    return F.conv2d(x, conv.weight, conv.bias)
 
 
 def _normalise(

@@ -21,7 +21,7 @@ def conv_of_upsampled(
 
     The same numbers, up to rounding, borders included. For C input and O
     output channels it costs 9·C·O multiply-accumulates for each position of
-    ``x`` and 3·O·(h·w + h·H)·W for upsampling, in place of 9·C·O for each
+    ``x`` and 3·O·(3·h·w + h·W)·H for upsampling, in place of 9·C·O for each
     position of the result.
 
     Args:
@@ -31,17 +31,20 @@ def conv_of_upsampled(
         align_corners: As of ``interpolate``. Defaults to False.
 
     Returns:
-        (B, O, H, W).
+        (B, O, H, W) in channels-last order.
     """
     batch, channels, height, width = x.shape
     out = weight.shape[0]
     rows = shifted_upsampling(height, size[0], x, align_corners)
     columns = shifted_upsampling(width, size[1], x, align_corners)
-    taps = weight.permute(2, 3, 0, 1).reshape(9 * out, channels)
-    x = torch.matmul(taps, x.flatten(2))  # (B, 9·O, h·w)
-    x = x.view(batch, 3, 3, out, height, width).permute(0, 3, 1, 4, 2, 5)
-    x = x.reshape(batch, out, 3 * height, 3 * width)
-    return torch.matmul(torch.matmul(rows, x), columns.t())
+    taps = weight.permute(3, 2, 1, 0).reshape(9, channels, out)
+    x = x.permute(0, 2, 3, 1).reshape(1, -1, channels)
+    x = torch.matmul(x, taps)  # (9, B·h·w, O), columns of the kernel first
+    x = x.view(3, 3, batch, height, width * out).permute(2, 0, 1, 3, 4)
+    x = x.reshape(batch, 3, 3 * height, width * out)
+    x = torch.matmul(rows, x)  # (B, 3, H, w·O)
+    x = x.transpose(1, 2).reshape(batch, size[0], 3 * width, out)
+    return torch.matmul(columns, x).permute(0, 3, 1, 2)
 
 
 def shifted_upsampling(
@@ -59,12 +62,20 @@ def shifted_upsampling(
         (size, 3 · length): three matrices side by side, one for each tap;
         beyond the borders there is zero.
     """
+    line = upsampling(length, size, like, align_corners)
+    line = F.pad(line, (0, 0, 1, 1))
+    return torch.cat([line[tap : tap + size] for tap in range(3)], 1)
+
+
+def upsampling(
+    length: int, size: int, like: Tensor, align_corners: bool = False
+) -> Tensor:
+    """Linear interpolation of a line as a matrix (size, length)."""
     # as PyTorch itself upsamples each unit vector; never in half precision,
     # for which not all devices have kernels
     exact = torch.promote_types(like.dtype, torch.float32)
     units = torch.eye(length, dtype=exact, device=like.device)[None]
     line = F.interpolate(
         units, size=size, mode='linear', align_corners=align_corners
-    )[0].t()  # (size, length)
-    line = F.pad(line, (0, 0, 1, 1)).to(like.dtype)
-    return torch.cat([line[tap : tap + size] for tap in range(3)], 1)
+    )
+    return line[0].t().to(like.dtype)

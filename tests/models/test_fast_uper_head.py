@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from mmengine.registry import init_default_scope
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models import fast_conv, fast_uper_head
 from mmvitcompress.models.fast_uper_head import FastUPerHead
 from mmvitcompress.models.upsampled_conv import (
     conv_of_upsampled,
     shifted_upsampling,
 )
+from mmvitcompress.models.winograd import winograd_conv
 
 SETTINGS = dict(
     in_channels=[6, 7, 8, 9],
@@ -83,6 +85,32 @@ def test_same_outputs_gradients_and_statistics(
     assert len(results[0]) == len(results[1]) > 5
     for theirs, mine in zip(*results):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('norm_cfg', [dict(type='BN'), None])
+def test_same_outputs_at_inference(align_corners, norm_cfg, monkeypatch):
+    """Norms folded, convolutions by Winograd."""
+    calls = []
+    for module in (fast_uper_head, fast_conv):
+        monkeypatch.setattr(
+            module,
+            'winograd_conv',
+            lambda *args: calls.append(len(args[0])) or winograd_conv(*args),
+        )
+    stock, fast = heads(
+        channels=64, align_corners=align_corners, norm_cfg=norm_cfg
+    )
+    inputs = maps([(39, 36), (20, 18), (10, 9), (5, 5)])
+    with torch.no_grad():
+        expected = stock.train()(inputs)  # and statistics other than 0, 1
+        fast.load_state_dict(stock.state_dict())
+        expected = stock.eval()(inputs)
+        torch.testing.assert_close(
+            fast.eval()(inputs), expected, rtol=0, atol=1e-10
+        )
+    # the finest map of the FPN, and two maps at once in the last one
+    assert calls == [1, 2]
 
 
 @settings(max_examples=40, deadline=None)
