@@ -41,6 +41,18 @@ class Plan:
     token_reduction: float
     dense_macs: int
 
+    def arguments(self) -> dict:
+        """The plan as arguments of :func:`mmvitcompress.compress`.
+
+        Channels are chosen at the model's ``img_size``: pass the plan's too.
+        """
+        merging = dict(layers=self.layers, directions=self.directions)
+        channels = dict(target=self.reduction)
+        return dict(
+            token_merging=merging if self.layers else None,
+            channels=channels if self.channel_reduction else None,
+        )
+
     def to_dict(self) -> dict:
         """Builtin types only."""
         return {

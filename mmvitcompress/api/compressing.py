@@ -1,0 +1,146 @@
+"""``compress``: from a ViT of timm to a compressed model."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from mmvitcompress.api.files import build, read
+from mmvitcompress.api.model import CompressedModel, timm_state_dict
+from mmvitcompress.api.pruning import prune_
+from mmvitcompress.api.timm_models import Source, compare, create, describe
+from mmvitcompress.arch import ViTArch
+from mmvitcompress.checkpoint import resize_pos_embed
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens import TokenMerging
+
+
+def compress(
+    model: nn.Module | str | Path,
+    token_merging: Mapping | Sequence[int] | TokenMerging | None = None,
+    channels: Mapping | None = None,
+    slimming: Mapping | None = None,
+    *,
+    img_size: int | tuple[int, int] | None = None,
+    drop_path_rate: float | None = None,
+    pretrained: bool = True,
+) -> CompressedModel:
+    """Compress a ViT of timm.
+
+    With nothing asked for, the result equals the model. New merges start as
+    means, so that the result is a start for fine-tuning; so is one with
+    pruned channels, which are chosen by the size of their weights. (CDCP,
+    which learns to prune while it trains, is
+    :class:`~mmvitcompress.training.CDCPHook`.) Slimming needs training before
+    any use: its predictor starts at random.
+
+    Args:
+        model: A DeiT, ViT, DeiT-III or DINOv2 of timm, which stays as it is;
+            its name; a checkpoint's file, as :func:`load` takes it; or a
+            :class:`CompressedModel` to compress further.
+        token_merging: Blocks, counted from 1, before which tokens are merged;
+            or the arguments of
+            :class:`~mmvitcompress.tokens.specs.TokenMerging`, such as
+            ``dict(layers=(5, 8), directions='alternate')``. Defaults to none.
+        channels: ``dict(target=0.4)`` to save so much of the dense model's
+            MACs, merges included; ``dict(qk=0.75, v=0.75, mlp=0.6)`` for
+            fractions that every block keeps; or ``dict(qk_dims=48,
+            mlp_dims=1024)`` for widths. More in
+            :func:`~mmvitcompress.api.pruning.prune_`. Defaults to none.
+        slimming: Arguments of
+            :class:`~mmvitcompress.tokens.specs.PatchSlimming`, such as
+            ``dict(keep_rate=0.7)``. Defaults to none.
+        img_size: Image size (H, W), in pixels, that the position embedding is
+            made for. Defaults to the model's.
+        drop_path_rate: Stochastic depth of the last block. Defaults to the
+            model's.
+        pretrained: Whether to download the weights of a model that is given
+            by its name. Defaults to True.
+
+    Returns:
+        A model of its own, on the same device, of the same dtype and in the
+        same mode; in evaluation mode where a name or file was given.
+
+    Raises:
+        ConfigError: If an argument is out of range, a target is out of reach,
+            or the model has what can't be compressed, which is named.
+        CheckpointError: If weights can't be downloaded or read.
+    """
+    training = isinstance(model, nn.Module) and model.training
+    source, name = _parts(model, pretrained)
+    arch = _wanted(source.arch, token_merging, slimming, img_size)
+    options = dict(source.options)
+    if drop_path_rate is not None:
+        options['drop_path_rate'] = drop_path_rate
+    tensors = dict(source.state_dict)
+    resize_pos_embed(tensors, source.arch, arch)
+    new = []
+    if arch.token_merging != source.arch.token_merging:
+        new.append('token_merging.')
+    if arch.patch_slimming != source.arch.patch_slimming:
+        new.append('patch_slimming.')
+    source = Source(arch, options, tensors, source.pretrained_cfg)
+    result = build(source, name, tuple(new))
+    if channels is not None:
+        outside = timm_state_dict(result)
+        arch, pruned = prune_(result.backbone, channels, result.num_classes)
+        source = source._replace(arch=arch, state_dict=outside | pruned)
+        result = build(source, name)
+    return result.train(training)
+
+
+def _parts(model, pretrained: bool) -> tuple[Source, str]:
+    """What a model is made of, and what to call it."""
+    if isinstance(model, CompressedModel):
+        return _parts_of_ours(model), type(model).__name__
+    if isinstance(model, str | Path) and Path(model).is_file():
+        return read(model), str(model)
+    name = model if isinstance(model, str) else type(model).__name__
+    if isinstance(model, str | Path):
+        model = create(str(model), pretrained)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            'model must be a ViT of timm, its name, or a checkpoint, but got '
+            f'{model!r}'
+        )
+    source = describe(model)
+    compare(build(source, name), model)
+    return source, name
+
+
+def _parts_of_ours(model: CompressedModel) -> Source:
+    options = dict(
+        num_classes=model.num_classes,
+        global_pool=model.global_pool,
+        fc_norm=isinstance(model.fc_norm, nn.LayerNorm),
+        final_norm=isinstance(model.norm, nn.LayerNorm),
+        pool_include_prefix=model.pool_include_prefix,
+        drop_rate=model.head_drop.p,
+        drop_path_rate=getattr(
+            model.backbone.blocks[-1].drop_path, 'drop_prob', 0.0
+        ),
+    )
+    tensors = timm_state_dict(model)
+    return Source(model.arch, options, tensors, model.pretrained_cfg)
+
+
+def _wanted(
+    arch: ViTArch,
+    token_merging: Mapping | Sequence[int] | TokenMerging | None,
+    slimming: Mapping | None,
+    img_size: int | tuple[int, int] | None,
+) -> ViTArch:
+    if isinstance(token_merging, Sequence):
+        token_merging = TokenMerging(tuple(token_merging))
+    changes = dict(token_merging=token_merging, patch_slimming=slimming)
+    for name, value in changes.items():
+        if value is None:
+            continue
+        if getattr(arch, name) is not None:
+            raise ConfigError(
+                f'the model has {name} already ({getattr(arch, name)}); '
+                'start from the dense one to change it'
+            )
+        value = dict(value) if isinstance(value, Mapping) else value
+        arch = arch.replace(**{name: value})
+    return arch if img_size is None else arch.replace(img_size=img_size)

@@ -1,0 +1,144 @@
+"""Compressed models as files, the same that backbones load."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from mmvitcompress.api.model import (
+    CompressedModel,
+    from_timm_keys,
+    timm_state_dict,
+)
+from mmvitcompress.api.timm_models import Source, data_config
+from mmvitcompress.arch import ViTArch
+from mmvitcompress.checkpoint import (
+    checkpoint_arch,
+    load_strict,
+    read_checkpoint,
+    refuse_compactors,
+    write_checkpoint,
+)
+from mmvitcompress.conversion import infer_arch, to_timm_keys
+from mmvitcompress.conversion_swin import is_swin
+from mmvitcompress.errors import CheckpointError
+from mmvitcompress.models.heads import to_timm_head
+
+_PRETRAINING = ('aux_head', 'return_dense')  # LV-ViT's, of no use later
+_HEAD = ('global_pool', 'pool_include_prefix')
+
+
+def save(model: CompressedModel, path: str | Path, **meta) -> None:
+    """Write a model to one file that carries its own shape.
+
+    ``backbone.checkpoint`` of a config takes it as well as :func:`load`.
+
+    Args:
+        model: What :func:`~mmvitcompress.api.compress` or :func:`load`
+            returned, maybe trained.
+        path: Ends in ``.pth`` or ``.safetensors``.
+        **meta: What else to note, of builtin types, such as
+            ``metrics=dict(top1=81.2)``.
+
+    Raises:
+        CheckpointError: If the name ends in something else, or the model is
+            of another class.
+    """
+    if not isinstance(model, CompressedModel):
+        raise CheckpointError(
+            'save writes what compress or load returned, but got a '
+            f'{type(model).__name__}; unwrap it (model.module of '
+            'DistributedDataParallel, model._orig_mod of torch.compile)'
+        )
+    write_checkpoint(
+        path,
+        timm_state_dict(model),
+        model.arch,
+        head={name: getattr(model, name) for name in _HEAD},
+        pretrained_cfg=data_config(model.pretrained_cfg),
+        **meta,
+    )
+
+
+def load(path: str | Path) -> CompressedModel:
+    """Read a model from a file, in evaluation mode.
+
+    Args:
+        path: What :func:`save`, ``tools/export_pruned.py`` or
+            ``tools/convert_checkpoint.py`` wrote, a training checkpoint of a
+            backbone or classifier of ours, or one of timm or DeiT.
+
+    Raises:
+        CheckpointError: If it is missing, unsafe, damaged, or no plain ViT.
+    """
+    return build(read(path), path).eval()
+
+
+def read(path: str | Path) -> Source:
+    """Take a checkpoint apart; see :func:`load`."""
+    state_dict, meta = read_checkpoint(path)
+    refuse_compactors(state_dict, path)
+    state_dict = {
+        name: value
+        for name, value in to_timm_head(to_timm_keys(state_dict)).items()
+        if not name.startswith(_PRETRAINING)
+    }
+    if is_swin(state_dict):
+        raise CheckpointError(
+            f'checkpoint {str(path)!r} is a Swin: use '
+            'mmvitcompress.CompressedSwin'
+        )
+    arch = checkpoint_arch(meta, path)
+    if arch is None:
+        arch = infer_arch(state_dict, path=path)
+        arch = arch.replace(
+            in_chans=state_dict['patch_embed.proj.weight'].shape[1]
+            if arch.stem == 'linear'
+            else arch.in_chans
+        )
+    return Source(
+        arch,
+        _head_options(arch, state_dict, meta.get('head') or {}),
+        state_dict,
+        data_config(meta.get('pretrained_cfg')),
+    )
+
+
+def _head_options(
+    arch: ViTArch, state_dict: Mapping[str, Tensor], noted: Mapping
+) -> dict:
+    """What of a head can be seen in its tensors, or was noted beside."""
+    pooled = 'fc_norm.weight' in state_dict
+    pool = 'token' if arch.class_token and not pooled else 'avg'
+    return {
+        'num_classes': len(state_dict.get('head.weight', ())),
+        'global_pool': pool,
+        'fc_norm': pooled,
+        'final_norm': 'norm.weight' in state_dict,
+        **{name: noted[name] for name in _HEAD if name in noted},
+    }
+
+
+def build(
+    source: Source, name: str | Path, may_miss: tuple[str, ...] = ()
+) -> CompressedModel:
+    """Make a model of its parts, strictly.
+
+    Args:
+        source: Its parts.
+        name: Where they came from, for messages.
+        may_miss: Prefixes of tensors, under timm's names, that may start
+            anew.
+
+    Raises:
+        CheckpointError: If a tensor is missing, unexpected or mis-shaped.
+    """
+    model = CompressedModel(source.arch, **source.options)
+    like = source.state_dict['patch_embed.proj.weight']
+    model = model.to(like.device, like.dtype)
+    tensors = {from_timm_keys(k): v for k, v in source.state_dict.items()}
+    load_strict(model, tensors, name, tuple(map(from_timm_keys, may_miss)))
+    arch = source.arch
+    size = (arch.in_chans, *arch.img_size)
+    model.pretrained_cfg = {**source.pretrained_cfg, 'input_size': size}
+    return model

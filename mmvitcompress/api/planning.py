@@ -1,0 +1,61 @@
+"""``plan``: what to ask ``compress`` for."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mmvitcompress.api.files import read
+from mmvitcompress.api.model import CompressedModel
+from mmvitcompress.api.timm_models import create, describe
+from mmvitcompress.arch_base import Arch
+from mmvitcompress.archs import ARCHS, get_arch
+from mmvitcompress.planning import Plan
+from mmvitcompress.planning import plan as plan_arch
+
+
+def plan(
+    model: nn.Module | str | Path | Arch,
+    target: float,
+    img_size: int | tuple[int, int] | None = None,
+    channels: float = 0.0,
+) -> Plan:
+    """Where to merge, and how much channels must save, for a target.
+
+    ``compress(model, **plan(model, 0.45).arguments())`` does it.
+
+    Args:
+        model: As for :func:`~mmvitcompress.api.compress`, or an arch or its
+            name; nothing is downloaded.
+        target: Reduction to reach, as a fraction of the dense MACs.
+        img_size: Image size (H, W) at which the model will be used, in
+            pixels. Defaults to the model's.
+        channels: The channels' share of the reduction, in [0, 1]. Defaults to
+            0: tokens are merged only.
+
+    Raises:
+        ConfigError: If an argument is out of range, the target out of reach
+            (says what is reachable), or the model can't be compressed.
+    """
+    arch, classes = _shape(model)
+    return plan_arch(
+        arch, target, img_size or arch.img_size, channels, classes
+    )
+
+
+def _shape(model) -> tuple[Arch, int]:
+    """The arch of a model, and how many classes it tells apart."""
+    if isinstance(model, Arch):
+        return model, 0
+    if isinstance(model, CompressedModel):
+        return model.arch, model.num_classes
+    if isinstance(model, str) and model in ARCHS:
+        return get_arch(model), 0
+    if isinstance(model, str | Path):
+        if Path(model).is_file():
+            source = read(model)
+            return source.arch, source.options['num_classes']
+        with torch.device('meta'):  # its shape is enough
+            model = create(str(model), pretrained=False)
+    source = describe(model)
+    return source.arch, source.options['num_classes']

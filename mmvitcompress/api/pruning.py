@@ -1,0 +1,196 @@
+"""Narrower blocks in one shot, by the size of the weights.
+
+CDCP learns which channels may go while the model trains; this only looks at
+the weights. The result is a start for fine-tuning, no finished model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+from mmvitcompress.arch_base import per_block
+from mmvitcompress.channels import (
+    MacBudget,
+    SelectionRules,
+    attach_compactors,
+    fold,
+    select,
+    set_kept_,
+)
+from mmvitcompress.channels.compactors import Kinds, transformer_blocks
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.vit import ViT
+from mmvitcompress.targets import check_target
+
+_DIMS = ('qk_dims', 'v_dims', 'mlp_dims')
+_KEEP = ('qk', 'v', 'mlp')
+_RULES = ('min_head_dim', 'min_mlp_dim', 'divisor')
+
+
+@torch.no_grad()
+def magnitudes(model: ViT) -> list[Kinds]:
+    """How much each channel can do, by the size of its weights.
+
+    The score of a V channel, and of a hidden channel of the MLP, is
+    ‖w_in‖₂ · ‖w_out‖₂, of its row in W_V or W_1 and its column in W_O or W_2;
+    that of a position of Q and K is ‖w_q‖₂ · ‖w_k‖₂. All are relative to the
+    mean of their block and kind, so that no block goes for its scale.
+
+    Returns:
+        For each block arrays of float64, (heads, width) for Q, K and V and
+        (1, width) for the MLP.
+    """
+    scores = []
+    for _, block in transformer_blocks(model):
+        attn, mlp = block.attn, block.mlp
+        rows = _norms(attn.qkv.weight, 1).split(attn.split)
+        q, k, v = (part.view(attn.num_heads, -1) for part in rows)
+        v = v * _norms(attn.proj.weight, 0).view_as(v)
+        hidden = _norms(mlp.fc1.weight, 1) * _norms(mlp.fc2.weight, 0)
+        parts = (q * k, q * k, v, hidden[None])
+        scores.append(Kinds(*(_relative(part) for part in parts)))
+    return scores
+
+
+def _norms(weight: Tensor, dim: int) -> Tensor:
+    return torch.linalg.vector_norm(weight.double(), dim=dim)
+
+
+def _relative(scores: Tensor) -> ndarray:
+    mean = scores.mean()
+    return (scores / mean if mean > 0 else scores).cpu().numpy()
+
+
+def prune_(
+    model: ViT, channels: Mapping, num_classes: int = 0
+) -> tuple[object, dict[str, Tensor]]:
+    """Remove the channels of the smallest weights.
+
+    Args:
+        model: Its layers are exchanged; it is of no use afterwards.
+        channels: ``dict(target=0.4)`` for an overall reduction of the MACs,
+            with the rules ``min_head_dim``, ``min_mlp_dim`` and ``divisor``
+            (8 by default) and ``img_size`` where it isn't the arch's;
+            ``dict(qk=0.75, v=0.75, mlp=0.6)`` for fractions that all blocks
+            keep; or ``dict(qk_dims=48, v_dims=48, mlp_dims=[…])`` for widths.
+        num_classes: Outputs of the classifier, which counts for a target.
+
+    Returns:
+        The new arch, and tensors under timm's names that fit it.
+
+    Raises:
+        ConfigError: If ``channels`` is none of these, or can't be reached.
+    """
+    if not isinstance(channels, Mapping) or not channels:
+        raise ConfigError(
+            'channels must be a dict such as dict(target=0.4), but got '
+            f'{channels!r}'
+        )
+    scores = magnitudes(model)
+    if 'target' in channels:
+        kept = _for_target(model, scores, num_classes, **_known(channels))
+    elif set(channels) <= {*_KEEP, 'divisor'} and set(channels) & {*_KEEP}:
+        kept = _largest(scores, _fractions(model.arch, **channels))
+    elif set(channels) <= {*_DIMS}:
+        kept = _largest(scores, _widths(model.arch, channels))
+    else:
+        raise ConfigError(
+            'channels must have a target, or fractions to keep '
+            f'({", ".join(_KEEP)}), or widths ({", ".join(_DIMS)}), but got '
+            f'{dict(channels)}'
+        )
+    set_kept_(attach_compactors(model), kept)
+    return fold(model)
+
+
+def _known(channels: Mapping) -> dict:
+    known = ('target', 'img_size', *(f.name for f in fields(SelectionRules)))
+    for key in channels:
+        if key not in known:
+            raise ConfigError(
+                f'channels has no key {key!r} beside target; known keys are '
+                f'{", ".join(known)}'
+            )
+    return dict(channels)
+
+
+def _for_target(
+    model: ViT,
+    scores: Sequence[Kinds],
+    num_classes: int,
+    target: float,
+    img_size: int | tuple[int, int] | None = None,
+    **rules,
+) -> list[Kinds]:
+    check_target(target)
+    budget = MacBudget.of(model.arch, img_size, num_classes)
+    if budget.reduction() >= target:
+        raise ConfigError(
+            f'tokens alone save {budget.reduction():.2%} of the MACs, so that '
+            f'no channels need to go for a target of {target:.2%}; raise the '
+            'target, which counts all that is saved, or leave channels away'
+        )
+    return select(
+        scores, budget, target, SelectionRules(**{'divisor': 8, **rules})
+    ).kept
+
+
+def _fractions(arch, divisor: int = 8, **keep: float) -> list[tuple]:
+    """(Q/K, V, MLP) widths of each block, from fractions of them."""
+    rules = SelectionRules(divisor=divisor)
+    widths = []
+    for name, kind in zip(_DIMS, _KEEP):
+        share = keep.get(kind, 1.0)
+        if not 0 < share <= 1:
+            raise ConfigError(
+                f'channels.{kind} must be the fraction to keep, in (0, 1], '
+                f'but got {share}'
+            )
+        widths.append(
+            [
+                rules.floor(width, max(1, round(share * width)))
+                for width in getattr(arch, name)
+            ]
+        )
+    return list(zip(*widths))
+
+
+def _widths(arch, channels: Mapping) -> list[tuple]:
+    widths = []
+    for name in _DIMS:
+        own = getattr(arch, name)
+        wanted = per_block(f'channels.{name}', channels.get(name), own)
+        for block, (new, old) in enumerate(zip(wanted, own), 1):
+            if new > old:
+                raise ConfigError(
+                    f'channels.{name} must not exceed the {old} channels of '
+                    f'block {block}, but got {new}'
+                )
+        widths.append(wanted)
+    return list(zip(*widths))
+
+
+def _largest(
+    scores: Sequence[Kinds], widths: Sequence[tuple[int, int, int]]
+) -> list[Kinds]:
+    """Masks that keep so many channels of each head, the highest-scored."""
+    return [
+        Kinds(
+            *(
+                _top(score, width)
+                for score, width in zip(block, (qk, qk, v, mlp))
+            )
+        )
+        for block, (qk, v, mlp) in zip(scores, widths)
+    ]
+
+
+def _top(score: ndarray, width: int) -> ndarray:
+    order = np.argsort(-score, axis=1, kind='stable')
+    kept = np.zeros(score.shape, dtype=bool)
+    np.put_along_axis(kept, order[:, :width], True, axis=1)
+    return kept
