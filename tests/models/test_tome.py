@@ -88,7 +88,8 @@ def test_closed_form_is_what_a_counter_sees(matching):
         count = count_macs(
             peer, torch.randn(1, 3, *ODD), convention=convention
         )
-        assert count.uncounted == {}
+        # of what merging does; positions are interpolated once
+        assert not [name for name in count.uncounted if 'bicubic' not in name]
         assert count.total == tome_macs(
             peer.arch, peer.token_matching, ODD, 3, False, convention
         )
