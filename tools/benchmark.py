@@ -34,6 +34,12 @@ def parse_args():
         'what the configs tell. Images are padded as the models pad'
     )
     add('--shape', type=int, nargs='+', metavar='N', help=shape_help)
+    part_help = (
+        'time no more than this: a backbone takes a fraction of the time that '
+        'heads take. MACs and parameters in the table are then its own'
+    )
+    parts = list(benchmark.TIMED)
+    add('--part', choices=parts, default='overall', help=part_help)
     add('--device', help='such as cpu or cuda:0; by default CUDA if present')
     add('--amp', choices=sorted(DTYPES), help='run under autocast')
     add('--compile', action='store_true', help='run under torch.compile')
@@ -93,6 +99,7 @@ def measure(args) -> dict:
         args.warmup,
         dtype,
         'inductor' if args.compile else None,
+        part=args.part,
     )
     paths = [*args.configs, args.baseline]
     rows = [{'config': path, **row} for path, row in zip(paths, rows)]
@@ -107,6 +114,7 @@ def measure(args) -> dict:
         'dtype': str(dtype or torch.float32).removeprefix('torch.'),
         'batch_size': args.batch_size,
         'shape': list(shape),
+        'part': args.part,
         'candidates': rows,
         'baseline': baseline,
         'speedup': gains[0] if len(gains) == 1 else gains or None,

@@ -28,6 +28,13 @@ from mmvitcompress.analysis.timing import (
 from mmvitcompress.errors import ConfigError, UserError
 
 COMPARED = ('backbone', 'encoder', 'overall')
+TIMED = {
+    'backbone': ('backbone',),
+    'encoder': ('backbone', 'encoder'),
+    'overall': PARTS,
+}
+"""What is timed, by how much of the models is asked for."""
+
 # what the operators that torch runs say about attention
 KERNELS = {
     '_scaled_dot_product_flash_attention': 'flash',
@@ -51,6 +58,7 @@ def benchmark(
     dtype: torch.dtype | None = None,
     compiler: str | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    part: str = 'overall',
 ) -> list[dict[str, Any]]:
     """Count and time models on the same images.
 
@@ -65,21 +73,30 @@ def benchmark(
         compiler: Backend of ``torch.compile``, such as ``'inductor'``.
             Defaults to None, which runs eagerly.
         clock: See :func:`~mmvitcompress.analysis.timing.time_parts`.
+        part: How much of the models to time: ``'backbone'``, ``'encoder'``
+            or, with neck and head as well, ``'overall'``, the default.
 
     Returns:
         For each model ``{backbone,neck,head,encoder,overall}_ms``, each
         ``{'median', 'min', 'max'}`` of the whole batch or None for a part
-        that the model lacks; ``images_per_s``; ``peak_memory_mb`` in MiB,
-        see :func:`~mmvitcompress.analysis.memory.peak_memory`; ``macs`` and
-        ``params`` of the network for one image; ``macs_by_part``, the
-        encoder (backbone and pyramid) among them;
+        that the model lacks or that is not timed; ``images_per_s`` of the
+        network, None if it is not timed as a whole; ``peak_memory_mb`` of
+        ``part`` in MiB, see
+        :func:`~mmvitcompress.analysis.memory.peak_memory`; ``macs`` and
+        ``params`` of the network for one image; ``macs_by_part`` and
+        ``params_by_part``, the encoder (backbone and pyramid) among them;
         ``attention_kernels``; with a compiler ``compile_s``, the first runs
         of all parts, and ``graph_breaks`` in them.
 
     Raises:
         ConfigError: If there is nothing to repeat, or a model can't be
-            compiled.
+            compiled or has no such part.
     """
+    if part not in TIMED:
+        raise ConfigError(
+            f'part must be of {", ".join(TIMED)}, but got {part!r}'
+        )
+    parts = TIMED[part]
     names = range(len(models))
     compilers = [Compiler(compiler) for _ in models] if compiler else []
     # counting runs each model once, uncompiled: its own errors come first
@@ -100,11 +117,16 @@ def benchmark(
             )
             for name in names
         }
+        if any(part not in own for own in calls.values()):
+            raise ConfigError(
+                f'a model without a backbone has no part {part!r}; time '
+                "'overall'"
+            )
         if compilers:
-            _run_once(calls)  # and compile before any clock runs
-        times = time_calls(calls, images.device, repeats, warmup, PARTS, clock)
+            _run_once(calls, parts)  # and compile before any clock runs
+        times = time_calls(calls, images.device, repeats, warmup, parts, clock)
         memory = [
-            peak_memory(calls[name]['overall'], models[name], images.device)
+            peak_memory(calls[name][part], models[name], images.device)
             for name in names
         ]
     for name, row in enumerate(rows):
@@ -120,7 +142,8 @@ def speedup(row: Mapping, baseline: Mapping) -> dict[str, float | None]:
     """How many times faster than the baseline, and how much less work.
 
     Returns:
-        ``backbone``, ``encoder`` and ``overall``: ratios of medians;
+        ``backbone``, ``encoder`` and ``overall``: ratios of medians, None
+        where nothing was timed;
         ``macs_ratio``: ratio of the MACs of the whole network.
     """
     times = {
@@ -219,9 +242,11 @@ class Compiler:
         return result
 
 
-def _run_once(calls: Mapping[int, Mapping[str, Call]]) -> None:
+def _run_once(
+    calls: Mapping[int, Mapping[str, Call]], parts: Sequence[str]
+) -> None:
     for own in calls.values():
-        for part in PARTS:
+        for part in parts:
             if part in own:
                 own[part]()
 
@@ -238,14 +263,18 @@ def _every_shape_compiled() -> Any:
 def _costs(model: nn.Module, shape: tuple[int, int]) -> dict[str, Any]:
     figures = model_complexity(model, shape)
     parts = {**figures['parts'], 'encoder': figures['encoder']}
-    by_part = {part: own['macs'] for part, own in parts.items()}
-    return {**figures['total'], 'macs_by_part': by_part}
+    by_part = {
+        f'{cost}_by_part': {part: own[cost] for part, own in parts.items()}
+        for cost in ('macs', 'params')
+    }
+    return {**figures['total'], **by_part}
 
 
 def _figures(times: Times, batch_size: int) -> dict[str, Any]:
+    overall = times.get('overall')
     return {
         **{f'{part}_ms': times.get(part) for part in PARTS},
-        'images_per_s': 1000 * batch_size / times['overall']['median'],
+        'images_per_s': overall and 1000 * batch_size / overall['median'],
     }
 
 

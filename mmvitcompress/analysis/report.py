@@ -7,21 +7,20 @@ from typing import Any
 
 import torch
 
-from mmvitcompress.analysis.benchmark import COMPARED, speedup
-from mmvitcompress.analysis.memory import MEASURED
-
-HEADS = (
-    'config',
-    'MACs (G)',
-    'params (M)',
-    'backbone (ms)',
-    'neck (ms)',
-    'head (ms)',
-    'encoder (ms)',
-    'overall (ms)',
-    'images/s',
-    'peak (MiB)',
+from mmvitcompress.analysis.benchmark import (
+    COMPARED,
+    TIMED,
+    macs_ratios,
+    speedup,
 )
+from mmvitcompress.analysis.memory import MEASURED
+from mmvitcompress.analysis.timing import PARTS
+
+_THINGS = {
+    'backbone': 'the backbone',
+    'encoder': 'the encoder',
+    'overall': 'the network',
+}
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -38,7 +37,9 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def table(
-    rows: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any] | None
+    rows: Sequence[Mapping[str, Any]],
+    baseline: Mapping[str, Any] | None,
+    part: str = 'overall',
 ) -> str:
     """Markdown, a line for each model; medians, and × against the baseline.
 
@@ -46,12 +47,14 @@ def table(
         rows: Of :func:`~mmvitcompress.analysis.benchmark.benchmark`, each
             with its ``config``.
         baseline: Such a row; it comes first. None if there is none.
+        part: How much of the models was timed; MACs and parameters are those
+            of this part. Defaults to 'overall'.
     """
-    lines = [HEADS, ['---'] + ['---:'] * (len(HEADS) - 1)]
-    if baseline is not None:
-        lines.append(_cells(baseline, {}))
-    for row in rows:
-        lines.append(_cells(row, speedup(row, baseline) if baseline else {}))
+    measured = [*([baseline] if baseline else []), *rows]
+    cells = [_cells(row, baseline, part) for row in measured]
+    heads = list(cells[0])
+    lines = [heads, ['---'] + ['---:'] * (len(heads) - 1)]
+    lines += [list(row.values()) for row in cells]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
@@ -62,12 +65,13 @@ def describe(figures: Mapping[str, Any]) -> str:
         figures: What tools/benchmark.py writes to JSON.
     """
     rows, baseline = figures['candidates'], figures['baseline']
-    lines = [table(rows, baseline), '', _circumstances(figures)]
+    part = figures['part']
+    lines = [table(rows, baseline, part), '', _circumstances(figures)]
     lines += ['Range of the runs, and the kernels that serve attention:']
     lines += [f'- {_spread(row)}' for row in [baseline, *rows] if row]
     if baseline:
         lines += ['If time followed MACs, speedups would be:']
-        lines += [f'- {_name(row)}: {_limits(row)}' for row in rows]
+        lines += [f'- {_name(row)}: {_limits(row, part)}' for row in rows]
     return '\n'.join(lines)
 
 
@@ -90,7 +94,8 @@ def _circumstances(figures: Mapping[str, Any]) -> str:
         f'{height} × {width} pixels (after padding), images: '
         f'{figures["images"]}. Medians of {figures["repeats"]} runs after '
         f'{figures["warmup"]} to warm up, the models taking turns. MACs are '
-        f'of one image. Peak: {place["peak_memory"]}.'
+        f'of {_THINGS[figures["part"]]} for one image. '
+        f'Peak: {place["peak_memory"]}.'
     )
 
 
@@ -111,36 +116,45 @@ def _spread(row: Mapping[str, Any]) -> str:
     return text
 
 
-def _limits(row: Mapping[str, Any]) -> str:
+def _limits(row: Mapping[str, Any], part: str) -> str:
     return ', '.join(
-        f'{part} {ratio:.2f}×'
-        for part, ratio in row['macs_ratios'].items()
-        if ratio is not None
+        f'{name} {ratio:.2f}×'
+        for name, ratio in row['macs_ratios'].items()
+        if ratio is not None and name in TIMED[part]
     )
 
 
-def _cells(row: Mapping[str, Any], gains: Mapping[str, float]) -> list[str]:
-    def ms(part: str) -> str:
-        time = row[f'{part}_ms']
-        return '–' if time is None else f'{time["median"]:.1f}'
+def _cells(
+    row: Mapping[str, Any], baseline: Mapping[str, Any] | None, part: str
+) -> dict[str, str]:
+    """What stands in a line, by the heads of the columns."""
+    gains, limits = {}, {}
+    if baseline is not None and row is not baseline:
+        gains, limits = speedup(row, baseline), macs_ratios(row, baseline)
 
-    def gained(text: str, key: str) -> str:
-        gain = gains.get(key)
+    def gained(text: str, gain: float | None) -> str:
         return text if gain is None else f'{text} ({gain:.2f}×)'
 
+    whole = part == 'overall'
+    macs, params = (
+        row[cost] if whole else row[f'{cost}_by_part'][part]
+        for cost in ('macs', 'params')
+    )
+    cells = {
+        'config': _name(row),
+        'MACs (G)': gained(f'{macs / 1e9:.3f}', limits.get(part)),
+        'params (M)': f'{params / 1e6:.2f}',
+    }
+    for name in PARTS:
+        if name in TIMED[part]:
+            time = row[f'{name}_ms']
+            text = '–' if time is None else f'{time["median"]:.1f}'
+            cells[f'{name} (ms)'] = gained(text, gains.get(name))
+    if whole:
+        cells['images/s'] = f'{row["images_per_s"]:.2f}'
     memory = row['peak_memory_mb']
-    return [
-        _name(row),
-        gained(f'{row["macs"] / 1e9:.3f}', 'macs_ratio'),
-        f'{row["params"] / 1e6:.2f}',
-        gained(ms('backbone'), 'backbone'),
-        ms('neck'),
-        ms('head'),
-        gained(ms('encoder'), 'encoder'),
-        gained(ms('overall'), 'overall'),
-        f'{row["images_per_s"]:.2f}',
-        '–' if memory is None else f'{memory:.0f}',
-    ]
+    cells['peak (MiB)'] = '–' if memory is None else f'{memory:.0f}'
+    return cells
 
 
 def _name(row: Mapping[str, Any]) -> str:

@@ -108,6 +108,31 @@ def test_figures_by_the_clock():
         assert row['attention_kernels'] == {}
 
 
+@pytest.mark.parametrize(
+    ('part', 'timed'),
+    [('backbone', ['backbone']), ('encoder', ['backbone', 'encoder'])],
+)
+def test_no_more_is_timed_than_asked_for(part, timed):
+    clock = Clock()
+    models = [Model(clock, 'a', 1.0)]
+    [found] = benchmark(models, IMAGES, (4, 4), 1, 0, clock=clock, part=part)
+    assert len(clock.log) == len(timed)
+    assert [key for key in TIMES if found[key]] == [f'{p}_ms' for p in timed]
+    assert found['images_per_s'] is None and found['macs'] == 768
+    assert speedup(found, found)['overall'] is None
+    lines = table([found | dict(config='a.py')], None, part).splitlines()
+    # config, MACs, parameters, one column for each part, memory
+    assert [line.count('|') for line in lines] == [5 + len(timed)] * 3
+
+
+def test_parts_that_are_not_there():
+    model = nn.Linear(4, 4)
+    with pytest.raises(ConfigError, match="no part 'backbone'"):
+        benchmark([model], IMAGES, (4, 4), 1, 0, part='backbone')
+    with pytest.raises(ConfigError, match='part must be of backbone, enc'):
+        benchmark([model], IMAGES, (4, 4), 1, 0, part='head')
+
+
 def row(config, backbone, encoder, overall, macs, **more):
     times = dict(backbone=backbone, encoder=encoder, overall=overall)
     return {
@@ -128,6 +153,7 @@ def row(config, backbone, encoder, overall, macs, **more):
             neck=macs[1],
             head=macs[2],
         ),
+        'params_by_part': dict(encoder=500_000),
         'attention_kernels': {'flash': 12},
         **more,
     }
@@ -161,6 +187,12 @@ def test_table_by_hand():
         '| 10.0 (1.60×) | 16.0 (1.25×) | 12.35 | – |',
     ]
     assert '×' not in table([SMALL, DENSE], None)
+    head, _, *lines = table([SMALL], DENSE, 'encoder').splitlines()
+    assert 'overall' not in head and 'head' not in head
+    assert lines == [
+        '| dense | 6.000 | 0.50 | 12.0 | 16.0 | – |',
+        '| small | 2.000 (3.00×) | 0.50 | 6.0 (2.00×) | 10.0 (1.60×) | – |',
+    ]
 
 
 def attention(query, key, value):
@@ -292,6 +324,22 @@ def test_tool_on_every_task(name, options, make_config, tmp_path, tool):
     assert describe(figures) in stdout
 
 
+def test_tool_on_a_part(make_config, tmp_path, tool):
+    config, out = tmp_path / 'config.py', tmp_path / 'figures.json'
+    make_config('upernet').dump(config)
+    status, stdout, stderr = tool(
+        *(config, '--baseline', config, '--part', 'backbone'),
+        *('--shape', 64, '--repeats', 1, '--warmup', 0, '--json', out),
+    )
+    assert status == 0, stderr
+    figures = json.loads(out.read_text())
+    assert figures['part'] == 'backbone'
+    [candidate], gains = figures['candidates'], figures['speedup']
+    assert candidate['backbone_ms'] and candidate['overall_ms'] is None
+    assert gains['backbone'] > 0 and gains['overall'] is None
+    assert describe(figures) in stdout and 'overall' not in stdout
+
+
 def test_tool_on_several(make_config, tmp_path, tool):
     paths = [tmp_path / f'{name}.py' for name in ('dense', 'early', 'late')]
     for path, layers in zip(paths, [None, (2, 3), (3, 4)]):
@@ -349,7 +397,7 @@ def test_the_peer_differs_in_its_backbone_alone(tmp_path, tool):
     out = tmp_path / 'figures.json'
     status, _, stderr = tool(
         ROOT / 'configs/upernet_mmsegvit_deit_s_ade20k.py',
-        *('--baseline', ROOT / 'configs/upernet_dense_deit_s_ade20k.py'),
+        *('--baseline', ROOT / 'configs/upernet_stock_deit_s_ade20k.py'),
         *('--shape', 32, '--repeats', 1, '--warmup', 0, '--json', out),
         '--cfg-options',
         'model.decode_head.channels=8',
