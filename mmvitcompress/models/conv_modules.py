@@ -30,7 +30,7 @@ def can_fold(module: ConvModule) -> bool:
     ):
         return False
     norm = module.norm
-    return norm is None or (
+    return not module.with_norm or (
         isinstance(norm, _BatchNorm)
         and not norm.training
         and norm.running_mean is not None
@@ -44,9 +44,9 @@ def folded(module: ConvModule) -> tuple[Tensor, Tensor | None]:
         (O, C, k, k) and (O), or None for a module without norm and bias.
     """
     weight, bias = module.conv.weight, module.conv.bias
-    norm = module.norm
-    if norm is None:
+    if not module.with_norm:
         return weight, bias
+    norm = module.norm
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight

@@ -155,7 +155,8 @@ class UnmergePyramid(nn.Module):
             tokens = upsample(tokens, self.upsample_2x[0], lateral)
             return spread(tokens, factors, full)
         first, norm, activation, second = self.upsample_4x
-        if not isinstance(norm, _BatchNorm):
+        # Identity stands where a batch norm was folded
+        if not isinstance(norm, (_BatchNorm, nn.Identity)):
             x = self.upsample_4x(spread(tokens, factors, full))
             return x if lateral is None else _mix(x, lateral)
         tokens = upsample(tokens, first)  # (B, h, w, 2, 2, C)
@@ -195,9 +196,11 @@ def _mix(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def _normalise(
-    x: Tensor, norm: _BatchNorm, factors: Grid, full: Grid
+    x: Tensor, norm: _BatchNorm | nn.Identity, factors: Grid, full: Grid
 ) -> Tensor:
     """Batch norm of (B, h, w, 2, 2, C), as of the restored map."""
+    if isinstance(norm, nn.Identity):
+        return x
     if factors != (1, 1) and uses_batch_statistics(norm):
         rows, columns = (
             _cover(x, count, factor, side)

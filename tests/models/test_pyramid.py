@@ -135,6 +135,16 @@ def test_any_norm(norm_cfg, train):
     check_equal(inputs, norm_cfg, train)
 
 
+def test_a_folded_norm_leaves_the_work_on_merged_tokens(monkeypatch):
+    reference, ours = pair(dict(type='BN'))
+    reference[1].upsample_4x[1] = ours.upsample_4x[1] = nn.Identity()
+    inputs = [token_map((H, V), (7, 9)) for _ in range(4)]
+    expected = reference(inputs)
+    monkeypatch.setattr(nn.ConvTranspose2d, 'forward', None)
+    for a, b in zip(ours(inputs), expected):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize('train', [False, True])
 def test_slimmed_patches_return_first(train):
     inputs = [slimmed(token_map((H, V), (7, 6))) for _ in range(4)]
