@@ -39,6 +39,9 @@ test: setup
 # a warning fails it
 docs:
 	@.ci/setup '$(PYTHON)' '$(VENV)' '$(STACK)' docs
+	rm -rf docs/api
+	$(RUN) -m sphinx.ext.apidoc -q --no-toc --templatedir docs/_templates \
+		-o docs/api mmvitcompress mmvitcompress/compat
 	$(RUN) -W ignore -m sphinx -q -W --keep-going -j $(JOBS) \
 		-d docs/_build/doctrees docs docs/_build/html
 	@echo 'open docs/_build/html/index.html'

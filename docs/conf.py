@@ -9,13 +9,11 @@ version = release = __version__
 
 extensions = [
     'myst_parser',
-    'sphinx.ext.apidoc',
     'sphinx.ext.autodoc',
     'sphinx.ext.mathjax',
     'sphinx.ext.napoleon',
 ]
-exclude_patterns = ['_build', 'api/modules.rst']
-templates_path = ['_templates']
+exclude_patterns = ['_build', '_templates']
 
 html_theme = 'furo'
 html_title = f'{project} {version}'
@@ -27,15 +25,6 @@ html_copy_source = False
 myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3
 
-# one page for each package, its modules one after another
-apidoc_modules = [
-    {
-        'path': '../mmvitcompress',
-        'destination': 'api',
-        'exclude_patterns': ['../mmvitcompress/compat/*'],
-        'template_dir': '_templates',
-    },
-]
 # what a module imports is documented where it comes from
 autodoc_default_options = {'members': True, 'ignore-module-all': True}
 autodoc_member_order = 'bysource'
