@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from mmvitcompress.api.files import build, read
-from mmvitcompress.api.model import CompressedModel, timm_state_dict
+from mmvitcompress.api.files import build, read, timm_state_dict
+from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.api.pruning import prune_
 from mmvitcompress.api.timm_models import Source, compare, create, describe
 from mmvitcompress.arch import ViTArch

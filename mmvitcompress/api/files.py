@@ -5,11 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mmvitcompress.api.model import (
-    CompressedModel,
-    from_timm_keys,
-    timm_state_dict,
-)
+from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.api.timm_models import Source, data_config
 from mmvitcompress.arch import ViTArch
 from mmvitcompress.checkpoint import (
@@ -24,6 +20,8 @@ from mmvitcompress.conversion_swin import is_swin
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.models.heads import to_timm_head
 
+# what stands beside the backbone; all other tensors of timm's belong to it
+_OUTSIDE = ('norm.', 'fc_norm.', 'head.', 'head_dist.')
 _PRETRAINING = ('aux_head', 'return_dense')  # LV-ViT's, of no use later
 _HEAD = ('global_pool', 'pool_include_prefix')
 
@@ -142,3 +140,16 @@ def build(
     size = (arch.in_chans, *arch.img_size)
     model.pretrained_cfg = {**source.pretrained_cfg, 'input_size': size}
     return model
+
+
+def from_timm_keys(name: str) -> str:
+    """The name in a :class:`CompressedModel` of one of timm's tensors."""
+    return name if name.startswith(_OUTSIDE) else f'backbone.{name}'
+
+
+def timm_state_dict(model: CompressedModel) -> dict[str, Tensor]:
+    """All tensors under timm's names."""
+    return {
+        name.removeprefix('backbone.'): value
+        for name, value in model.state_dict().items()
+    }

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from timm.layers import global_pool_nlc, trunc_normal_
 from torch import Tensor, nn
 
+from mmvitcompress.api.features import FORMATS, block_indices, normalised
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch_base import check_choice
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.backbone_parts import output_indices
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import restore
 
 POOLS = ('token', 'avg', 'avgmax', 'max', '')
-# what stands beside the backbone; all other tensors of timm's belong to it
-_OUTSIDE = ('norm.', 'fc_norm.', 'head.', 'head_dist.')
 
 
 class CompressedModel(nn.Module):
@@ -198,30 +197,19 @@ class CompressedModel(nn.Module):
         Raises:
             ConfigError: If an argument is out of range.
         """
-        if output_fmt not in ('NCHW', 'NLC'):
-            raise ConfigError(
-                f"output_fmt must be 'NCHW' or 'NLC', but got {output_fmt!r}"
-            )
+        check_choice('output_fmt', output_fmt, FORMATS)
         depth = self.arch.depth
-        if isinstance(indices, int):
-            if not 1 <= indices <= depth:
-                raise ConfigError(
-                    f'indices must take 1 to {depth} of the last blocks, but '
-                    f'got {indices}'
-                )
-            indices = range(depth - indices, depth)
-        wanted = range(depth) if indices is None else indices
-        wanted = sorted(output_indices(wanted, depth, 'block'))
+        wanted = block_indices(indices, depth)
         *others, last = self.backbone(x, {*wanted, depth - 1})
         outputs = [*others, last] if wanted[-1] == depth - 1 else others
         intermediates = []
         for tokens, state in outputs:
-            tokens = self.norm(tokens) if norm else tokens
-            prefix = tokens[:, : self.num_prefix_tokens]
-            patches = tokens[:, self.num_prefix_tokens :]
-            if norm and state.departed:
-                departed = tuple(map(self.norm, state.departed))
-                state = state._replace(departed=departed)
+            if norm:
+                tokens, state = normalised(tokens, state, self.norm)
+            prefix, patches = (
+                tokens[:, : self.num_prefix_tokens],
+                tokens[:, self.num_prefix_tokens :],
+            )
             features = restore(patches, state, restore_mode)
             if output_fmt == 'NLC':
                 features = features.flatten(2).transpose(1, 2)
@@ -311,16 +299,3 @@ class CompressedModel(nn.Module):
         )
         rest = [(block, None), (r'^backbone\.patch_slimming|^norm', (99999,))]
         return dict(stem=stem, blocks=rest)
-
-
-def from_timm_keys(name: str) -> str:
-    """The name in a :class:`CompressedModel` of one of timm's tensors."""
-    return name if name.startswith(_OUTSIDE) else f'backbone.{name}'
-
-
-def timm_state_dict(model: CompressedModel) -> dict[str, Tensor]:
-    """All tensors under timm's names."""
-    return {
-        name.removeprefix('backbone.'): value
-        for name, value in model.state_dict().items()
-    }

@@ -22,7 +22,8 @@ def plan(
 ) -> Plan:
     """Where to merge, and how much channels must save, for a target.
 
-    ``compress(model, **plan(model, 0.45).arguments())`` does it.
+    ``compress(model, **plan(model, 0.45).arguments())`` does it; for another
+    image size say ``img_size`` to both.
 
     Args:
         model: As for :func:`~mmvitcompress.api.compress`, or an arch or its

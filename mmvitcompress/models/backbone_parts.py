@@ -176,7 +176,8 @@ def read_weights(
             raise
         raise CheckpointError(
             f'{error}: {how_to_make}, or point elsewhere with --cfg-options '
-            'model.backbone.checkpoint=PATH (None starts from random weights)'
+            'model.backbone.checkpoint=PATH (the checkpoint of a whole '
+            'trained model will do; None starts from random weights)'
         ) from None
     state_dict = to_timm_keys(state_dict)
     swin = is_swin(state_dict)

@@ -1,0 +1,127 @@
+"""``predict``: a trained model on images, folders and videos."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import track
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.inference.inputs import (
+    Frame,
+    count_frames,
+    find_sources,
+    read_frames,
+)
+from mmvitcompress.inference.outputs import Writer, write_json
+from mmvitcompress.inference.predictor import Predictor
+
+
+def predict(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    device: str | None = None,
+    batch_size: int = 1,
+    classes: Sequence[str] | None = None,
+    topk: int = 5,
+    score_threshold: float = 0.3,
+    opacity: float = 0.5,
+    progress: bool = True,
+) -> dict:
+    """Predict on images, folders and videos, and write what is seen.
+
+    Args:
+        config: Config of a segmentor, detector or classifier.
+        checkpoint: Its weights; the whole model's, or an exported
+            classifier's.
+        inputs: Images, videos and folders of them.
+        out: Folder for results: see :class:`~.outputs.Writer`; a record of
+            all is written to ``predictions.json`` in it.
+        device: Such as 'cuda:0'. Defaults to CUDA where there is one.
+        batch_size: How many images of one size run together. Defaults to 1.
+        classes: Names of the classes. Defaults to what is known.
+        topk: Classes that are named for each image of a classifier. Defaults
+            to 5.
+        score_threshold: Least score of a detection. Defaults to 0.3.
+        opacity: Of the colours drawn over images, in [0, 1]. Defaults to 0.5.
+        progress: Whether to show a progress bar on stderr. Defaults to True.
+
+    Returns:
+        What was written to ``predictions.json``, of builtin types: ``task``,
+        ``classes``, ``images`` (frames of videos included), ``seconds``,
+        reading and writing included, and for each input a record in
+        ``inputs``.
+
+    Raises:
+        ConfigError: If an argument is out of range or the config is wrong.
+        CheckpointError: If the checkpoint is missing or of another model.
+        DataError: If an input is missing, damaged, of an unknown kind, or a
+            folder without images.
+    """
+    _check_counts(batch_size=batch_size, topk=topk)
+    _check_shares(score_threshold=score_threshold, opacity=opacity)
+    sources = find_sources(inputs, besides=out)
+    total = count_frames(sources)
+    predictor = Predictor(config, checkpoint, device, classes)
+    start, count = time.perf_counter(), 0
+    frames = track(
+        read_frames(sources, predictor.color_type),
+        description=predictor.task,
+        total=total,
+        console=Console(stderr=True),
+        disable=not progress,
+    )
+    with Writer(out, predictor, topk, score_threshold, opacity) as writer:
+        for batch in batches(frames, batch_size):
+            results = predictor([frame.image for frame in batch])
+            for frame, result in zip(batch, results):
+                writer.write(frame, result)
+            count += len(batch)
+    report = dict(
+        task=predictor.task,
+        config=str(getattr(config, 'filename', config)),
+        checkpoint=str(checkpoint),
+        classes=list(predictor.classes),
+        images=count,
+        seconds=time.perf_counter() - start,
+        inputs=writer.records,
+    )
+    write_json(Path(out) / 'predictions.json', report)
+    return report
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:
+            raise ConfigError(
+                f'{name} must be a whole number of at least 1, but got '
+                f'{value!r}'
+            )
+
+
+def _check_shares(**shares: float) -> None:
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f'{name} must lie in [0, 1], but got {value}')
+
+
+def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """Group frames that follow one another and are of one size.
+
+    Images of other sizes would be padded to the largest, and results depend
+    on what else is in the batch.
+    """
+    batch: list[Frame] = []
+    for frame in frames:
+        if batch and (
+            len(batch) == size or frame.image.shape != batch[0].image.shape
+        ):
+            yield batch
+            batch = []
+        batch.append(frame)
+    if batch:
+        yield batch

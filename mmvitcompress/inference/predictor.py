@@ -1,0 +1,273 @@
+"""A trained model that takes loaded images."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from PIL import Image
+from timm.data import create_transform
+from timm.utils.misc import natural_key
+from torch import Tensor, nn
+
+from mmvitcompress.analysis.candidates import choose_device
+from mmvitcompress.checkpoint import read_checkpoint, refuse_compactors
+from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.models import ImageClassifier
+from mmvitcompress.training.config import read_config
+from mmvitcompress.training.strict_loading import require_fit
+
+TASKS = {
+    'mmseg': 'segmentation',
+    'mmdet': 'detection',
+    'mmvitcompress': 'classification',
+}
+"""What a model predicts, by the ``default_scope`` of its config."""
+
+
+def deployed_config(
+    config: str | Path | Config, checkpoint: str | Path
+) -> Config:
+    """A config that builds a trained model without any other file.
+
+    The backbone's shape comes from the checkpoint, not from the file that
+    training started from. ``mmseg.apis.init_model``, ``MMSegInferencer``,
+    ``mmdet.apis.init_detector`` and ``DetInferencer`` take it in place of the
+    config's path.
+
+    Args:
+        config: Config of the run, or its path.
+        checkpoint: Checkpoint that the run wrote.
+
+    Raises:
+        ConfigError: If the config can't be read.
+        CheckpointError: If the checkpoint can't be read, or holds no whole
+            model.
+    """
+    state_dict, meta = read_checkpoint(checkpoint)
+    return _deployed(_config(config), state_dict, meta, checkpoint)
+
+
+def _config(config: str | Path | Config) -> Config:
+    if isinstance(config, Config):
+        return deepcopy(config)
+    return read_config(str(config))
+
+
+def _deployed(
+    cfg: Config, state_dict: Mapping[str, Tensor], meta: dict, path
+) -> Config:
+    refuse_compactors(state_dict, path)
+    if 'model' not in cfg or 'backbone' not in cfg.model:
+        raise ConfigError('the config has no model with a backbone')
+    backbone = cfg.model.backbone
+    cfg.model.pop('distillation', None)
+    if cfg.model.get('pretrained'):
+        cfg.model.pretrained = None
+    if 'compactors' in backbone:
+        backbone.compactors = False
+    whole = any(name.startswith('backbone.') for name in state_dict)
+    if not whole and _task(cfg) != 'classification':
+        raise CheckpointError(
+            f'checkpoint {str(path)!r} holds a backbone only; give the one '
+            'that training the whole model wrote'
+        )
+    if not whole:
+        backbone.checkpoint = str(path)
+    elif 'arch' in meta:
+        for key in ('img_size', 'token_merging', 'patch_slimming'):
+            backbone.pop(key, None)
+        backbone.update(arch=dict(meta['arch']), checkpoint=None)
+    elif not Path(backbone.get('checkpoint') or '').is_file():
+        # without an arch the file that training started from tells the shape
+        backbone.pop('checkpoint', None)
+    return cfg
+
+
+def _task(cfg: Config) -> str:
+    scope = cfg.get('default_scope')
+    if scope not in TASKS:
+        raise ConfigError(
+            f'default_scope must be one of {", ".join(TASKS)}, which tells '
+            f'what is predicted, but got {scope!r}'
+        )
+    return TASKS[scope]
+
+
+class Predictor:
+    """A trained model that takes loaded images.
+
+    Args:
+        config: Config of the model, or its path.
+        checkpoint: Its weights, loaded strictly.
+        device: Such as 'cuda:0'. Defaults to CUDA where there is one.
+        classes: Names of the classes. Defaults to those that the checkpoint
+            or the config's data set knows, else numbers.
+
+    Attributes:
+        task: 'segmentation', 'detection' or 'classification'.
+        model: The model.
+        classes: Names of the classes.
+        palette: A colour (R, G, B) for each of them, or None.
+        color_type: How images are to be loaded, in MMCV's terms.
+
+    Raises:
+        ConfigError: If the config can't be read or isn't one of these tasks,
+            or the device can't be used.
+        CheckpointError: If the checkpoint can't be read or is of another
+            model.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path,
+        device: str | None = None,
+        classes: Sequence[str] | None = None,
+    ):
+        self.device = choose_device(device)
+        cfg = _config(config)
+        self.task = _task(cfg)
+        state_dict, meta = read_checkpoint(checkpoint)
+        cfg = _deployed(cfg, state_dict, meta, checkpoint)
+        init_default_scope(cfg.default_scope)
+        self.model = _build(cfg, state_dict, checkpoint)
+        self.model.to(self.device).eval()
+        dataset = _dataset(cfg)
+        known = meta.get('dataset_meta') or _metainfo(dataset)
+        count = _count_classes(self.model)
+        names = classes or known.get('classes') or _folders(dataset, count)
+        self.classes = tuple(names or map(str, range(count)))
+        if len(self.classes) != count:
+            raise ConfigError(
+                f'the model tells {count} classes apart, but '
+                f'{len(self.classes)} names are given'
+            )
+        self.palette = known.get('palette')
+        self.color_type = 'color'
+        if self.task == 'classification':
+            self._transform = create_transform(**dataset.get('transform', {}))
+        else:
+            self._pipeline = self._make_pipeline(dataset)
+
+    def _make_pipeline(self, dataset: Mapping) -> Compose:
+        """The config's test pipeline, for images that are loaded."""
+        steps = dataset.get('pipeline') or []
+        kinds = [step['type'].rpartition('.')[2] for step in steps]
+        if 'LoadImageFromFile' not in kinds:
+            raise ConfigError(
+                'the config has no test_dataloader.dataset.pipeline that '
+                'begins with LoadImageFromFile'
+            )
+        load = steps[kinds.index('LoadImageFromFile')]
+        self.color_type = load.get('color_type', 'color')
+        self._to_float32 = load.get('to_float32', False)
+        return Compose(
+            [
+                step
+                for step, kind in zip(steps, kinds)
+                if step is not load and 'Annotations' not in kind
+            ]
+        )
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[np.ndarray]) -> list:
+        """Predict on a batch.
+
+        Args:
+            images: (H, W, 3) each, uint8, in BGR, of one size.
+
+        Returns:
+            For each image a data sample of MMSegmentation or MMDetection on
+            the model's device; of a classifier, probabilities (classes).
+        """
+        if self.task == 'classification':
+            views = [self._transform(_to_pil(image)) for image in images]
+            logits = self.model(torch.stack(views).to(self.device))
+            return list(logits.float().softmax(-1))
+        views = [self._pipeline(self._loaded(image)) for image in images]
+        return self.model.test_step(pseudo_collate(views))
+
+    def _loaded(self, image: np.ndarray) -> dict:
+        """What LoadImageFromFile would have made."""
+        shape = image.shape[:2]
+        if self._to_float32:
+            image = image.astype(np.float32)
+        return dict(
+            img=image,
+            img_shape=shape,
+            ori_shape=shape,
+            img_path=None,
+            img_id=0,
+        )
+
+
+def _build(cfg: Config, state_dict: Mapping[str, Tensor], path) -> nn.Module:
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    if cfg.model.backbone.get('checkpoint') == str(path):
+        if not getattr(model, 'has_weights', False):
+            raise CheckpointError(
+                f'checkpoint {str(path)!r} has no classifier for '
+                f'{model.num_classes} classes, so that predictions would be '
+                'random; give the one that training the classifier wrote'
+            )
+        return model
+    require_fit(model, state_dict, str(path))
+    return model
+
+
+def _dataset(cfg: Config) -> dict:
+    for name in ('test_dataloader', 'val_dataloader'):
+        loader = cfg.get(name)
+        if loader:
+            return loader.dataset
+    raise ConfigError(
+        'the config has no test_dataloader, whose transforms prepare images'
+    )
+
+
+def _metainfo(dataset: Mapping) -> dict:
+    """What the config or its data set's class tells about classes."""
+    kind = DATASETS.get(dataset['type'])
+    return {
+        **getattr(kind, 'METAINFO', {}),
+        **(dataset.get('metainfo') or {}),
+    }
+
+
+def _folders(dataset: Mapping, count: int) -> list[str] | None:
+    """Names of a classifier's classes: timm's data sets have a folder each."""
+    root, split = dataset.get('data_root'), dataset.get('split')
+    folder = Path(root or '', split or '')
+    if not root or not folder.is_dir():
+        return None
+    names = [path.name for path in folder.iterdir() if path.is_dir()]
+    return sorted(names, key=natural_key) if len(names) == count else None
+
+
+def _count_classes(model: nn.Module) -> int:
+    if isinstance(model, ImageClassifier):
+        return model.num_classes
+    head = getattr(model, 'decode_head', None)
+    if head is not None:
+        head = head[-1] if isinstance(head, nn.ModuleList) else head
+        return max(head.num_classes, 2)  # one channel tells two classes apart
+    for name in ('roi_head.bbox_head', 'panoptic_head', 'bbox_head'):
+        try:
+            head = model.get_submodule(name)
+        except AttributeError:
+            continue
+        head = head[-1] if isinstance(head, nn.ModuleList) else head
+        return getattr(head, 'num_things_classes', None) or head.num_classes
+    raise ConfigError(
+        f'{type(model).__name__} has no head that tells its classes'
+    )
+
+
+def _to_pil(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
