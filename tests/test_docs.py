@@ -136,7 +136,7 @@ def test_every_config_is_listed_once():
 
 def test_every_page_is_in_the_contents():
     contents = '\n'.join(blocks(ROOT / 'docs/index.md', '{toctree}'))
-    named = set(re.findall(r'^[\w/]+$', contents, re.M))
+    named = set(re.findall(r'^(?:[^:`\n]*<)?([\w/]+)>?$', contents, re.M))
     pages = {path.stem for path in (ROOT / 'docs').glob('*.md')}
     assert pages - named == {'index'}
     assert named - pages == {'api/mmvitcompress'}

@@ -27,7 +27,7 @@ def log_weights(
     Args:
         lives: Lives τ, of any shape, in layers.
         layer: The block t, counted from 1.
-        sharpness: U. Defaults to 1.5.
+        sharpness: U of the paper. Defaults to 1.5.
     """
     return F.logsigmoid(sharpness * (lives - layer))
 
@@ -47,7 +47,7 @@ def key_bias(
         lives: Lives τ (B, N), in layers.
         layer: The block t, counted from 1.
         num_prefix: Number of prefix tokens.
-        sharpness: U. Defaults to 1.5.
+        sharpness: U of the paper. Defaults to 1.5.
 
     Returns:
         (B, 1, 1, num_prefix + N), the same for all heads and queries: the
@@ -70,7 +70,7 @@ class SoftPatchSlimmer(PatchSlimmer):
             deviation of the lives follow.
         depth: Number L of blocks of the whole model.
         eps: Epsilon of the predictor's normalisation. Defaults to 1e-6.
-        sharpness: U. Defaults to 1.5.
+        sharpness: U of the paper. Defaults to 1.5.
     """
 
     def __init__(
