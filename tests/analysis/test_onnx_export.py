@@ -154,17 +154,6 @@ def test_adaptive_pool_equals_torch(size):
     torch.testing.assert_close(network(x), expected)
 
 
-@pytest.mark.parametrize('method', ['dense', 'cait and life slimming'])
-def test_torch_export_round_trip(method, tmp_path):
-    network = DeployedNetwork(vit(method), 'encoder', GraphSpec(ODD))
-    torch.export.save(export_program(network), tmp_path / 'graph.pt2')
-    loaded = torch.export.load(tmp_path / 'graph.pt2').module()
-    for count in (1, 4):
-        images = network.example(count)
-        for ours, theirs in zip(loaded(images), network(images), strict=True):
-            assert torch.equal(ours, theirs)
-
-
 def upernet(backbone):
     init_default_scope('mmseg')
     model = MODELS.build(
@@ -192,13 +181,32 @@ def upernet(backbone):
     return shaken(model)
 
 
-BACKBONE = dict(
-    type='mmvitcompress.CompressedViT', arch=SMALL, restore=False, **MERGED
-)
+BACKBONE = dict(type='mmvitcompress.CompressedViT', arch=SMALL, restore=False)
+
+
+@pytest.mark.parametrize('part', ['encoder', 'all'])
+@pytest.mark.parametrize('method', VIT)
+def test_torch_export_round_trip(method, part, tmp_path):
+    """Backbone and neck, and whole segmentors, for any number of images."""
+    arch = PRUNED if 'cait' in method else SMALL
+    model = upernet({**BACKBONE, 'arch': arch, **VIT[method]})
+    network = DeployedNetwork(model, part, GraphSpec(ODD))
+    torch.export.save(export_program(network), tmp_path / 'graph.pt2')
+    loaded = torch.export.load(tmp_path / 'graph.pt2').module()
+    for count in (1, 4):
+        images = network.example(count)
+        with torch.no_grad():
+            expected = model.extract_feat(images)
+            if part == 'all':
+                expected = [model(images, mode='tensor')]
+            found = loaded(images)
+        assert len(found) == (1 if part == 'all' else 2)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_segmentor(path):
-    model = upernet(dict(BACKBONE))
+    model = upernet({**BACKBONE, **MERGED})
     images = torch.randn(3, 3, *ODD)
     _, graph = written(model, path, 'all', shape=ODD)
     with torch.no_grad():
