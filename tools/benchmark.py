@@ -17,6 +17,7 @@ from mmvitcompress.analysis.candidates import (
     load_candidate,
 )
 from mmvitcompress.analysis.images import make_images
+from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.training.config import add_cfg_options
 
@@ -43,6 +44,11 @@ def parse_args():
     add('--device', help='such as cpu or cuda:0; by default CUDA if present')
     add('--amp', choices=sorted(DTYPES), help='run under autocast')
     add('--compile', action='store_true', help='run under torch.compile')
+    optimize_help = (
+        'time copies that optimize_for_inference makes of models around a '
+        'ViT. MACs in the table are then those of the copies'
+    )
+    add('--optimize', action='store_true', help=optimize_help)
     layout_help = 'keep images and weights in channels-last order'
     add('--channels-last', action='store_true', help=layout_help)
     add('--repeats', type=int, default=20, help='measured runs of each part')
@@ -91,8 +97,12 @@ def measure(args) -> dict:
     layout = {'memory_format': torch.channels_last}
     layout = layout if args.channels_last else {}
     images = images.to(device, **layout)
+    models = [model.to(device, **layout) for model in models]
+    if args.optimize:
+        size = images.shape[-2:]
+        models = [optimize_for_inference(m.eval(), size) for m in models]
     rows = benchmark.benchmark(
-        [model.to(device, **layout) for model in models],
+        models,
         images,
         shape,
         args.repeats,
@@ -123,6 +133,7 @@ def measure(args) -> dict:
         'repeats': args.repeats,
         'warmup': args.warmup,
         'compile': args.compile,
+        'optimize': args.optimize,
         'channels_last': args.channels_last,
         'environment': report.environment(device),
     }

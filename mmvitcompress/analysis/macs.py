@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mmvitcompress.analysis.operators import (
     CONVENTIONS,
@@ -188,6 +189,8 @@ class _Counter(TorchDispatchMode):
         self.by_part: Counter[str] = Counter()
         self.by_operator: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
+        # tensors with columns of zeros by those without
+        self.narrower = WeakTensorKeyDictionary()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -199,12 +202,25 @@ class _Counter(TorchDispatchMode):
             if out is not NotImplemented:
                 return out
         out = func(*args, **kwargs)
+        if name == 'constant_pad_nd' and out.shape[:-1] == args[0].shape[:-1]:
+            self.narrower[out] = args[0]
         if cost is not None:
             first = out[0] if isinstance(out, tuple | list) else out
-            self.add(name, cost(bind(func._schema, args, kwargs), first))
+            given = bind(func._schema, args, kwargs)
+            self.add(name, cost(self._unpadded(given), first))
         elif not func.is_view:
             self.leave_out(func.namespace, name, _tags(func))
         return out
+
+    def _unpadded(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Q, K and V without the zeros that give them one width: kernels want
+        those, the model doesn't."""
+        own = {
+            name: self.narrower.get(given[name], given[name])
+            for name in ('query', 'key', 'value')
+            if isinstance(given.get(name), Tensor)
+        }
+        return {**given, **own}
 
     def add(self, name: str, macs: int) -> None:
         if macs and not self.silent:

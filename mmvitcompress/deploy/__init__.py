@@ -9,6 +9,7 @@ from mmvitcompress.deploy.network import (
 )
 from mmvitcompress.deploy.onnx_export import export_checked, export_onnx
 from mmvitcompress.deploy.onnx_runtime import OnnxNetwork, graph_error
+from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.deploy.quantization import quantize_int8
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     'export_onnx',
     'export_program',
     'graph_error',
+    'optimize_for_inference',
     'quantize_int8',
 ]

@@ -8,6 +8,7 @@ from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.models.attention import attend
 from mmvitcompress.models.windowed import windowed_attention
 from mmvitcompress.swin_arch import Windows
 
@@ -68,7 +69,7 @@ class Attention(nn.Module):
         q, k, v = self._heads(qkv)
         if bias is not None:
             bias = bias.to(q.dtype)  # which autocast may have chosen
-        x = F.scaled_dot_product_attention(q, k, v, bias, scale=self.scale)
+        x = attend(q, k, v, bias, self.scale)
         return self.proj(x.transpose(1, 2).flatten(2))
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed, trunc_normal_
+from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmvitcompress.arch import ViTArch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers import STEMS, Block
+from mmvitcompress.models.positions import resample_position
 from mmvitcompress.models.windowed import WindowedBlocks
 from mmvitcompress.tokens import (
     PatchSlimmer,
@@ -74,10 +75,16 @@ class ViT(nn.Module):
         )
         self.pos_embed = self._make_pos_embed()
         self._pos_cache: dict[tuple, Tensor] = {}
+        # set for inference only, and no part of the weights: the embedding of
+        # one grid, and the pixel (3, 1, 1) that images are padded with
+        self._ready_grid: tuple[int, int] | None = None
+        self.register_buffer('_ready_position', None, persistent=False)
+        self.register_buffer('_border', None, persistent=False)
 
-        rates = torch.linspace(0, drop_path_rate, arch.depth).tolist()
+        # plain numbers: tensors on the meta device could not be read
+        step = drop_path_rate / max(arch.depth - 1, 1)
         self.blocks = nn.ModuleList(
-            Block(arch, layer, rates[layer - 1])
+            Block(arch, layer, step * (layer - 1))
             for layer in range(1, depth + 1)
         )
         # keyed by the index of the block that follows, as ``blocks`` is
@@ -172,7 +179,7 @@ class ViT(nn.Module):
         pad_h = grid[0] * size - x.shape[-2]
         pad_w = grid[1] * size - x.shape[-1]
         if pad_h or pad_w:
-            x = F.pad(x, (0, pad_w, 0, pad_h))
+            x = self._pad(x, (0, pad_w, 0, pad_h))
         x = self.patch_embed(x).flatten(2).transpose(1, 2)  # (B, N, D)
         pos = self._position(grid)
         if pos is not None and not self._pos_prefix:
@@ -188,6 +195,11 @@ class ViT(nn.Module):
             x = x + pos
         return x, TokenState.start(grid)
 
+    def _pad(self, x: Tensor, sides: tuple[int, ...]) -> Tensor:
+        if self._border is None:
+            return F.pad(x, sides)
+        return F.pad(x - self._border, sides) + self._border
+
     def _position(self, grid: tuple[int, int]) -> Tensor | None:
         """Position embedding for a grid; interpolated if need be.
 
@@ -196,6 +208,8 @@ class ViT(nn.Module):
         """
         if self.pos_embed is None or grid == self.arch.pos_grid:
             return self.pos_embed
+        if grid == self._ready_grid:
+            return self._ready_position
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._resample(grid)
         pos = self.pos_embed
@@ -208,12 +222,20 @@ class ViT(nn.Module):
             self._pos_cache[key] = self._resample(grid)
         return self._pos_cache[key]
 
+    @torch.no_grad()
+    def prepare_position(self, shape: int | tuple[int, int]) -> None:
+        """Keep the position embedding for images of one size (H, W).
+
+        For inference: it doesn't follow the parameter that it is made of.
+        """
+        if self.pos_embed is None:
+            return
+        self._ready_grid = self.arch.grid(shape)
+        self._ready_position = self._resample(self._ready_grid)
+
     def _resample(self, grid: tuple[int, int]) -> Tensor:
-        return resample_abs_pos_embed(
-            self.pos_embed,
-            new_size=list(grid),
-            old_size=list(self.arch.pos_grid),
-            num_prefix_tokens=self._pos_prefix,
+        return resample_position(
+            self.pos_embed, self.arch.pos_grid, grid, self._pos_prefix
         )
 
     def __getstate__(self) -> dict:

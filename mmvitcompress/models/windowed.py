@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmvitcompress.arch import ViTArch
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.attention import attend
 from mmvitcompress.models.windows import cut, join, to_windows
 from mmvitcompress.swin_arch import Windows
 from mmvitcompress.tokens.specs import Grid
@@ -132,12 +133,12 @@ def windowed_attention(
     mask = _real(windows, prefix, qkv.device)
     if mask is not None:
         mask = mask.repeat(qkv.shape[0], 1)[:, None, None]
-    x = F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
+    x = attend(q, k, v, mask, scale)
     x = join(x.transpose(1, 2).flatten(2), windows, pad_first=True)
     x = x.flatten(1, 2)  # (B, h·w, heads · d')
     if prefix:
         _, k, v = split_heads(qkv)
-        first = F.scaled_dot_product_attention(first, k, v, scale=scale)
+        first = attend(first, k, v, scale=scale)
         x = torch.cat([first.transpose(1, 2).flatten(2), x], 1)
     return x
 

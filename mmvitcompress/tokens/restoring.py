@@ -45,8 +45,10 @@ def unslim(
         missing = total - tokens.shape[1]
         rest = [fill.to(tokens.dtype).expand(batch, missing, -1)]
     ordered = torch.cat([tokens, *rest], 1)
-    index = state.order.argsort(1)  # the inverse permutation
-    index = index.unsqueeze(-1).expand(-1, -1, ordered.shape[-1])
+    places = state.places
+    if places is None:
+        places = state.order.argsort(1)
+    index = places.unsqueeze(-1).expand(-1, -1, ordered.shape[-1])
     return ordered.gather(1, index)
 
 

@@ -62,7 +62,10 @@ def sort_patches(
     index = order.unsqueeze(-1).expand(-1, -1, x.shape[-1])
     patches = x[:, num_prefix:].gather(1, index)
     x = torch.cat([x[:, :num_prefix], patches], 1)
-    return x, state._replace(order=order)
+    rank = torch.arange(order.shape[1], device=order.device)
+    # here once, for all the outputs that are restored later
+    places = torch.empty_like(order).scatter_(1, order, rank.expand_as(order))
+    return x, state._replace(order=order, places=places)
 
 
 def drop_last(

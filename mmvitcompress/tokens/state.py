@@ -24,6 +24,8 @@ class TokenState(NamedTuple):
             for each slimming layer passed.
         lives: Predicted lives (B, h·w) of the patches, in layers, where they
             train (soft slimming), or None.
+        places: (B, h·w), the inverse of ``order``: where in it the patch of
+            each grid position stands, or None if it was not worked out.
     """
 
     full_grid: Grid
@@ -32,6 +34,7 @@ class TokenState(NamedTuple):
     order: Tensor | None = None
     departed: tuple[Tensor, ...] = ()
     lives: Tensor | None = None
+    places: Tensor | None = None
 
     @classmethod
     def start(cls, grid: Grid) -> 'TokenState':

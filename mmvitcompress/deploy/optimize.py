@@ -1,0 +1,310 @@
+"""Inference at less cost and with the same numbers.
+
+What training needs apart is put together once: scales and normalisation go
+into the layers beside them, the life predictor's two projections become one
+matrix, position embeddings are ready for their grid, and widths suit the
+kernels. Fresh memory costs a CPU more time than most of what is written to
+it, so blocks work in place where they may.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmvitcompress.channels.compactors import is_compactor
+from mmvitcompress.deploy.folded_norms import fold_batch_norms
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.layers import Attention, Block, LinearStem
+from mmvitcompress.models.vit import ViT
+from mmvitcompress.swin_arch import Windows
+from mmvitcompress.tokens import LifePredictor
+
+WIDTH_STEP = 8
+"""Channels of which CUDA's kernels want a multiple in half precision: they
+load 16 bytes at once."""
+
+
+@torch.no_grad()
+def optimize_for_inference(
+    model: nn.Module,
+    shape: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """A copy of a model that computes the same with less work.
+
+    - Layer scales and the skip scale go into the projections before them;
+      activations and residual sums work in place.
+    - Batch norms go into the convolutions before them, in the stem, the neck
+      and the heads.
+    - The life predictor's ⟨P x̄_cls, Q x̄_i⟩ becomes ⟨Qᵀ P x̄_cls, x̄_i⟩.
+    - On CUDA, widths are filled up with zeros to multiples of 8, and those of
+      queries, keys and values in a head to one.
+    - Normalisation of the images goes into the patch embedding, if ``mean``
+      and ``std`` are given.
+
+    The copy is for running on the device and in the dtype that the model has:
+    its tensors have other shapes, so it can be neither trained nor saved as a
+    checkpoint, and ``arch`` still describes the model before.
+
+    Args:
+        model: A ViT, or a segmentor, detector or classifier that contains
+            one, in evaluation mode. It stays as it is.
+        shape: Image size (H, W), in pixels, whose position embedding is made
+            ready. Other sizes work as before. Defaults to None: it is
+            interpolated when it is first needed.
+        mean: Mean of each image channel, to be given for a model that is fed
+            tensors: the copy then takes images that aren't normalised.
+            Defaults to None.
+        std: Standard deviation of each image channel; needed with ``mean``.
+            Defaults to None.
+
+    Returns:
+        The copy, in evaluation mode and without gradients.
+
+    Raises:
+        ConfigError: If the model is in training mode, has compactors or
+            contains no ViT, or if ``mean`` and ``std`` don't fit it.
+    """
+    _check(model)
+    if mean is not None or std is not None:
+        _check_normalisation(model, mean, std)
+    model = _copy(model).requires_grad_(False)
+    for vit in _vits(model):
+        for block in vit.blocks:
+            fold_scales(block)
+            if block.mlp.fc1.weight.is_cuda:
+                pad_widths(block)
+        vit.blocks = nn.ModuleList(map(InPlaceBlock, vit.blocks)).eval()
+        slimmer = vit.patch_slimming
+        if slimmer is not None:
+            slimmer.predictor = FoldedLifePredictor(slimmer.predictor)
+        if mean is not None:
+            fold_normalisation(vit, mean, std)
+        if shape is not None:
+            vit.prepare_position(shape)
+    fold_batch_norms(model)
+    return model
+
+
+def _check(model: nn.Module) -> None:
+    if any(module.training for module in model.modules()):
+        raise ConfigError(
+            'optimize_for_inference needs a model in evaluation mode, since '
+            'what it folds would no longer learn: call model.eval() first'
+        )
+    if any(is_compactor(name) for name, _ in model.named_parameters()):
+        raise ConfigError(
+            'the model has compactors, which are to be folded first: export '
+            'it by tools/export_pruned.py and load the result'
+        )
+    if not _vits(model):
+        raise ConfigError(
+            f'{type(model).__name__} contains no ViT; optimize_for_inference '
+            'is made for CompressedViT and models around one'
+        )
+
+
+def _check_normalisation(model: nn.Module, mean, std) -> None:
+    channels = _vits(model)[0].arch.in_chans
+    if any(x is None or len(x) != channels for x in (mean, std)):
+        raise ConfigError(
+            f'mean and std must be given together, {channels} numbers each, '
+            f'but got {mean} and {std}'
+        )
+    if not all(value > 0 for value in std):
+        raise ConfigError(f'std must be positive, but got {tuple(std)}')
+    if getattr(
+        getattr(model, 'data_preprocessor', None), '_enable_normalize', False
+    ):
+        raise ConfigError(
+            f"{type(model).__name__}'s data_preprocessor normalises images "
+            'itself, and pads them behind that: leave mean and std away, or '
+            'optimise its backbone alone'
+        )
+
+
+def _vits(model: nn.Module) -> list[ViT]:
+    return [module for module in model.modules() if isinstance(module, ViT)]
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    # a teacher, which only losses need, isn't copied
+    teacher = getattr(model, '_teacher', None)
+    return copy.deepcopy(model, {} if teacher is None else {id(teacher): None})
+
+
+def fold_scales(block: Block) -> None:
+    """Fold layer scales and skip scale into both branches, in place."""
+    branches = (('ls1', block.attn.proj), ('ls2', block.mlp.fc2))
+    for name, linear in branches:
+        scale = getattr(getattr(block, name), 'gamma', None)
+        factor = 1 if scale is None else scale
+        factor = factor / block.skip_scale
+        if scale is None and block.skip_scale == 1:
+            continue
+        _scale_rows(linear, factor)
+        setattr(block, name, nn.Identity())
+    block.skip_scale = 1.0
+
+
+def _scale_rows(linear: nn.Linear, factor: Tensor | float) -> None:
+    column = factor[:, None] if isinstance(factor, Tensor) else factor
+    linear.weight.mul_(column)
+    linear.bias.mul_(factor)
+
+
+def pad_widths(block: Block, step: int = WIDTH_STEP) -> None:
+    """Fill up the widths of a block with zeros, in place.
+
+    Queries, keys and values get one width, as flash attention wants it; a
+    hidden channel whose weights are zero is zero after the GELU, too.
+
+    Args:
+        block: Of a ViT.
+        step: Of what widths become multiples. Defaults to 8.
+    """
+    attn, mlp = block.attn, block.mlp
+    width = _round_up(max(attn.qk_dim, attn.v_dim), step)
+    _pad_heads(attn, width)
+    hidden = mlp.fc1.out_features
+    gap = _round_up(hidden, step) - hidden
+    mlp.fc1 = _linear(
+        F.pad(mlp.fc1.weight, (0, 0, 0, gap)), F.pad(mlp.fc1.bias, (0, gap))
+    )
+    mlp.fc2 = _linear(F.pad(mlp.fc2.weight, (0, gap)), mlp.fc2.bias)
+
+
+def _pad_heads(attn: Attention, width: int) -> None:
+    heads = attn.num_heads
+
+    def padded(x: Tensor) -> Tensor:
+        """(h · own width, …) → (h · width, …)."""
+        x = x.unflatten(0, (heads, -1)).movedim(1, -1)
+        x = F.pad(x, (0, width - x.shape[-1]))
+        return x.movedim(-1, 1).flatten(0, 1)
+
+    weight, bias = (
+        None
+        if x is None
+        else torch.cat(list(map(padded, x.split(attn.split))))
+        for x in (attn.qkv.weight, attn.qkv.bias)
+    )
+    attn.qkv = _linear(weight, bias)
+    attn.proj = _linear(padded(attn.proj.weight.t()).t(), attn.proj.bias)
+    attn.qk_dim = attn.v_dim = width
+    attn.split = [heads * width] * 3
+
+
+def _round_up(width: int, step: int) -> int:
+    return -(-width // step) * step
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(
+        weight.shape[1], weight.shape[0], bias is not None, device='meta'
+    )
+    linear.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear.eval()
+
+
+class InPlaceBlock(nn.Module):
+    """A :class:`~mmvitcompress.models.layers.Block` for inference only.
+
+    Args:
+        block: What to run; without scales, see :func:`fold_scales`.
+    """
+
+    def __init__(self, block: Block):
+        super().__init__()
+        self.norm1, self.attn = block.norm1, block.attn
+        self.norm2, self.mlp = block.norm2, block.mlp
+
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        windows: Windows | None = None,
+    ) -> Tensor:
+        """(B, n, D) → (B, n, D), as :class:`Block`; ``x`` isn't changed."""
+        x = _add(self.attn(self.norm1(x), bias, windows), x)
+        hidden = torch.ops.aten.gelu_(self.mlp.fc1(self.norm2(x)))
+        return _add(self.mlp.fc2(hidden), x)
+
+
+def _add(branch: Tensor, x: Tensor) -> Tensor:
+    """x + branch, in the memory of the branch; autocast makes it narrower."""
+    return branch.add_(x) if branch.dtype == x.dtype else x + branch
+
+
+class FoldedLifePredictor(nn.Module):
+    """:class:`~mmvitcompress.tokens.LifePredictor` with one projection.
+
+    ⟨P x̄_cls, Q x̄_i⟩ = ⟨Qᵀ P x̄_cls, x̄_i⟩: of each image only one token is
+    projected. That is N·D multiply-accumulates instead of about 2·N·D².
+
+    Args:
+        predictor: What to fold.
+    """
+
+    def __init__(self, predictor: LifePredictor):
+        super().__init__()
+        self.norm = predictor.norm
+        product = predictor.key.weight.t() @ predictor.query.weight
+        self.project = _linear(product, None)
+        self.eval()
+
+    def forward(self, x: Tensor, num_prefix: int) -> Tensor:
+        """Scores (B, N) of the patches of (B, num_prefix + N, D)."""
+        x = self.norm(x)
+        wanted = self.project(x[:, :1])  # (B, 1, D)
+        return (wanted @ x[:, num_prefix:].transpose(1, 2)).squeeze(1)
+
+
+class _Centred(nn.Module):
+    """A stem of images whose mean is subtracted first.
+
+    Its convolutions pad with zeros, which are to stand for the mean.
+    """
+
+    def __init__(self, stem: nn.Module, mean: Tensor):
+        super().__init__()
+        self.stem = stem
+        self.register_buffer('mean', mean, persistent=False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H·p, W·p) → (B, D, H, W)."""
+        return self.stem(x - self.mean)
+
+
+def fold_normalisation(
+    vit: ViT, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Let a ViT take images that aren't normalised, in place.
+
+    Args:
+        vit: Its stem's first convolution takes up (x − mean) / std. A stem
+            that pads inside subtracts the mean itself.
+        mean: Of each image channel.
+        std: Of each image channel.
+    """
+    stem = vit.patch_embed
+    conv = stem.proj if isinstance(stem, LinearStem) else stem.conv1
+    mean, std = (
+        torch.tensor(x, dtype=torch.double).view(-1, 1, 1) for x in (mean, std)
+    )
+    weight = conv.weight.double()
+    scaled = weight / std.to(weight.device)
+    conv.weight.copy_(scaled)
+    mean = mean.to(weight.device)
+    vit._border = mean.to(conv.weight.dtype)
+    if isinstance(stem, LinearStem):
+        conv.bias.copy_(conv.bias.double() - (scaled * mean).sum((1, 2, 3)))
+    else:
+        vit.patch_embed = _Centred(stem, vit._border.clone())
