@@ -44,8 +44,9 @@ OUTPUT = (
 )
 # tiles of 4×4 that are worked on at a time, so that they stay in the cache
 ROWS, COLUMNS = 8, 32
-# below, the transforms cost more than the products spare
-LEAST_CHANNELS, LEAST_POSITIONS = 64, 1024
+# Below, transforms and kernels cost more than the products spare. Products
+# grow with C·O, transforms with C + O: what counts is C·O / (C + O).
+LEAST_CHANNELS, LEAST_POSITIONS = 80, 1024
 
 
 def winograd_pays(x: Tensor, weight: Tensor, size: Sequence[int]) -> bool:
@@ -59,9 +60,10 @@ def winograd_pays(x: Tensor, weight: Tensor, size: Sequence[int]) -> bool:
         weight: (O, C, 3, 3).
         size: (H, W) of the result.
     """
+    out, channels = weight.shape[:2]
     return (
         reorders(x)
-        and min(weight.shape[:2]) >= LEAST_CHANNELS
+        and out * channels >= LEAST_CHANNELS * (out + channels)
         and x.shape[0] * size[0] * size[1] >= LEAST_POSITIONS
     )
 

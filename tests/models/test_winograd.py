@@ -12,6 +12,12 @@ from mmvitcompress.models.fast_conv import FastConv2d, use_fast_convs
 from mmvitcompress.models.winograd import winograd_conv, winograd_pays
 
 
+@pytest.fixture(autouse=True)
+def few_channels(monkeypatch):
+    """Tests are to be quick."""
+    monkeypatch.setattr(winograd, 'LEAST_CHANNELS', 4)
+
+
 def direct(maps, weights, size, bias, align_corners):
     total = bias[:, None, None]
     for x, weight in zip(maps, weights):
@@ -76,10 +82,10 @@ def test_module_picks_at_inference_only(kernel_size, monkeypatch):
 
     monkeypatch.setattr(fast_conv, 'winograd_conv', spy)
     padding = kernel_size // 2
-    stock = nn.Conv2d(64, 70, kernel_size, padding=padding).double()
-    fast = FastConv2d(64, 70, kernel_size, padding=padding).double()
+    stock = nn.Conv2d(8, 10, kernel_size, padding=padding).double()
+    fast = FastConv2d(8, 10, kernel_size, padding=padding).double()
     fast.load_state_dict(stock.state_dict())
-    x = torch.randn(1, 64, 32, 33, dtype=torch.double)
+    x = torch.randn(1, 8, 32, 33, dtype=torch.double)
     torch.testing.assert_close(fast(x), stock(x))
     assert not calls
     with torch.no_grad():
@@ -91,31 +97,33 @@ def test_module_picks_at_inference_only(kernel_size, monkeypatch):
         assert len(calls) == (kernel_size == 3)
 
 
-def test_when_it_pays():
-    weight = torch.zeros(64, 64, 3, 3)
-    x = torch.zeros(1, 64, 32, 32)
+def test_when_it_pays(monkeypatch):
+    monkeypatch.undo()
+    x, weight = torch.zeros(1, 160, 32, 32), torch.zeros(160, 160, 3, 3)
     assert not winograd_pays(x, weight, (32, 32))  # gradients are wanted
     with torch.no_grad():
         assert winograd_pays(x, weight, (32, 32))
         assert not winograd_pays(x, weight, (31, 32))
         assert winograd_pays(x.expand(2, -1, -1, -1), weight, (31, 32))
-        assert not winograd_pays(x, weight[:, :63], (32, 32))
+        assert not winograd_pays(x, weight[:, :159], (32, 32))
         assert not winograd_pays(x.half(), weight, (32, 32))
         assert not winograd_pays(x.to('meta'), weight, (32, 32))
+        with torch.autocast('cpu', torch.bfloat16):
+            assert not winograd_pays(x, weight, (32, 32))
 
 
 def test_compiles_in_one_graph():
-    fast = FastConv2d(64, 64, 3, padding=1)
-    x = torch.randn(1, 64, 32, 32)
+    fast = FastConv2d(8, 8, 3, padding=1)
+    x = torch.randn(1, 8, 32, 32)
     with torch.no_grad():
         compiled = torch.compile(fast, backend='aot_eager', fullgraph=True)
         torch.testing.assert_close(compiled(x), fast(x))
 
 
 def test_exported_graphs_keep_the_convolution():
-    fast = FastConv2d(64, 64, 3, padding=1).requires_grad_(False)
+    fast = FastConv2d(8, 8, 3, padding=1).requires_grad_(False)
     with torch.no_grad():
-        graph = torch.export.export(fast, (torch.randn(1, 64, 32, 32),))
+        graph = torch.export.export(fast, (torch.randn(1, 8, 32, 32),))
     names = [str(node.target) for node in graph.graph.nodes]
     assert any('conv2d' in name for name in names)
     assert not any('bmm' in name for name in names)
