@@ -42,69 +42,57 @@ def parse_args():
             add_images(kind)
         add_outputs(kind, name)
     add = kinds['channels'].add_argument
-    checkpoint_help = (
-        'what a pruning run or tools/export_pruned.py has written'
-    )
-    add('checkpoints', nargs='+', metavar='CHECKPOINT', help=checkpoint_help)
+    pruned = 'what a pruning run or tools/export_pruned.py has written'
+    add('checkpoints', nargs='+', metavar='CHECKPOINT', help=pruned)
     add('--names', nargs='+', metavar='NAME', help='what to call them')
-    by_help = 'head: also what is zero and cannot go; of pruning runs only'
-    add('--by', choices=['block', 'head'], default='block', help=by_help)
+    heads = 'head: also what is zero and cannot go; of pruning runs only'
+    add('--by', choices=['block', 'head'], default='block', help=heads)
     add = kinds['attention'].add_argument
     add('--head', type=int, metavar='N', help='counted from 0, not the mean')
     add = kinds['features'].add_argument
-    level_help = 'blocks (of a Swin: stages), counted from 1'
-    add('--blocks', type=int, nargs='+', metavar='N', help=level_help)
+    levels = 'blocks (of a Swin: stages), counted from 1'
+    add('--blocks', type=int, nargs='+', metavar='N', help=levels)
     add = kinds['compare'].add_argument
     add('--evaluate', type=int, default=100, help='images to take IoUs over')
     add('--show', type=int, default=4, help='how many of them to draw')
     add = kinds['curve'].add_argument
     add('results', nargs='*', metavar='RESULTS', help='JSON lists of results')
     add('--benchmark', metavar='FILE', help='of tools/benchmark.py --json')
-    metrics_help = (
-        'of tools/test.py --json for each model of the benchmark, the '
-        'baseline first'
-    )
-    add('--metrics', nargs='+', metavar='FILE', help=metrics_help)
+    metrics = 'of tools/test.py --json for each of its models, baseline first'
+    add('--metrics', nargs='+', metavar='FILE', help=metrics)
     add('--names', nargs='+', metavar='NAME', help='what to call the models')
     parts = ['backbone', 'encoder', 'overall']
-    part_help = 'whose latency counts'
-    add('--part', choices=parts, default='overall', help=part_help)
+    add('--part', choices=parts, default='overall', help='whose time counts')
     return parser.parse_args()
 
 
 def add_model(kind, name: str) -> None:
-    kind.add_argument('config', help='config of the compressed model')
-    optional = {'nargs': '?'} if name == 'merges' else {}
-    kind.add_argument('checkpoint', help='its checkpoint', **optional)
+    add = kind.add_argument
+    add('config', help='config of the compressed model')
+    count = '?' if name == 'merges' else None
+    add('checkpoint', nargs=count, help='its checkpoint')
     if name not in ('merges', 'life'):
-        kind.add_argument(
-            '--dense',
-            nargs=2,
-            required=name == 'compare',
-            metavar=('CONFIG', 'CHECKPOINT'),
-            help='the uncompressed model to stand beside it',
-        )
+        pair, needed = ('CONFIG', 'CHECKPOINT'), name == 'compare'
+        dense = 'the uncompressed model to stand beside it'
+        add('--dense', nargs=2, required=needed, metavar=pair, help=dense)
     add_cfg_options(kind, 'override settings of all configs')
 
 
 def add_images(kind) -> None:
     add = kind.add_argument
-    images_help = "image, folder of images, or dataset: the config's test data"
-    add('--images', default='dataset', metavar='SOURCE', help=images_help)
+    source = "image, folder of images, or dataset: the config's test data"
+    add('--images', default='dataset', metavar='SOURCE', help=source)
     add('--count', type=int, default=4, help='images at equal distances in it')
-    shape_help = (
-        'height and width that they are resized to, in pixels, or one number '
-        'for both; by default what the config tells'
-    )
-    add('--shape', type=int, nargs='+', metavar='N', help=shape_help)
+    shape = 'height and width to resize them to, in pixels, or one for both'
+    add('--shape', type=int, nargs='+', metavar='N', help=shape)
 
 
 def add_outputs(kind, name: str) -> None:
     add = kind.add_argument
     out = f'work_dirs/visualize/{name}.png'
     add('--out', default=out, metavar='FILE', help='picture to write')
-    page_help = 'also write a page that holds its pictures, in larger'
-    add('--html', metavar='FILE', help=page_help)
+    page = 'also write a page that holds its pictures, in larger'
+    add('--html', metavar='FILE', help=page)
     if name in WITH_FIGURES:
         add('--json', metavar='FILE', help='also write the figures')
 
@@ -117,8 +105,11 @@ def make(args):
         results = [
             r for path in args.results for r in curve.read_results(path)
         ]
-        if bool(args.benchmark) != bool(args.metrics):
-            raise ConfigError('--benchmark and --metrics need each other')
+        joined = bool(args.benchmark), bool(args.metrics)
+        if not all(joined) and (any(joined) or args.names):
+            raise ConfigError(
+                '--benchmark and --metrics need each other, and --names both'
+            )
         if args.benchmark:
             results += curve.join_results(
                 args.benchmark, args.metrics, args.names, args.part

@@ -10,6 +10,7 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import restore
 from mmvitcompress.visualization.merges import token_sizes
+from mmvitcompress.visualization.running import run_tokens
 from mmvitcompress.visualization.style import (
     HEAT,
     Figure,
@@ -96,14 +97,12 @@ def class_attention(
     handle = attn.register_forward_pre_hook(
         lambda module, given: inputs.append(given)
     )
-    training = backbone.training
     try:
-        ((_, state),) = ViT.forward(backbone.eval(), images)
-        x, bias = (*inputs[0], None)[:2]
-        weights = attention_weights(attn, x, bias)
+        ((_, state),) = run_tokens(backbone, images)
     finally:
         handle.remove()
-        backbone.train(training)
+    x, bias = (*inputs[0], None)[:2]
+    weights = attention_weights(attn, x, bias)
     weights = weights.mean(1) if head is None else weights[:, head]
     prefix = backbone.num_prefix_tokens
     sizes = torch.from_numpy(token_sizes(state)).to(weights)  # (h·w)
@@ -154,7 +153,9 @@ def draw_attention(
                 cmap=HEAT,
                 norm=PowerNorm(0.5, 0, top),
             )
-        figure.colorbar(heat, ax=axes[row][-1], label='% per patch')
+        figure.colorbar(
+            heat, ax=axes[row][-1], shrink=0.8, label='% per patch'
+        )
     head_columns(axes, ['image', *maps])
     figure.suptitle(
         title or 'What the last block looks at: attention of [CLS]',

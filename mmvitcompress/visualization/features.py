@@ -11,6 +11,7 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import restore
+from mmvitcompress.visualization.running import run_tokens
 from mmvitcompress.visualization.style import (
     Figure,
     head_columns,
@@ -29,7 +30,6 @@ CAPTION = (
 )
 
 
-@torch.no_grad()
 def restored_maps(
     backbone: ViT | Swin, images: Tensor, levels: Sequence[int] | None = None
 ) -> dict[int, Tensor]:
@@ -59,12 +59,7 @@ def restored_maps(
         raise ConfigError(
             f'levels must lie in 0..{count - 1}, but got {list(levels)}'
         )
-    training = backbone.training
-    try:
-        forward = Swin.forward if swin else ViT.forward
-        outputs = forward(backbone.eval(), images, levels)
-    finally:
-        backbone.train(training)
+    outputs = run_tokens(backbone, images, levels)
     prefix = getattr(backbone, 'num_prefix_tokens', 0)
     return {
         level: restore(tokens[:, prefix:], state)

@@ -31,8 +31,9 @@ from mmvitcompress.visualization.features import (
     restored_maps,
 )
 from mmvitcompress.visualization.life import draw_life, predict_lives
-from mmvitcompress.visualization.loading import backbone_of, to_pictures
+from mmvitcompress.visualization.loading import to_pictures
 from mmvitcompress.visualization.merges import draw_merges
+from mmvitcompress.visualization.running import backbone_of
 from mmvitcompress.visualization.style import Figure, to_array
 
 Shows = Callable[[nn.Module], bool]

@@ -13,6 +13,7 @@ from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenState, to_map, unmerge
 from mmvitcompress.tokens.life_regression import scores_to_lives
 from mmvitcompress.visualization.merges import token_map
+from mmvitcompress.visualization.running import run_tokens
 from mmvitcompress.visualization.style import (
     HEAT,
     Figure,
@@ -25,8 +26,11 @@ from mmvitcompress.visualization.style import (
 CAPTION = (
     'Heat and numbers: the layers that each patch is predicted to be worth. '
     'The columns after it show what is left after each slimming layer; '
-    'patches that have left are white. One prediction decides it all.'
+    'patches that have left are covered. One prediction decides it all.'
 )
+GONE = (0.72, 0.77, 0.82, 0.95)
+"""Colour and opacity of patches that have left; a tone that photos of
+white things don't hide."""
 NUMBERED = 20
 """Tokens along the longer side up to which their lives stand as numbers."""
 
@@ -72,12 +76,10 @@ def predict_lives(backbone: ViT, images: Tensor) -> Lives:
     handle = slimmer.predictor.register_forward_hook(
         lambda module, inputs, output: scores.append(output)
     )
-    training = backbone.training
     try:
-        ((_, state),) = ViT.forward(backbone.eval(), images)
+        ((_, state),) = run_tokens(backbone, images)
     finally:
         handle.remove()
-        backbone.train(training)
     depth, spec = backbone.arch.depth, slimmer.spec
     total = scores[0].shape[1]
     lives = scores_to_lives(scores[0], *spec.life_moments(total, depth))
@@ -120,8 +122,8 @@ def draw_life(
             _write_numbers(axes[row][1], values, tokens, patch, lives)
         for axis, kept in zip(axes[row][2:], lives.kept.values()):
             show_photo(axis, picture)
-            gone = np.ones((*kept[row].shape, 4))
-            gone[..., 3] = 0.9 * ~kept[row].cpu().numpy()
+            gone = np.full((*kept[row].shape, 4), GONE)
+            gone[..., 3] *= ~kept[row].cpu().numpy()
             show_map(axis, gone, (*size, patch))
     after = [
         f'after block {layer}\n{left} of {total} left ({left / total:.0%})'

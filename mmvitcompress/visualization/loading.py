@@ -15,9 +15,8 @@ from mmvitcompress.analysis.images import make_images
 from mmvitcompress.channels import is_compactor
 from mmvitcompress.checkpoint import read_checkpoint
 from mmvitcompress.errors import CheckpointError, ConfigError
-from mmvitcompress.models.swin import Swin
-from mmvitcompress.models.vit import ViT
 from mmvitcompress.training.export import load_trained
+from mmvitcompress.visualization.running import backbone_of
 
 
 class Source(NamedTuple):
@@ -70,21 +69,6 @@ def load_model(
     return config, build_candidate(config, checkpoint).eval()
 
 
-def backbone_of(model: nn.Module) -> ViT | Swin:
-    """The backbone of ours that a model has.
-
-    Raises:
-        ConfigError: If it has none.
-    """
-    backbone = getattr(model, 'backbone', model)
-    if not isinstance(backbone, ViT | Swin):
-        raise ConfigError(
-            'pictures of tokens need a backbone of type CompressedViT or '
-            f'CompressedSwin, but got {type(backbone).__name__}'
-        )
-    return backbone
-
-
 def load_images(config: Config, model: nn.Module, source: Source) -> Tensor:
     """Images (B, 3, H, W) as the network takes them.
 
@@ -92,9 +76,14 @@ def load_images(config: Config, model: nn.Module, source: Source) -> Tensor:
         ConfigError: If there is nothing to take.
         DataError: If data are missing or damaged.
     """
-    shape = as_shape(source.shape) if source.shape else default_shape(config)
+    shape = source.shape and as_shape(source.shape)
     images = make_images(
-        source.images, config, model, shape, source.count, spread=True
+        source.images,
+        config,
+        model,
+        shape or _usual_shape(config, model),
+        source.count,
+        spread=True,
     )
     # where there are too few, make_images repeats them
     new = [
@@ -103,6 +92,14 @@ def load_images(config: Config, model: nn.Module, source: Source) -> Tensor:
         if not any(torch.equal(images[i], images[j]) for j in range(i))
     ]
     return images[new]
+
+
+def _usual_shape(config: Config, model: nn.Module) -> tuple[int, int]:
+    """What the config tells, else what the backbone was made for."""
+    try:
+        return default_shape(config)
+    except ConfigError:
+        return backbone_of(model).arch.img_size
 
 
 def to_pictures(images: Tensor, model: nn.Module, config: Config) -> list:

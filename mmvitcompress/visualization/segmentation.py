@@ -101,9 +101,13 @@ def compare_segmentors(
         show: How many of them are kept for a picture. Defaults to 4.
 
     Raises:
-        ConfigError: If the config is not one of mmseg.
+        ConfigError: If the config is not one of mmseg, or a number is below
+            1.
         DataError: If data are missing or damaged.
     """
+    for name, value in (('evaluate', evaluate), ('show', show)):
+        if value < 1:
+            raise ConfigError(f'{name} must be at least 1, but got {value}')
     if config.get('default_scope') != 'mmseg':
         raise ConfigError(
             'predictions are compared for segmentation, but the config is of '

@@ -101,11 +101,20 @@ def draw_comparison(comparison: Comparison, title: str = '') -> Figure:
         if label < len(comparison.classes)
     }
     upper.legend(
-        handles=_legend(comparison.classes, sorted(seen)) + handles,
-        loc='outside lower center',
-        ncols=7,
+        handles=_legend(comparison.classes, sorted(seen)),
+        loc='outside lower left',
+        ncols=5,
         fontsize=8,
     )
+    if two:
+        upper.legend(
+            handles=handles,
+            title='where they differ',
+            title_fontsize=8,
+            loc='outside lower right',
+            ncols=2,
+            fontsize=8,
+        )
     _draw_ious(lower.subplots(), comparison, labels)
     figure.suptitle(title or 'Segmentations compared', fontsize=11)
     return figure
@@ -118,7 +127,7 @@ def _fill(
     classes: Sequence[str],
 ) -> None:
     palette = class_colours(len(classes))
-    palette.set_over(PALE)  # ignored
+    palette = palette.with_extremes(over=PALE)  # ignored
     for row, image in enumerate(images):
         axes[row][0].imshow(image)
         for column, maps in enumerate(label_maps.values(), 1):
@@ -153,7 +162,7 @@ def _draw_differences(
         'neither right': BLACK,
     }
     palette = ListedColormap(list(meanings.values()))
-    palette.set_under('white')  # ignored
+    palette = palette.with_extremes(under='white')  # ignored
     first, second = (comparison.predictions[name] for name in names)
     for axis, *maps in zip(axes, comparison.truths, first, second):
         axis.imshow(
@@ -190,7 +199,7 @@ def _draw_ious(
     left_out = np.count_nonzero(comparison.pixels) - len(labels)
     more = f'; {left_out} rarer classes not shown' if left_out else ''
     axis.set(
-        ylim=(0, 112),
+        ylim=(0, 105),
         yticks=range(0, 101, 25),
         ylabel='IoU (%)',
         xlabel=f'{comparison.images} validation images{more}',
@@ -198,6 +207,6 @@ def _draw_ious(
     names = [comparison.classes[label] for label in labels]
     turned = dict(rotation=30, ha='right') if len(labels) > 8 else {}
     axis.set_xticks(places, names, fontsize=8, **turned)
-    axis.legend(fontsize=8, ncols=2, loc='lower right', framealpha=0.9)
+    axis.legend(fontsize=8, ncols=2, loc='lower right', bbox_to_anchor=(1, 1))
     for side in ('top', 'right'):
         axis.spines[side].set_visible(False)

@@ -23,11 +23,11 @@ from mmvitcompress.visualization import merges as token_borders
 from mmvitcompress.visualization.channels import read_heads, read_widths
 from mmvitcompress.visualization.loading import (
     Source,
-    backbone_of,
     load_images,
     load_model,
     to_pictures,
 )
+from mmvitcompress.visualization.running import backbone_of
 from mmvitcompress.visualization.style import Figure
 
 Weights = tuple[str, str]

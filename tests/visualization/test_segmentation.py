@@ -1,0 +1,109 @@
+"""Predictions compared: counts by hand, and against MMSegmentation."""
+
+import numpy as np
+import pytest
+import torch
+from mmseg.evaluation import IoUMetric
+
+from mmvitcompress.visualization import draw_comparison, segmentation_grid
+from mmvitcompress.visualization.segmentation import (
+    Comparison,
+    confusion,
+    differences,
+    figures,
+    ious_of,
+    most_frequent,
+    spread,
+)
+
+TRUTH = np.array([[0, 0, 1], [1, 2, 255]])
+FIRST = np.array([[0, 1, 1], [1, 0, 0]])
+SECOND = np.array([[0, 0, 1], [0, 0, 2]])
+
+
+def test_confusion_by_hand():
+    counts = confusion(TRUTH, FIRST, 4)
+    assert counts.tolist() == [
+        [1, 1, 0, 0],
+        [0, 2, 0, 0],
+        [1, 0, 0, 0],
+        [0, 0, 0, 0],
+    ]
+    np.testing.assert_allclose(ious_of(counts), [1 / 3, 2 / 3, 0, np.nan])
+
+
+def test_ious_are_those_of_mmseg():
+    rng = np.random.default_rng(0)
+    truth, labels = rng.integers(0, 7, (2, 40, 50))
+    truth[:3] = 255
+    areas = IoUMetric.intersect_and_union(
+        torch.from_numpy(labels), torch.from_numpy(truth), 7, 255
+    )
+    expected = (areas[0] / areas[1]).numpy()
+    ours = ious_of(confusion(truth, labels, 7))
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_differences_by_hand():
+    # both, only the second, both; only the first, neither, ignored
+    assert differences(TRUTH, FIRST, SECOND, 3).tolist() == [
+        [0, 2, 0],
+        [1, 3, -1],
+    ]
+
+
+def test_places():
+    assert spread(10, 4) == [0, 2, 5, 7]
+    assert spread(3, 9) == [0, 1, 2]
+    assert most_frequent([5, 0, 9, 7], 2) == [2, 3]
+    assert most_frequent([5, 0, 9, 7], 9) == [0, 2, 3]
+
+
+@pytest.fixture
+def comparison():
+    counts = {
+        name: confusion(TRUTH, labels, 3)
+        for name, labels in (('dense', FIRST), ('compressed', SECOND))
+    }
+    return Comparison(
+        classes=('wall', 'sky', 'tree'),
+        pictures=[np.zeros((2, 3, 3), np.uint8)],
+        truths=[TRUTH],
+        predictions={'dense': [FIRST], 'compressed': [SECOND]},
+        ious={name: ious_of(count) for name, count in counts.items()},
+        pixels=np.array([2, 2, 1]),
+        images=1,
+    )
+
+
+def test_figures_are_in_percent(comparison):
+    models = figures(comparison)['models']
+    assert models['dense']['IoU'] == {'wall': 33.33, 'sky': 66.67, 'tree': 0}
+    assert models['dense']['mIoU'] == 33.33
+    assert models['compressed']['mIoU'] == 33.33
+
+
+def test_bars_and_headings(comparison):
+    figure = draw_comparison(comparison)
+    *panels, bars = figure.axes
+    headings = [axis.get_title() for axis in panels]
+    assert headings == [
+        'image',
+        'truth',
+        'dense\n33.3 % mIoU',
+        'compressed\n33.3 % mIoU',
+        'where they differ',
+    ]
+    heights = [bar.get_height() for bar in bars.patches]
+    assert heights[:3] == pytest.approx([100 / 3, 200 / 3, 0])
+    labels = [text.get_text() for text in bars.get_xticklabels()]
+    assert labels == ['wall', 'sky', 'tree']
+
+
+def test_a_grid_of_label_maps():
+    figure = segmentation_grid(
+        [np.zeros((4, 6, 3), np.uint8)] * 2,
+        {'truth': [np.zeros((4, 6))] * 2},
+        ('a', 'b'),
+    )
+    assert len(figure.axes) == 4

@@ -1,0 +1,210 @@
+"""tools/visualize.py: every kind of picture, on tiny models."""
+
+import base64
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmvitcompress.errors import DependencyError
+
+CAIT = dict(token_merging=dict(layers=(2, 3)))
+SLIM = dict(patch_slimming=dict(base_layer=2, layers=(2, 3), keep_rate=0.5))
+
+
+def opened(path):
+    return np.array(Image.open(path).convert('RGB'))
+
+
+def test_merges_with_and_without_weights(visualize, classifier, tmp_path):
+    config, checkpoint = classifier('atme', **CAIT)
+    out, page = tmp_path / 'new' / 'merges.png', tmp_path / 'merges.html'
+    status, stdout, _ = visualize(
+        *('merges', config, checkpoint, '--out', out, '--html', page),
+        *('--count', 2),
+    )
+    assert status == 0
+    assert str(out) in stdout
+    assert opened(out).std() > 10
+    text = page.read_text()
+    pictures = re.findall(r'src="([^"]+)"', text)
+    assert len(pictures) == 2  # one for each image
+    for picture in pictures:
+        head, _, data = picture.partition(',')
+        assert head == 'data:image/png;base64'
+        Image.open(io.BytesIO(base64.b64decode(data))).verify()
+    assert 'share one token' in text
+    assert f'merges {config}' in text
+    status, _, stderr = visualize('merges', config, '--out', out)
+    assert status == 0, stderr
+
+
+def test_images_may_be_a_file_and_of_another_size(
+    visualize, classifier, photos, tmp_path
+):
+    config, _ = classifier('atme', **CAIT)
+    image, out = photos / 'val' / '0' / '0.png', tmp_path / 'one.png'
+    words = ('--images', image, '--shape', 24, 60, '--out', out)
+    assert visualize('merges', config, *words)[0] == 0
+    height, width, _ = opened(out).shape
+    assert width > 2 * height  # three stages of one wide image, not repeated
+
+
+def test_life(visualize, classifier, tmp_path):
+    config, checkpoint = classifier('slim', soft_slimming=True, **SLIM)
+    out = tmp_path / 'life.png'
+    assert visualize('life', config, checkpoint, '--out', out)[0] == 0
+    assert opened(out).std() > 10
+
+
+def test_channels(visualize, classifier, tmp_path):
+    _, pruning = classifier('cdcp', compactors=True)
+    _, plain = classifier('plain')
+    out, figures = tmp_path / 'channels.png', tmp_path / 'channels.json'
+    words = ('--names', 'A', 'B', '--out', out, '--json', figures)
+    assert visualize('channels', pruning, plain, *words)[0] == 0
+    content = json.loads(figures.read_text())
+    assert content['A']['kept'] == content['B']['dense'] == [[8, 8, 96]] * 4
+    words = ('--by', 'head', '--out', out, '--json', figures)
+    assert visualize('channels', pruning, *words)[0] == 0
+    content = json.loads(figures.read_text())['cdcp.pth']
+    assert content['v'] == dict(kept=96, stuck=0, removed=0)
+    status, _, stderr = visualize('channels', plain, *words)
+    assert (status, stderr.count('\n')) == (1, 1)
+    assert 'no compactors' in stderr
+
+
+@pytest.mark.parametrize('kind', ['attention', 'features'])
+def test_dense_beside_compressed(visualize, classifier, tmp_path, kind):
+    pair = classifier('cait', compactors=True, **CAIT)
+    dense = classifier('dense')
+    out = tmp_path / 'both.png'
+    words = (*pair, '--dense', *dense, '--out', out, '--count', 2)
+    more = ('--head', 1) if kind == 'attention' else ('--blocks', 2, 4)
+    status, _, stderr = visualize(kind, *words, *more)
+    assert status == 0, stderr
+    wide = opened(out).shape[1]
+    alone = tmp_path / 'alone.png'
+    assert visualize(kind, *pair, '--out', alone, '--count', 2)[0] == 0
+    if kind == 'attention':
+        assert opened(alone).shape[1] < wide
+
+
+def test_other_sizes_beside_each_other_are_refused(
+    visualize, classifier, tmp_path
+):
+    pair = classifier('cait', **CAIT)
+    config, checkpoint = classifier('dense')
+    with Path(config).open('a') as file:
+        file.write('crop_size = 40\n')
+    status, _, stderr = visualize(
+        *('features', *pair, '--dense', config, checkpoint),
+        *('--out', tmp_path / 'x.png'),
+    )
+    assert status == 1
+    assert 'give one by --shape' in stderr
+
+
+def test_compare(visualize, segmentor, classifier, tmp_path):
+    pair, dense = segmentor('cait', **CAIT), segmentor('dense')
+    out, figures = tmp_path / 'compare.png', tmp_path / 'compare.json'
+    words = ('--out', out, '--json', figures, '--show', 2)
+    status, _, stderr = visualize('compare', *pair, '--dense', *dense, *words)
+    assert status == 0, stderr
+    assert opened(out).std() > 10
+    content = json.loads(figures.read_text())
+    assert content['images'] == 3
+    assert list(content['models']) == ['dense', 'compressed']
+    assert set(content['models']['dense']['IoU']) == {'wall', 'sky', 'tree'}
+
+    # a model beside itself has the same figures
+    visualize('compare', *pair, '--dense', *pair, *words)
+    models = json.loads(figures.read_text())['models']
+    assert models['dense'] == models['compressed']
+
+    status, _, stderr = visualize(
+        'compare', *classifier('cls'), '--dense', *dense, *words
+    )
+    assert status == 1
+    assert 'give one of mmseg' in stderr
+
+
+def test_compare_needs_heads_with_weights(visualize, segmentor, tmp_path):
+    config, checkpoint = segmentor('cait', **CAIT)
+    content = torch.load(checkpoint, weights_only=True)
+    state = content['state_dict']
+    backbone = {
+        name.removeprefix('backbone.'): value
+        for name, value in state.items()
+        if name.startswith('backbone.')
+    }
+    path = tmp_path / 'backbone.pth'
+    torch.save({'state_dict': backbone, 'meta': content['meta']}, path)
+    status, _, stderr = visualize(
+        *('compare', config, path, '--dense', config, checkpoint)
+    )
+    assert status == 1
+    assert 'holds a backbone only' in stderr
+
+
+def test_curve(visualize, tmp_path):
+    results = tmp_path / 'results.json'
+    results.write_text('[{"name": "a", "quality": 60, "macs": 1e9}]')
+    out = tmp_path / 'curve.svg'
+    assert visualize('curve', results, '--out', out)[0] == 0
+    assert '<svg' in out.read_text()
+    status, _, stderr = visualize('curve', '--benchmark', results)
+    assert status == 1
+    assert '--benchmark and --metrics need each other' in stderr
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (('--out', 'a.docx'), '*.png or another of'),
+        (('--out', 'a.png', '--html', 'a.pdf'), 'must be named *.html'),
+    ],
+)
+def test_names_of_files_are_checked_first(visualize, words, message):
+    status, _, stderr = visualize('curve', 'none.json', *words)
+    assert status == 1
+    assert message in stderr
+
+
+def test_unknown_words_are_refused(visualize):
+    status, _, stderr = visualize('curve', 'none.json', '--colour', 'red')
+    assert status == 2
+    assert 'unrecognized arguments' in stderr
+    assert visualize('paint')[0] == 2
+
+
+def test_models_without_a_class_token(visualize, classifier, tmp_path):
+    arch = dict(
+        embed_dim=24,
+        depth=4,
+        num_heads=3,
+        patch_size=8,
+        img_size=32,
+        class_token=False,
+    )
+    config, checkpoint = classifier('cls_less', arch=arch, **CAIT)
+    out = tmp_path / 'votes.png'
+    status, _, stderr = visualize(
+        'attention', config, checkpoint, '--out', out
+    )
+    assert status == 0, stderr
+
+
+def test_without_matplotlib_the_error_tells_the_remedy(monkeypatch):
+    for name in list(sys.modules):
+        if name.startswith('mmvitcompress.visualization'):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    with pytest.raises(DependencyError, match='pip install matplotlib'):
+        import mmvitcompress.visualization  # noqa: F401
