@@ -1,10 +1,7 @@
 # Semantic FPN, DeiT-Base without compression, ADE20K 512x512: the control.
 _base_ = './semfpn_dense_deit_s_ade20k.py'
 checkpoint = 'checkpoints/deit_base_in1k.pth'
-neck = _base_.model.neck
-neck[0].embed_dim = 768
-neck[1].in_channels = [768] * 4
 model = dict(
     backbone=dict(arch='deit_base', checkpoint=checkpoint),
-    neck=neck,
+    neck=dict(embed_dim=768),
 )

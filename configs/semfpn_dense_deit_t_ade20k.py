@@ -1,10 +1,7 @@
 # Semantic FPN, DeiT-Tiny without compression, ADE20K 512x512: the control.
 _base_ = './semfpn_dense_deit_s_ade20k.py'
 checkpoint = 'checkpoints/deit_tiny_in1k.pth'
-neck = _base_.model.neck
-neck[0].embed_dim = 192
-neck[1].in_channels = [192] * 4
 model = dict(
     backbone=dict(arch='deit_tiny', checkpoint=checkpoint),
-    neck=neck,
+    neck=dict(embed_dim=192),
 )

@@ -1,6 +1,6 @@
 # Mask R-CNN on DeiT-Small. The four outputs go through the plain-ViT pyramid
-# of XCiT (x4, x2, x1, x1/2), built on merged tokens and restored last; FPN,
-# RPN and RoI heads are mmdet's for COCO.
+# of XCiT (x4, x2, x1, x1/2) and an FPN, built on merged tokens and restored
+# last; RPN and RoI heads are mmdet's for COCO.
 strides = [4, 8, 16, 32]
 
 
@@ -61,20 +61,14 @@ model = dict(
         drop_path_rate=0.1,
         restore=False,
     ),
-    neck=[
-        dict(
-            type='mmvitcompress.UnmergePyramid',
-            embed_dim=384,
-            rescales=[4, 2, 1, 0.5],
-            norm_cfg=dict(type='SyncBN', requires_grad=True),
-        ),
-        dict(
-            type='FPN',
-            in_channels=[384, 384, 384, 384],
-            out_channels=256,
-            num_outs=5,
-        ),
-    ],
+    neck=dict(
+        type='mmvitcompress.UnmergeFPN',
+        embed_dim=384,
+        out_channels=256,
+        num_outs=5,
+        rescales=[4, 2, 1, 0.5],
+        norm_cfg=dict(type='SyncBN', requires_grad=True),
+    ),
     rpn_head=dict(
         type='RPNHead',
         in_channels=256,

@@ -4,9 +4,6 @@
 _base_ = './mask_rcnn_deit_s.py'
 strides = [2, 4, 8, 16]
 channels = 64
-neck = _base_.model.neck
-neck[0].embed_dim = 96
-neck[1].update(in_channels=[96] * 4, out_channels=channels)
 regions = dict(out_channels=channels, featmap_strides=strides)
 model = dict(
     backbone=dict(
@@ -15,7 +12,7 @@ model = dict(
         out_indices=(1, 3, 5, 7),
         drop_path_rate=0.0,
     ),
-    neck=neck,
+    neck=dict(embed_dim=96, out_channels=channels),
     rpn_head=dict(
         in_channels=channels,
         feat_channels=channels,

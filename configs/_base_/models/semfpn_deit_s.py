@@ -1,17 +1,10 @@
 # Semantic FPN on DeiT-Small.
 _base_ = './deit_s_pyramid.py'
 model = dict(
-    neck=[
-        dict(_base_.model.neck),
-        dict(
-            type='FPN',
-            in_channels=[384, 384, 384, 384],
-            out_channels=256,
-            num_outs=4,
-        ),
-    ],
+    # UnmergePyramid and FPN in one
+    neck=dict(type='mmvitcompress.UnmergeFPN', out_channels=256),
     decode_head=dict(
-        type='FPNHead',
+        type='mmvitcompress.FastFPNHead',  # equal to FPNHead
         in_channels=[256, 256, 256, 256],
         in_index=[0, 1, 2, 3],
         feature_strides=[4, 8, 16, 32],

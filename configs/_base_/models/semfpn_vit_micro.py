@@ -1,9 +1,6 @@
 # Semantic FPN on a ViT that trains on a laptop. Patches of 8 pixels make a
 # pyramid of strides 2, 4, 8 and 16.
 _base_ = './semfpn_deit_s.py'
-neck = _base_.model.neck
-neck[0].embed_dim = 96
-neck[1].update(in_channels=[96] * 4, out_channels=64)
 model = dict(
     data_preprocessor=dict(size=(128, 128), test_cfg=dict(size_divisor=8)),
     backbone=dict(
@@ -12,7 +9,7 @@ model = dict(
         out_indices=(1, 3, 5, 7),
         drop_path_rate=0.0,
     ),
-    neck=neck,
+    neck=dict(embed_dim=96, out_channels=64),
     decode_head=dict(
         in_channels=[64] * 4,
         feature_strides=[2, 4, 8, 16],
