@@ -175,7 +175,7 @@ def halved(state: TokenState) -> TokenState:
         'vertical' if direction == 'diagonal' else direction
         for direction in state.directions
     )
-    return state._replace(
+    return state.having(
         full_grid=merged_grid(state.full_grid, 'symmetric'),
         grid=merged_grid(state.grid, 'symmetric'),
         directions=directions,

@@ -105,5 +105,5 @@ class SoftPatchSlimmer(PatchSlimmer):
             scores = self.predictor(x, num_prefix)
             mean, std = self.spec.life_moments(scores.shape[1], self.depth)
             lives = scores_to_lives(scores, mean, std)
-            state = state._replace(lives=lives)
+            state = state.having(lives=lives)
         return x, state

@@ -117,7 +117,7 @@ class TokenMerge(nn.Module):
             patches = patches.permute(0, 2, 3, 1)
         patches = patches.flatten(1, 2)
         x = torch.cat([prefix, patches], 1) if num_prefix else patches
-        return x, state._replace(
+        return x, state.having(
             grid=merged_grid(state.grid, self.direction),
             directions=(*state.directions, self.direction),
         )

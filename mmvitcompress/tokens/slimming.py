@@ -65,7 +65,7 @@ def sort_patches(
     rank = torch.arange(order.shape[1], device=order.device)
     # here once, for all the outputs that are restored later
     places = torch.empty_like(order).scatter_(1, order, rank.expand_as(order))
-    return x, state._replace(order=order, places=places)
+    return x, state.having(order=order, places=places)
 
 
 def drop_last(
@@ -74,7 +74,7 @@ def drop_last(
     """Keep the first ``kept`` patches; the others leave with what they are."""
     end = num_prefix + kept
     departed = (*state.departed, x[:, end:])
-    return x[:, :end], state._replace(departed=departed)
+    return x[:, :end], state.having(departed=departed)
 
 
 class PatchSlimmer(nn.Module):

@@ -40,3 +40,11 @@ class TokenState(NamedTuple):
     def start(cls, grid: Grid) -> 'TokenState':
         """The state of an unreduced grid."""
         return cls(full_grid=grid, grid=grid)
+
+    def having(self, **values) -> 'TokenState':
+        """A copy with other values.
+
+        As ``_replace``, whose result torch 2.11 cannot hand out of a compiled
+        graph.
+        """
+        return TokenState(**{**self._asdict(), **values})
