@@ -183,7 +183,7 @@ def test_classifier():
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     fast = optimize_for_inference(model, mean=MEAN, std=STD)
     mean, std = (
-        torch.tensor(x, dtype=x.dtype)[:, None, None] for x in (MEAN, STD)
+        torch.tensor(n, dtype=x.dtype)[:, None, None] for n in (MEAN, STD)
     )
     raw = x * std + mean
     assert error([fast(raw)], [model(x)]) <= 1e-10
