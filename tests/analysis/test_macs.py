@@ -273,3 +273,18 @@ def test_shared_parameters_count_once():
 def test_buffers_are_no_parameters():
     model = nn.BatchNorm2d(3)
     assert count_params(model) == {'other': 6}
+
+
+def test_convolutions_cost_the_same_whichever_way_they_run():
+    from mmvitcompress.models.fast_conv import FastConv2d
+
+    conv = FastConv2d(192, 192, 3, padding=1)
+    image = torch.randn(1, 192, 32, 32)
+    with torch.no_grad():  # the case in which it takes another way
+        direct = torch.nn.functional.conv2d(
+            image, conv.weight, conv.bias, 1, 1
+        )
+        assert not torch.equal(conv(image), direct)
+    count = count_macs(conv, image)
+    assert count.total == 192 * 192 * 9 * 32 * 32
+    assert count.uncounted == {}
