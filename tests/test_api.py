@@ -14,6 +14,15 @@ from timm.data import resolve_model_data_config
 from timm.optim import param_groups_layer_decay
 
 import mmvitcompress
+from mmvitcompress.channels import (
+    MacBudget,
+    SelectionRules,
+    attach_compactors,
+    column_norms,
+    select,
+    set_kept_,
+    shrink_masked_,
+)
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models import CompressedViT, ImageClassifier
 
@@ -282,6 +291,29 @@ def test_channels_for_a_target():
     again = mmvitcompress.compress(half, [2], dict(mlp=0.5))
     assert again.arch.v_dims == (16,) * 3 and again.arch.mlp_dims == (32,) * 3
     assert again.arch.token_merging.layers == (2,)
+
+
+@torch.no_grad()
+def test_what_a_loop_of_ones_own_pruned_is_folded(tmp_path):
+    ours = mmvitcompress.compress(make().double())
+    compactors = attach_compactors(ours.backbone)
+    budget = MacBudget.of(ours.arch)
+    for block in compactors:
+        for part in block:
+            part.weight.add_(torch.randn_like(part.weight) * 0.1)
+    rules = SelectionRules(divisor=8)
+    chosen = select(column_norms(compactors), budget, 0.3, rules)
+    set_kept_(compactors, chosen.kept)
+    with pytest.raises(ConfigError, match='have not become zero'):
+        mmvitcompress.compress(ours)
+    with pytest.raises(CheckpointError, match='fold them'):
+        mmvitcompress.save(ours, tmp_path / 'x.pth')
+    shrink_masked_(compactors, 10.0)
+    folded = mmvitcompress.compress(ours)
+    assert folded.macs() <= 0.705 * ours.macs()
+    x = torch.randn(2, 3, 64, 64).double()
+    assert difference(folded(x), ours(x)) <= 1e-10
+    mmvitcompress.save(folded, tmp_path / 'x.pth')
 
 
 def test_a_plan_is_what_compress_takes():

@@ -10,6 +10,12 @@ from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.api.pruning import prune_
 from mmvitcompress.api.timm_models import Source, compare, create, describe
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.channels import (
+    find_compactors,
+    fold,
+    is_compactor,
+    unconverged,
+)
 from mmvitcompress.checkpoint import resize_pos_embed
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import TokenMerging
@@ -37,7 +43,9 @@ def compress(
     Args:
         model: A DeiT, ViT, DeiT-III or DINOv2 of timm, which stays as it is;
             its name; a checkpoint's file, as :func:`load` takes it; or a
-            :class:`CompressedModel` to compress further.
+            :class:`CompressedModel` to compress further. Compactors that a
+            training loop of yours put into its ``backbone`` (see
+            :mod:`mmvitcompress.channels`) are folded.
         token_merging: Blocks, counted from 1, before which tokens are merged;
             or the arguments of
             :class:`~mmvitcompress.tokens.specs.TokenMerging`, such as
@@ -120,8 +128,20 @@ def _parts_of_ours(model: CompressedModel) -> Source:
             model.backbone.blocks[-1].drop_path, 'drop_prob', 0.0
         ),
     )
-    tensors = timm_state_dict(model)
-    return Source(model.arch, options, tensors, model.pretrained_cfg)
+    arch, tensors = model.arch, timm_state_dict(model)
+    compactors = find_compactors(model.backbone)
+    if compactors:
+        left = sum(map(sum, unconverged(compactors)))
+        if left:
+            raise ConfigError(
+                f'{left} masked channels have not become zero, and removing '
+                'them would change the model: train longer, or with a larger '
+                'learning rate for the compactors'
+            )
+        arch, folded = fold(model.backbone, divisor=8)
+        plain = {k: v for k, v in tensors.items() if not is_compactor(k)}
+        tensors = plain | folded
+    return Source(arch, options, tensors, model.pretrained_cfg)
 
 
 def _wanted(

@@ -8,6 +8,7 @@ from torch import Tensor
 from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.api.timm_models import Source, data_config
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.channels import find_compactors
 from mmvitcompress.checkpoint import (
     checkpoint_arch,
     load_strict,
@@ -39,14 +40,19 @@ def save(model: CompressedModel, path: str | Path, **meta) -> None:
             ``metrics=dict(top1=81.2)``.
 
     Raises:
-        CheckpointError: If the name ends in something else, or the model is
-            of another class.
+        CheckpointError: If the name ends in something else, the model is of
+            another class, or it has compactors.
     """
     if not isinstance(model, CompressedModel):
         raise CheckpointError(
             'save writes what compress or load returned, but got a '
             f'{type(model).__name__}; unwrap it (model.module of '
             'DistributedDataParallel, model._orig_mod of torch.compile)'
+        )
+    if find_compactors(model.backbone):
+        raise CheckpointError(
+            'the model still has compactors: fold them by '
+            'mmvitcompress.compress(model) and save the result'
         )
     write_checkpoint(
         path,
