@@ -194,7 +194,7 @@ def draw_curve(results: Sequence[Mapping], title: str = '') -> Figure:
         axis.set_xlabel(labels[cost])
         axis.grid(color='#eeeeee')
         axis.set_axisbelow(True)
-        axis.margins(0.16, 0.14)
+        axis.margins(0.25, 0.1)
         axis.set_xlim(left=0)
     metrics = {result.get('metric') for result in results} - {None}
     axes[0].set_ylabel(' / '.join(sorted(metrics)) or 'quality')
@@ -230,8 +230,8 @@ def _draw_series(
             axis.annotate(
                 point[2],
                 point[:2],
-                xytext=(0, 8),
+                xytext=(8, 0),
                 textcoords='offset points',
-                ha='center',
+                va='center',
                 fontsize=8,
             )
