@@ -153,9 +153,7 @@ def draw_attention(
                 cmap=HEAT,
                 norm=PowerNorm(0.5, 0, top),
             )
-        figure.colorbar(
-            heat, ax=axes[row][-1], shrink=0.8, label='% per patch'
-        )
+        figure.colorbar(heat, ax=axes[row][-1], label='% per patch')
     head_columns(axes, ['image', *maps])
     figure.suptitle(
         title or 'What the last block looks at: attention of [CLS]',
