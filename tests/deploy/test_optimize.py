@@ -1,6 +1,7 @@
 """Optimised copies against the models that they were made of."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -264,3 +265,26 @@ def test_windows_and_autocast():
     assert all(y.dtype == torch.float32 for y in found)
     # roundings differ where scales were folded before
     assert error(found, expected) <= 2e-2
+
+
+def test_whole_segmentor():
+    """Stock parts of MMSegmentation: norms folded, convolutions faster."""
+    from mmengine.config import Config
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import MODELS as REGISTRY
+    from mmengine.registry import init_default_scope
+
+    from mmvitcompress.models.fast_conv import FastConv2d
+
+    root = Path(__file__).parents[2]
+    cfg = Config.fromfile(root / 'configs/semfpn_stock_deit_s_ade20k.py')
+    init_default_scope('mmseg')
+    cfg.model.backbone.update(arch='deit_tiny', checkpoint=None)
+    cfg.model.neck[0].embed_dim = 192
+    cfg.model.neck[1].in_channels = [192] * 4
+    model = revert_sync_batchnorm(REGISTRY.build(cfg.model)).eval()
+    fast = optimize_for_inference(model)
+    assert any(isinstance(module, FastConv2d) for module in fast.modules())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.modules())
+    images = torch.randn(1, 3, 128, 160)
+    assert error([fast(images)], [model(images)]) < 1e-5
