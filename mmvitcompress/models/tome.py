@@ -110,8 +110,9 @@ class ToMeViT(CompressedViT):
         for index, block in enumerate(self.blocks):
             if index + 1 in self.merged_before:
                 r = self.token_matching.removed(x.shape[1] - prefix)
-                pairs = match(keys.mean(1)[:, prefix:], r)
-                x, state = merge_pairs(x, pairs, state, prefix)
+                if r:  # else there are too few left
+                    pairs = match(keys.mean(1)[:, prefix:], r)
+                    x, state = merge_pairs(x, pairs, state, prefix)
             bias = None
             if self.token_matching.proportional:
                 bias = size_bias(state, prefix)

@@ -42,6 +42,13 @@ def test_merging_nothing_is_the_dense_model(proportional):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_small_images_run_out_of_pairs():
+    peer, _ = pair(layers='all', r=10)
+    with torch.no_grad():
+        maps = peer(torch.randn(1, 3, 4, 8))  # two patches
+    assert [x.shape for x in maps] == [(1, 24, 1, 2)] * 4
+
+
 def test_copies_of_a_patch_merge_without_loss():
     """With proportional attention a token of two equal patches is the two.
 
