@@ -1,5 +1,5 @@
 # Mask2Former finds handwritten digits in scenes made by tools/make_digits.py:
-# five minutes on a laptop, from random weights. The control.
+# minutes on a laptop, from random weights. The control.
 _base_ = [
     './_base_/models/mask2former_vit_micro.py',
     './_base_/datasets/digits_ink.py',

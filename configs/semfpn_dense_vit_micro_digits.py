@@ -1,5 +1,5 @@
 # Semantic FPN finds handwritten digits in scenes made by tools/make_digits.py:
-# two minutes on a laptop, from random weights. The control.
+# minutes on a laptop, from random weights. The control.
 _base_ = [
     './_base_/models/semfpn_vit_micro.py',
     './_base_/datasets/digits_ink.py',

@@ -1,4 +1,4 @@
-# UperNet finds handwritten digits in scenes made by tools/make_digits.py: two
+# UperNet finds handwritten digits in scenes made by tools/make_digits.py:
 # minutes on a laptop, from random weights. The control.
 _base_ = [
     './_base_/models/upernet_vit_micro.py',
