@@ -5,4 +5,7 @@ _base_ = './mask2former_dense_deit_s_ade20k.py'
 model = dict(
     backbone=dict(restore=True),
     neck=dict(type='Feature2Pyramid'),
+    decode_head=dict(
+        pixel_decoder=dict(type='mmdet.MSDeformAttnPixelDecoder')
+    ),
 )

@@ -73,6 +73,7 @@ MODELS = _child(
         CascadeDecodeHead='models.cascade_head',
         FastConv2d='models.fast_conv',
         FastFPNHead='models.fast_fpn_head',
+        FastMSDeformAttnPixelDecoder='models.fast_pixel_decoder',
         FastUPerHead='models.fast_uper_head',
         UnmergeFPN='models.unmerge_fpn',
         MultiScalePreProcessor='models.multi_scale',

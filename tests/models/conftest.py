@@ -1,0 +1,3 @@
+"""Where MMCV has no operations of its own, it finds ours from here on."""
+
+import mmvitcompress  # noqa: F401
