@@ -150,6 +150,16 @@ def check_image(img_size: Grid, patch_size: int) -> None:
         )
 
 
+def check_patch(img_size: Grid, patch_size: int) -> None:
+    """Raise ConfigError if an image (H, W) is smaller than one patch."""
+    height, width = img_size
+    if height < patch_size or width < patch_size:
+        raise ConfigError(
+            f'an image must be at least one patch ({patch_size}×'
+            f'{patch_size} px), but got {height}×{width}'
+        )
+
+
 def patch_grid(img_size: int | Grid, patch_size: int) -> Grid:
     """Patch grid of an image; a last incomplete patch counts as one.
 
@@ -158,11 +168,7 @@ def patch_grid(img_size: int | Grid, patch_size: int) -> Grid:
     """
     square = isinstance(img_size, int)
     height, width = (img_size, img_size) if square else img_size
-    if min(height, width) < patch_size:
-        raise ConfigError(
-            f'an image must be at least one patch ({patch_size}×'
-            f'{patch_size} px), but got {height}×{width}'
-        )
+    check_patch((height, width), patch_size)
     return -(-height // patch_size), -(-width // patch_size)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch_base import check_patch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers import STEMS, Block
 from mmvitcompress.models.positions import resample_position
@@ -30,6 +31,12 @@ POS_CACHE_SIZE = 16  # grids; whole-image evaluation meets few aspect ratios
 
 class ViT(nn.Module):
     """Vision Transformer built from a :class:`ViTArch`.
+
+    ``torch.compile`` makes one graph of it without breaks, forward and
+    backward; with ``dynamic=True`` one for batches and images of any size.
+    Graphs of their own are needed by a batch of one, by the grid that the
+    position embedding is made for, by images that are padded to whole
+    patches, and by grids of an odd height or width where they are merged.
 
     Args:
         arch: Its shape.
@@ -174,13 +181,15 @@ class ViT(nn.Module):
 
     def embed(self, x: Tensor) -> tuple[Tensor, TokenState]:
         """Images (B, 3, H, W) → tokens (B, prefix + N, D) with position."""
-        grid = self.arch.grid(tuple(x.shape[-2:]))
+        height, width = x.shape[-2:]
         size = self.arch.patch_size
-        pad_h = grid[0] * size - x.shape[-2]
-        pad_w = grid[1] * size - x.shape[-1]
-        if pad_h or pad_w:
-            x = self._pad(x, (0, pad_w, 0, pad_h))
-        x = self.patch_embed(x).flatten(2).transpose(1, 2)  # (B, N, D)
+        check_patch((height, width), size)
+        if height % size or width % size:
+            x = self._pad(x, (0, -width % size, 0, -height % size))
+        x = self.patch_embed(x)
+        # of the tensor itself: where sizes are symbols, nothing is to prove
+        grid = tuple(x.shape[2:])
+        x = x.flatten(2).transpose(1, 2)  # (B, N, D)
         pos = self._position(grid)
         if pos is not None and not self._pos_prefix:
             x = x + pos

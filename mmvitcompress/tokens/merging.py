@@ -115,10 +115,11 @@ class TokenMerge(nn.Module):
         if self.conv is not None:
             patches = self.conv(patches.permute(0, 3, 1, 2))
             patches = patches.permute(0, 2, 3, 1)
+        grid = tuple(patches.shape[1:3])
         patches = patches.flatten(1, 2)
         x = torch.cat([prefix, patches], 1) if num_prefix else patches
         return x, state.having(
-            grid=merged_grid(state.grid, self.direction),
+            grid=grid,
             directions=(*state.directions, self.direction),
         )
 

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 
 from mmvitcompress.errors import ConfigError
 
@@ -165,6 +166,10 @@ class PatchSlimming:
                 'patch_slimming.keep_rate must lie in (0, 1], but got '
                 f'{self.keep_rate}'
             )
+        # 0.55 is meant as 11/20, though as a float it lies a little above
+        ratio = Fraction(self.keep_rate).limit_denominator(10**6)
+        ratio = max(ratio, Fraction(1, 10**6))  # never none at all
+        object.__setattr__(self, '_ratio', ratio.as_integer_ratio())
         if layers and layers[0] < self.base_layer:
             raise ConfigError(
                 'patch_slimming.layers must not lie before base_layer '
@@ -179,8 +184,9 @@ class PatchSlimming:
 
     def kept(self, patches: int) -> int:
         """Patches that stay of ``patches`` at one slimming layer: ⌈ρ·n⌉."""
-        # the tolerance keeps 0.55 · 20 = 11.000000000000002 at 11
-        return math.ceil(self.keep_rate * patches - 1e-9)
+        # whole numbers: exact, and no obstacle where ``patches`` is a symbol
+        kept, of = self._ratio
+        return -(-patches * kept // of)
 
     def budgets(self, patches: int, depth: int) -> list[int]:
         """Patches in each of the blocks 1..depth: n_t of the paper."""

@@ -1,0 +1,91 @@
+"""torch.compile: one graph without breaks, forward and backward, any size."""
+
+import pytest
+import torch
+
+from mmvitcompress.models import CompressedViT
+
+SMALL = dict(
+    embed_dim=12, depth=2, num_heads=2, patch_size=4, img_size=32, mlp_dims=16
+)
+PRUNED = dict(qk_dims=(6, 4), v_dims=(4, 6), mlp_dims=(16, 8))
+MERGING = dict(layers=(1, 2))  # horizontally, then vertically
+METHODS = {
+    'dense': {},
+    'atme': dict(token_merging=MERGING),
+    'cait': dict(PRUNED, token_merging=MERGING),
+    'lifeslim': dict(patch_slimming=dict(base_layer=1, layers=(1,))),
+}
+EVEN = (2, 3, 40, 56)  # whole patches, and even grids wherever they merge
+
+OWN_GRAPH = [  # the limits that ViT's docstring names
+    (1, 3, 40, 56),  # a batch of one
+    (2, 3, 32, 32),  # the trained grid
+    (2, 3, 38, 56),  # padded to whole patches
+    (2, 3, 40, 52),  # an odd grid, merged
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch._dynamo.reset()
+    yield
+    torch.set_num_threads(threads)
+
+
+def small(method, **kwargs):
+    torch.manual_seed(0)
+    model = CompressedViT({**SMALL, **METHODS[method]}, **kwargs)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def run(model, x):
+    """Outputs, and the gradients of all parameters that train."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    outputs = model(x)
+    # by weights of their own: no place may be mistaken for another
+    torch.manual_seed(1)
+    loss = sum((out * torch.randn(out.shape)).sum() for out in outputs)
+    gradients = torch.autograd.grad(loss, trained)
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+    return *outputs, *gradients
+
+
+def assert_same(graph, model, shape):
+    x = torch.randn(shape)
+    for found, expected in zip(run(graph, x), run(model, x), strict=True):
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(
+            found, expected, rtol=1e-4, atol=1e-5 * scale
+        )
+
+
+def compiled(model, dynamic, backend='aot_eager'):
+    return torch.compile(
+        model, backend=backend, fullgraph=True, dynamic=dynamic
+    )
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('shape', [EVEN, (1, 3, 26, 33)], ids=['even', 'odd'])
+def test_one_graph_of_one_size(method, shape):
+    """Odd: images are padded to whole patches, and merges to whole pairs."""
+    model = small(method)
+    assert_same(compiled(model, False), model, shape)
+
+
+@pytest.mark.parametrize('method', ['dense', 'cait', 'lifeslim'])
+def test_one_graph_of_any_size(method):
+    model = small(method, out_indices=[1])
+    graph = compiled(model, True)
+    assert_same(graph, model, EVEN)
+    with torch.compiler.set_stance('fail_on_recompile'):
+        for shape in ((3, 3, 48, 40), (5, 3, 72, 64)):
+            assert_same(graph, model, shape)
+        for shape in OWN_GRAPH if method == 'cait' else ():
+            with pytest.raises(RuntimeError, match='recompil'):
+                graph(torch.randn(shape))
