@@ -1,4 +1,4 @@
-"""Image files: which there are in a folder, and reading one."""
+"""Image files: which there are in a folder, which to take, reading one."""
 
 from pathlib import Path
 
@@ -28,6 +28,13 @@ def image_files(source: str | Path) -> list[Path]:
             'give a folder with images in it'
         )
     return files
+
+
+def equally_spaced(total: int, count: int) -> list[int]:
+    """``count`` of ``total`` places at equal distances; all if there are
+    fewer."""
+    count = min(total, count)
+    return [place * total // count for place in range(count)]
 
 
 def read_image(path: Path) -> Image.Image:

@@ -60,7 +60,7 @@ SEGMENTATION = MEMBERS['segmentation']
 # memory: on the meta device. What the libraries register is all that is
 # known: nothing of mmvitcompress was imported before.
 BUILD = """
-import functools, sys
+import sys
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -69,9 +69,6 @@ from mmengine.registry import (
     OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS, VISUALIZERS,
     init_default_scope)
 from mmengine.visualization import Visualizer
-
-# rates and sizes that are computed by torch, and then read
-torch.linspace = functools.partial(torch.linspace, device='cpu')
 
 WRAPPER = 'OptimWrapperConstructor'
 Visualizer.get_instance('current')  # which some hooks ask for

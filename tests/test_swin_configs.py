@@ -28,7 +28,7 @@ HEADS['mmdet'] = 'cascade_mask_rcnn_{}_swin_{}_coco'
 # Everything that a config names is looked up, in full size but without
 # memory: on the meta device.
 BUILD = """
-import functools, sys
+import sys
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -37,8 +37,6 @@ from mmengine.registry import (
     PARAM_SCHEDULERS, init_default_scope)
 from mmengine.visualization import Visualizer
 
-# rates of stochastic depth are computed by torch, and then read
-torch.linspace = functools.partial(torch.linspace, device='cpu')
 Visualizer.get_instance('current')  # which some hooks ask for
 
 def find(registry, kind):

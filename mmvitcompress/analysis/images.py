@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmvitcompress.analysis.inference import data_samples, padded_shape
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.image_files import image_files, read_image
+from mmvitcompress.image_files import equally_spaced, image_files, read_image
 from mmvitcompress.training.launch import naming_data_errors
 
 Shape = tuple[int, int]
@@ -65,8 +65,9 @@ def make_images(
 
 def _places(total: int, count: int, spread: bool) -> list[int]:
     """Which ``count`` of ``total`` images to take; all if there are fewer."""
-    count = min(total, count)
-    return [i * total // count if spread else i for i in range(count)]
+    if spread:
+        return equally_spaced(total, count)
+    return list(range(min(total, count)))
 
 
 def _from_folder(folder: str, count: int, spread: bool) -> list[Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.image_files import image_files, read_image
+from mmvitcompress.image_files import equally_spaced, image_files, read_image
 from mmvitcompress.training.config import validation_loader
 from mmvitcompress.training.export import preprocessed
 
@@ -55,14 +55,9 @@ def choose_images(total: int, check: int, calibrate: int) -> tuple[list, list]:
         Their indices. The two have images in common only if measuring takes
         them all.
     """
-    checked = _spread(range(total), check)
-    others = sorted(set(range(total)) - set(checked))
-    return checked, _spread(others or range(total), calibrate)
-
-
-def _spread(items: Sequence, count: int) -> list:
-    count = min(count, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
+    checked = equally_spaced(total, check)
+    others = sorted(set(range(total)) - set(checked)) or range(total)
+    return checked, [others[i] for i in equally_spaced(len(others), calibrate)]
 
 
 def dataset_batches(
@@ -91,11 +86,12 @@ def folder_batches(cfg: Config, folder: str, count: int) -> Iterator[Any]:
         ConfigError: If the config has no such transforms.
     """
     files = image_files(folder)
+    files = [files[i] for i in equally_spaced(len(files), count)]
     init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
     dataset = validation_loader(cfg)['dataset']
     if 'transform' in dataset:  # timm's
         transform = create_transform(**dataset['transform'])
-        for path in _spread(files, count):
+        for path in files:
             image = transform(read_image(path))
             yield image[None], torch.tensor([-1])
         return
@@ -111,7 +107,7 @@ def folder_batches(cfg: Config, folder: str, count: int) -> Iterator[Any]:
             if 'Annotations' not in step['type']
         ]
     )
-    for path in _spread(files, count):
+    for path in files:
         yield pseudo_collate([pipeline({'img_path': str(path)})])
 
 

@@ -8,9 +8,22 @@ from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.attention import attend
 from mmvitcompress.models.windowed import windowed_attention
 from mmvitcompress.swin_arch import Windows
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """Stochastic depth of each block, from 0 up to ``rate`` at the last.
+
+    Raises:
+        ConfigError: If the rate is no probability below 1.
+    """
+    if not 0 <= rate < 1:
+        raise ConfigError(f'drop_path_rate must lie in [0, 1), but got {rate}')
+    # plain numbers: tensors on the meta device could not be read
+    return [rate * block / max(depth - 1, 1) for block in range(depth)]
 
 
 class Attention(nn.Module):

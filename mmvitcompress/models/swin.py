@@ -8,6 +8,7 @@ Parameter names are timm's, so that its checkpoints load as they are.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from operator import index
 
 import torch
@@ -16,8 +17,7 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.layers import Attention
+from mmvitcompress.models.layers import Attention, drop_path_rates
 from mmvitcompress.models.windows import LayoutCache, WindowLayout, cut, join
 from mmvitcompress.swin_arch import MERGE_STAGE, SwinArch
 from mmvitcompress.tokens import TokenMerge, TokenState
@@ -204,18 +204,14 @@ class Swin(nn.Module):
         with_cp: bool = False,
     ):
         super().__init__()
-        if not 0 <= drop_path_rate < 1:
-            raise ConfigError(
-                f'drop_path_rate must lie in [0, 1), but got {drop_path_rate}'
-            )
         stages = len(arch.depths) if stages is None else stages
         self.arch = arch
         self.with_cp = with_cp
         self.patch_embed = PatchEmbed(arch)
-        rates = torch.linspace(0, drop_path_rate, arch.depth)
-        rates = [part.tolist() for part in rates.split(list(arch.depths))]
+        rates = iter(drop_path_rates(drop_path_rate, arch.depth))
         self.layers = nn.ModuleList(
-            SwinStage(arch, stage, rates[stage]) for stage in range(stages)
+            SwinStage(arch, stage, list(islice(rates, arch.depths[stage])))
+            for stage in range(stages)
         )
         # keyed by the index of the block of stage 3 that follows
         self.token_merging = nn.ModuleDict()

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from mmvitcompress.arch import ViTArch
 from mmvitcompress.arch_base import check_patch
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.layers import STEMS, Block
+from mmvitcompress.models.layers import STEMS, Block, drop_path_rates
 from mmvitcompress.models.positions import resample_position
 from mmvitcompress.models.windowed import WindowedBlocks
 from mmvitcompress.tokens import (
@@ -63,10 +63,6 @@ class ViT(nn.Module):
         windowed: WindowedBlocks | None = None,
     ):
         super().__init__()
-        if not 0 <= drop_path_rate < 1:
-            raise ConfigError(
-                f'drop_path_rate must lie in [0, 1), but got {drop_path_rate}'
-            )
         depth = arch.depth if depth is None else depth
         dim = arch.embed_dim
         self.arch = arch
@@ -88,10 +84,9 @@ class ViT(nn.Module):
         self.register_buffer('_ready_position', None, persistent=False)
         self.register_buffer('_border', None, persistent=False)
 
-        # plain numbers: tensors on the meta device could not be read
-        step = drop_path_rate / max(arch.depth - 1, 1)
+        rates = drop_path_rates(drop_path_rate, arch.depth)
         self.blocks = nn.ModuleList(
-            Block(arch, layer, step * (layer - 1))
+            Block(arch, layer, rates[layer - 1])
             for layer in range(1, depth + 1)
         )
         # keyed by the index of the block that follows, as ``blocks`` is

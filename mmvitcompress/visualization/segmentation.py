@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.image_files import equally_spaced
 from mmvitcompress.training.config import validation_loader
 from mmvitcompress.training.launch import naming_data_errors
 
@@ -44,13 +45,6 @@ class Comparison(NamedTuple):
     def mean_iou(self, name: str) -> float:
         """mIoU of a model, 0..1, over the classes that have one."""
         return float(np.nanmean(self.ious[name]))
-
-
-def spread(total: int, count: int) -> list[int]:
-    """``count`` of ``total`` places at equal distances; all if there are
-    fewer."""
-    count = min(total, count)
-    return [place * total // count for place in range(count)]
 
 
 def confusion(truth: ndarray, prediction: ndarray, classes: int) -> ndarray:
@@ -117,8 +111,8 @@ def compare_segmentors(
     with naming_data_errors():
         dataset = DATASETS.build(validation_loader(config)['dataset'])
     classes = tuple(dataset.metainfo['classes'])
-    places = spread(len(dataset), evaluate)
-    shown = {places[i] for i in spread(len(places), show)}
+    places = equally_spaced(len(dataset), evaluate)
+    shown = {places[i] for i in equally_spaced(len(places), show)}
     counts = {name: 0 for name in models}
     result = Comparison(
         classes, [], [], {name: [] for name in models}, {}, 0, len(places)

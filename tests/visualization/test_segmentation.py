@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmseg.evaluation import IoUMetric
 
+from mmvitcompress.image_files import equally_spaced
 from mmvitcompress.visualization import draw_comparison, segmentation_grid
 from mmvitcompress.visualization.segmentation import (
     Comparison,
@@ -13,7 +14,6 @@ from mmvitcompress.visualization.segmentation import (
     figures,
     ious_of,
     most_frequent,
-    spread,
 )
 
 TRUTH = np.array([[0, 0, 1], [1, 2, 255]])
@@ -53,8 +53,8 @@ def test_differences_by_hand():
 
 
 def test_places():
-    assert spread(10, 4) == [0, 2, 5, 7]
-    assert spread(3, 9) == [0, 1, 2]
+    assert equally_spaced(10, 4) == [0, 2, 5, 7]
+    assert equally_spaced(3, 9) == [0, 1, 2]
     assert most_frequent([5, 0, 9, 7], 2) == [2, 3]
     assert most_frequent([5, 0, 9, 7], 9) == [0, 2, 3]
 
