@@ -9,8 +9,10 @@
 #   test_dataloader.dataset.data_root=DIR
 # (The variable data_root below is copied when this file is read; to override
 # it later has no effect.)
+_base_ = './folder.py'  # the layout, loaders and metric
 dataset_type = 'mmvitcompress.CamVidDataset'
 data_root = '{{$CAMVID_ROOT:data/camvid}}'
+scale = (480, 360)
 crop_size = (352, 352)  # 22 x 22 patches of 16; an image is 360 high
 
 train_pipeline = [
@@ -18,7 +20,7 @@ train_pipeline = [
     dict(type='LoadAnnotations'),
     dict(
         type='RandomResize',
-        scale=(480, 360),
+        scale=scale,
         ratio_range=(0.5, 2.0),
         keep_ratio=True,
     ),
@@ -52,34 +54,13 @@ tta_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=8,  # on one GPU: an epoch is 367 / 8 = 46 iterations
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(
-            img_path='images/train', seg_map_path='annotations/train'
-        ),
-        pipeline=train_pipeline,
-    ),
+        type=dataset_type, data_root=data_root, pipeline=train_pipeline
+    )
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(
-            img_path='images/val', seg_map_path='annotations/val'
-        ),
-        pipeline=test_pipeline,
-    ),
+        type=dataset_type, data_root=data_root, pipeline=test_pipeline
+    )
 )
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
