@@ -13,7 +13,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.registry.default_scope import DefaultScope
 
 from mmvitcompress import cli
 from mmvitcompress.errors import CheckpointError, ConfigError, DataError
@@ -42,15 +41,6 @@ CONFIGS = {
     'classification': 'imagenet/cait_vit_micro_digits.py',
 }
 CLASSES = {'segmentation': ('paper', 'ink')}
-
-
-@pytest.fixture(autouse=True)
-def scope():
-    """Leave the default scope as it was."""
-    if not DefaultScope.check_instance_created('tests'):
-        DefaultScope.get_instance('tests', scope_name='mmengine')
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        yield
 
 
 @pytest.fixture(scope='session')

@@ -1,8 +1,5 @@
-import contextlib
-
 import numpy as np
 import pytest
-from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mmvitcompress.datasets.digits import make_digits
@@ -14,17 +11,6 @@ def digits_root(tmp_path_factory):
     root = tmp_path_factory.mktemp('digits') / 'tree'
     assert make_digits(root, scenes=16, size=96, seed=3)
     return root
-
-
-@pytest.fixture
-def scope():
-    """Enter a default scope, 'mmseg' or 'mmdet', until the test is over."""
-    if not DefaultScope.check_instance_created('tests'):
-        DefaultScope.get_instance('tests', scope_name='mmengine')
-    with contextlib.ExitStack() as stack:
-        yield lambda name: stack.enter_context(
-            DefaultScope.overwrite_default_scope(name)
-        )
 
 
 @pytest.fixture

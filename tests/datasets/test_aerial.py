@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmvitcompress.datasets.checks import converter
@@ -70,8 +71,8 @@ def build(cls, root, split='train', **kwargs):
     return cls(data_root=str(root), data_prefix=prefix, **kwargs)
 
 
-def test_converted_potsdam_holds_the_original_labels(potsdam, scope):
-    scope('mmseg')
+def test_converted_potsdam_holds_the_original_labels(potsdam):
+    init_default_scope('mmseg')
     root, labels = potsdam
     for split, tile in (('train', '2_10'), ('val', '2_13')):
         dataset = build(CheckedPotsdamDataset, root, split, pipeline=PIPELINE)
@@ -85,8 +86,8 @@ def test_converted_potsdam_holds_the_original_labels(potsdam, scope):
             assert (sample['gt_seg_map'] == expected).all()
 
 
-def test_clutter_can_be_left_out(potsdam, scope):
-    scope('mmseg')
+def test_clutter_can_be_left_out(potsdam):
+    init_default_scope('mmseg')
     root, _ = potsdam
     six = build(CheckedPotsdamDataset, root, pipeline=PIPELINE)
     classes = six.metainfo['classes'][:5]
@@ -118,8 +119,8 @@ def isaid(tmp_path):
     return source, labels
 
 
-def test_converted_isaid_holds_the_original_labels(isaid, tmp_path, scope):
-    scope('mmseg')
+def test_converted_isaid_holds_the_original_labels(isaid, tmp_path):
+    init_default_scope('mmseg')
     source, labels = isaid
     out = tmp_path / 'isaid'
     isaid_convert(source, out, size=32, overlap=16)

@@ -8,7 +8,7 @@ import torch
 from mmdet.registry import METRICS as DET_METRICS
 from mmengine import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, PARAM_SCHEDULERS
+from mmengine.registry import DATASETS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS as SEG_MODELS
 from torch import nn
@@ -110,8 +110,8 @@ def test_documented_overrides_lead_to_the_data(name):
 
 
 @pytest.mark.parametrize('name', ROOTS)
-def test_missing_data_stop_before_training(name, scope, tmp_path, monkeypatch):
-    scope('mmdet' if 'instance' in name else 'mmseg')
+def test_missing_data_stop_before_training(name, tmp_path, monkeypatch):
+    init_default_scope('mmdet' if 'instance' in name else 'mmseg')
     monkeypatch.setenv(ROOTS[name], str(tmp_path / 'none'))
     cfg = load(f'datasets/{name}')
     for loader in LOADERS:
@@ -128,8 +128,8 @@ def test_missing_data_stop_before_training(name, scope, tmp_path, monkeypatch):
         ('isaid', 16, (60, 80)),
     ],
 )
-def test_segmentation_bases_load(small_trees, scope, name, classes, test_size):
-    scope('mmseg')
+def test_segmentation_bases_load(small_trees, name, classes, test_size):
+    init_default_scope('mmseg')
     cfg = load(f'datasets/{name}')
     cfg.train_dataloader.batch_size = 2
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
@@ -148,8 +148,8 @@ def test_segmentation_bases_load(small_trees, scope, name, classes, test_size):
     assert batch['data_samples'][0].gt_sem_seg.shape == (60, 80)
 
 
-def test_digit_scenes_load(digits_env, scope):
-    scope('mmseg')
+def test_digit_scenes_load(digits_env):
+    init_default_scope('mmseg')
     cfg = load('datasets/digits_scenes')
     batch = first_batch(cfg.train_dataloader)
     assert len(batch['inputs']) == cfg.train_dataloader.batch_size
@@ -163,8 +163,8 @@ def test_digit_scenes_load(digits_env, scope):
     assert torch.stack(batch['inputs']).shape == (4, 3, 96, 96)
 
 
-def test_digit_instances_load(digits_env, scope):
-    scope('mmdet')
+def test_digit_instances_load(digits_env):
+    init_default_scope('mmdet')
     cfg = load('datasets/digits_instances')
     batch = first_batch(cfg.train_dataloader)
     assert len(batch['inputs']) == cfg.train_dataloader.batch_size
@@ -180,8 +180,8 @@ def test_digit_instances_load(digits_env, scope):
 @pytest.mark.parametrize(
     'name', ['ade20k', 'camvid', 'potsdam', 'isaid', 'digits_scenes']
 )
-def test_test_time_augmentation_packs(small_trees, digits_env, scope, name):
-    scope('mmseg')
+def test_test_time_augmentation_packs(small_trees, digits_env, name):
+    init_default_scope('mmseg')
     cfg = load(f'datasets/{name}')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     batch = first_batch(cfg.test_dataloader)
@@ -190,8 +190,8 @@ def test_test_time_augmentation_packs(small_trees, digits_env, scope, name):
     assert len({image[0].shape for image in batch['inputs']}) > 2
 
 
-def test_perfect_instances_score_perfectly(digits_env, digits_root, scope):
-    scope('mmdet')
+def test_perfect_instances_score_perfectly(digits_env, digits_root):
+    init_default_scope('mmdet')
     cfg = load('datasets/digits_instances')
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     metric = DET_METRICS.build(cfg.val_evaluator)

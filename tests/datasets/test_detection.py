@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mmdet.registry import DATASETS as MMDET
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.registry import init_default_scope
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -45,8 +46,8 @@ def test_registered_with_and_without_prefix():
         assert MMDET.get(name).__name__ == name.split('.')[-1]
 
 
-def test_mmdet_loads_the_same_instances(digits_root, scope):
-    scope('mmdet')
+def test_mmdet_loads_the_same_instances(digits_root):
+    init_default_scope('mmdet')
     dataset = build(digits_root, pipeline=PIPELINE)
     coco = COCO(digits_root / ANN_FILE)
     assert len(dataset) == 4
@@ -105,8 +106,8 @@ def test_json_without_images_is_refused(copied):
         build(copied)
 
 
-def test_mmdet_draws_with_the_palette(digits_root, scope):
-    scope('mmdet')
+def test_mmdet_draws_with_the_palette(digits_root):
+    init_default_scope('mmdet')
     dataset = build(
         digits_root, pipeline=[*PIPELINE, dict(type='PackDetInputs')]
     )

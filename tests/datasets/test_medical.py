@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mmengine import DATASETS as ROOT
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, init_default_scope
 from mmseg.registry import DATASETS as MMSEG
 from PIL import Image
 
@@ -493,15 +493,13 @@ def test_masks_that_were_not_converted_are_refused(tmp_path, save_pair):
 
 @pytest.mark.parametrize('split', ['train', 'val', 'test'])
 @pytest.mark.parametrize('name', ['acdc', 'polyp'])
-def test_the_pipelines_of_the_configs(
-    name, split, acdc_npz, polyps, tmp_path, scope
-):
+def test_the_pipelines_of_the_configs(name, split, acdc_npz, polyps, tmp_path):
     out = tmp_path / 'out'
     if name == 'acdc':
         convert_volumes('acdc', acdc_npz[0], out, partial=True)
     else:
         convert_polyps(polyps, out, partial=True)
-    scope('mmseg')
+    init_default_scope('mmseg')
     cfg = Config.fromfile(REPO / f'configs/_base_/datasets/{name}.py')
     dataset = cfg[f'{split}_dataloader'].dataset
     dataset.data_root = str(out)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmdet.registry import METRICS
 from mmengine import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from PIL import Image
 from pycocotools import mask as rle
@@ -85,8 +85,8 @@ def names_of(dataset):
     ('name', 'library'),
     [('nuclei_instances', 'mmdet'), ('nuclei_maps', 'mmseg')],
 )
-def test_the_split_is_that_of_the_names(root, scope, name, library):
-    scope(library)
+def test_the_split_is_that_of_the_names(root, name, library):
+    init_default_scope(library)
     cfg = load(name)
     train, val, test = (DATASETS.build(cfg[key].dataset) for key in LOADERS)
     assert 0 < len(HELD_OUT) < 10
@@ -96,8 +96,8 @@ def test_the_split_is_that_of_the_names(root, scope, name, library):
     assert names_of(whole) == set(NAMES)
 
 
-def test_instances_load(root, scope):
-    scope('mmdet')
+def test_instances_load(root):
+    init_default_scope('mmdet')
     loader = load('nuclei_instances').train_dataloader
     loader.update(num_workers=0, persistent_workers=False)
     batch = next(iter(Runner.build_dataloader(loader, seed=0)))
@@ -112,8 +112,8 @@ def test_instances_load(root, scope):
             assert np.abs(np.array(found) - box.numpy()).max() <= 1
 
 
-def test_perfect_instances_score_perfectly_on_the_held_out_alone(root, scope):
-    scope('mmdet')
+def test_perfect_instances_score_perfectly_on_the_held_out_alone(root):
+    init_default_scope('mmdet')
     cfg = load('nuclei_instances')
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     metric = METRICS.build(cfg.val_evaluator)
@@ -135,8 +135,8 @@ def test_perfect_instances_score_perfectly_on_the_held_out_alone(root, scope):
     assert scores['coco/bbox_mAP'] == scores['coco/segm_mAP'] == 1
 
 
-def test_maps_load(root, scope):
-    scope('mmseg')
+def test_maps_load(root):
+    init_default_scope('mmseg')
     cfg = load('nuclei_maps')
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
@@ -157,8 +157,8 @@ def test_maps_load(root, scope):
         ('nuclei_maps', 'mmseg', 'semantic/train/07.png'),
     ],
 )
-def test_what_is_missing_is_named(root, scope, name, library, lost):
-    scope(library)
+def test_what_is_missing_is_named(root, name, library, lost):
+    init_default_scope(library)
     (root / lost).unlink()
     with pytest.raises(DataError) as caught:
         DATASETS.build(load(name).train_dataloader.dataset)

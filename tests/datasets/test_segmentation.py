@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine import DATASETS as ROOT
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS as MMSEG
 from mmseg.visualization import SegLocalVisualizer
@@ -37,7 +38,7 @@ def build(cls, root, **kwargs):
 
 
 @pytest.mark.parametrize('cls', [CamVidDataset, DigitScenesDataset])
-def test_registered_with_and_without_prefix(scope, cls):
+def test_registered_with_and_without_prefix(cls):
     assert ROOT.get(f'mmvitcompress.{cls.__name__}') is cls
     assert MMSEG.get(f'mmvitcompress.{cls.__name__}') is cls
     assert MMSEG.get(cls.__name__) is cls
@@ -47,8 +48,8 @@ def test_mmseg_keeps_its_own_ade20k():
     assert MMSEG.get('ADE20KDataset') is not CheckedADE20KDataset
 
 
-def test_unlabelled_camvid_pixels_are_ignored(camvid, scope):
-    scope('mmseg')
+def test_unlabelled_camvid_pixels_are_ignored(camvid):
+    init_default_scope('mmseg')
     dataset = build(CamVidDataset, camvid, pipeline=PIPELINE)
     assert len(dataset) == 3
     expected = np.arange(24).reshape(4, 6) % 12
@@ -56,8 +57,8 @@ def test_unlabelled_camvid_pixels_are_ignored(camvid, scope):
     assert (dataset[1]['gt_seg_map'] == expected).all()
 
 
-def test_camvid_classes_can_be_chosen(camvid, scope):
-    scope('mmseg')
+def test_camvid_classes_can_be_chosen(camvid):
+    init_default_scope('mmseg')
     dataset = build(
         CamVidDataset,
         camvid,
@@ -152,8 +153,8 @@ def test_cut_off_label_map_is_refused(camvid):
         build(CamVidDataset, camvid)
 
 
-def test_ade20k_counts_from_zero_for_other_objects(tmp_path, save_pair, scope):
-    scope('mmseg')
+def test_ade20k_counts_from_zero_for_other_objects(tmp_path, save_pair):
+    init_default_scope('mmseg')
     labels = np.array([[0, 1, 150], [2, 0, 0]])
     save_pair(tmp_path / 'images/a.jpg', tmp_path / 'labels/a.png', labels)
     dataset = build(CheckedADE20KDataset, tmp_path, pipeline=PIPELINE)
@@ -183,8 +184,8 @@ def test_mmseg_draws_with_the_palette(cls):
         assert (drawn == meta['palette'][label]).all()
 
 
-def test_own_folder_has_as_many_labels_as_classes(camvid, scope):
-    scope('mmseg')
+def test_own_folder_has_as_many_labels_as_classes(camvid):
+    init_default_scope('mmseg')
     metainfo = dict(classes=[f'class {i}' for i in range(12)])
     dataset = build(FolderDataset, camvid, metainfo=metainfo)
     assert len(dataset) == 3

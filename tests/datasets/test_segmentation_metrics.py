@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import METRICS
 from sklearn.metrics import (
     accuracy_score,
@@ -20,8 +21,8 @@ BASE = Path(__file__).parents[2] / 'configs/_base_/datasets'
 @pytest.mark.parametrize(
     ('name', 'classes'), [('potsdam', 5), ('isaid', 16), ('camvid', 11)]
 )
-def test_scores(name, classes, scope):
-    scope('mmseg')
+def test_scores(name, classes):
+    init_default_scope('mmseg')
     cfg = Config.fromfile(BASE / f'{name}.py')
     metric = METRICS.build(cfg.test_evaluator)
     metric.dataset_meta = dict(classes=[str(i) for i in range(classes)])

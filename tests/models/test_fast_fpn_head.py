@@ -23,7 +23,7 @@ ODD = [(13, 9), (7, 5), (4, 3), (2, 2)]
 
 @pytest.fixture(autouse=True)
 def mmseg_scope():
-    """Where the head finds its loss, whatever other tests have set."""
+    """Where the head finds its loss."""
     init_default_scope('mmseg')
 
 
