@@ -1,10 +1,15 @@
 """Pictures that a run writes at its validations."""
 
+import io
+
 import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
 
 from mmvitcompress.channels import find_compactors
 from mmvitcompress.errors import ConfigError
@@ -15,14 +20,14 @@ from mmvitcompress.registry import HOOKS
 def validate(classifier, tmp_path, forget_runs, monkeypatch):
     """Validates a classifier with the hook; returns what it has drawn."""
 
-    def run(times=1, hook=None, **backbone):
+    def run(times=1, hook=None, backend='LocalVisBackend', **backbone):
         path, _ = classifier('tiny', **backbone)
         config = Config.fromfile(path)
         kind = 'mmvitcompress.CompressionVisualizationHook'
         config.custom_hooks = [dict(type=kind, images=2, **(hook or {}))]
         config.work_dir = str(tmp_path / 'work')
         config.visualizer = dict(
-            type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]
+            type='Visualizer', vis_backends=[dict(type=backend)]
         )
         runner = Runner.from_cfg(config)
         for step in range(times):
@@ -57,6 +62,21 @@ def test_the_dense_model_and_the_interval(validate):
         'compression_features_0.png',
         'compression_features_2.png',
     ]
+
+
+def test_tensorboard_holds_the_pictures_of_each_step(validate, tmp_path):
+    validate(
+        times=2, hook=dict(kinds=['features']), backend='TensorboardVisBackend'
+    )
+    (events,) = {f.parent for f in (tmp_path / 'work').rglob('events.out.*')}
+    reader = EventAccumulator(str(events))
+    reader.Reload()
+    assert reader.Tags()['images'] == ['compression_features']
+    pictures = reader.Images('compression_features')
+    assert [picture.step for picture in pictures] == [0, 1]
+    pixels = np.array(Image.open(io.BytesIO(pictures[0].encoded_image_string)))
+    assert pixels.shape == (pictures[0].height, pictures[0].width, 3)
+    assert pixels.std() > 10
 
 
 def test_what_cannot_be_drawn_is_refused(validate):
