@@ -6,80 +6,22 @@
 #
 # Made by tools/convert_medical.py acdc.
 #
-# The data lie elsewhere? Set the environment variable ACDC_ROOT, or
-# override data_root where it is used: --cfg-options
-#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-#   test_dataloader.dataset.data_root=DIR
-# (The variable data_root below is copied when this file is read; to override
-# it later has no effect.)
+# The data lie elsewhere? Set ACDC_ROOT; docs/usage.md, 'Where data lie'.
+_base_ = './synapse.py'  # the pipelines, loaders and metric
 dataset_type = 'mmvitcompress.ACDCDataset'
 data_root = '{{$ACDC_ROOT:data/acdc}}'
-image_size = (224, 224)
-
-# as TransUNet: half of the slices are turned by right angles and mirrored, a
-# quarter is turned by up to 20 degrees
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(
-        type='RandomChoice',
-        transforms=[
-            [dict(type='RandomRotFlip', rotate_prob=0.0, flip_prob=1.0)],
-            [dict(type='RandomRotate', prob=1.0, degree=20, seg_pad_val=0)],
-            [],
-        ],
-        prob=[0.5, 0.25, 0.25],
-    ),
-    dict(type='Resize', scale=image_size, keep_ratio=False),
-    dict(type='PackSegInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=image_size, keep_ratio=False),
-    # after Resize: label maps are compared in their original size
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
-
-train_dataloader = dict(
-    batch_size=12,  # on one GPU
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(
-            img_path='img_dir/train', seg_map_path='ann_dir/train'
-        ),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
+loader = dict(
     batch_size=12,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='img_dir/val', seg_map_path='ann_dir/val'),
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(type=dataset_type, data_root=data_root),
 )
+
+train_dataloader = loader
+val_dataloader = loader
 test_dataloader = dict(
     batch_size=12,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
         data_prefix=dict(img_path='img_dir/test', seg_map_path='ann_dir/test'),
-        pipeline=test_pipeline,
     ),
 )
-
-# mean over structures of the mean Dice of the volumes
-val_evaluator = dict(type='mmvitcompress.DiceMetric', level='volume')
-test_evaluator = val_evaluator

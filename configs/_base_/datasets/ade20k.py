@@ -1,12 +1,7 @@
 # ADE20K, SceneParsing benchmark: 150 classes, 20 210 training and
 # 2 000 validation images.
 #
-# The data lie elsewhere? Set the environment variable ADE20K_ROOT, or override
-# data_root where it is used: --cfg-options
-#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-#   test_dataloader.dataset.data_root=DIR
-# (The variable data_root below is copied when this file is read; to override
-# it later has no effect.)
+# The data lie elsewhere? Set ADE20K_ROOT; docs/usage.md, 'Where data lie'.
 dataset_type = 'mmvitcompress.CheckedADE20KDataset'
 data_root = '{{$ADE20K_ROOT:data/ade/ADEChallengeData2016}}'
 crop_size = (512, 512)

@@ -3,12 +3,7 @@
 #   DIR/images/{train,val}/*.jpg or *.png
 #   DIR/annotations/{train,val}/*.png   0..10 = classes, 11 = unlabelled
 #
-# The data lie elsewhere? Set the environment variable CAMVID_ROOT, or override
-# data_root where it is used: --cfg-options
-#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-#   test_dataloader.dataset.data_root=DIR
-# (The variable data_root below is copied when this file is read; to override
-# it later has no effect.)
+# The data lie elsewhere? Set CAMVID_ROOT; docs/usage.md, 'Where data lie'.
 _base_ = './folder.py'  # the layout, loaders and metric
 dataset_type = 'mmvitcompress.CamVidDataset'
 data_root = '{{$CAMVID_ROOT:data/camvid}}'

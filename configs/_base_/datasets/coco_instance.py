@@ -1,14 +1,7 @@
 # COCO 2017 instance segmentation: 80 classes, 118 287 training images, 117 266
 # of them with instances, and 5 000 validation images.
 #
-# The data lie elsewhere? Set the environment variable COCO_ROOT, or override
-# data_root and ann_file where they are used: --cfg-options
-#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-#   test_dataloader.dataset.data_root=DIR
-#   val_evaluator.ann_file=DIR/annotations/instances_val2017.json
-#   test_evaluator.ann_file=DIR/annotations/instances_val2017.json
-# (The variable data_root below is copied when this file is read; to override
-# it later has no effect.)
+# The data lie elsewhere? Set COCO_ROOT; docs/usage.md, 'Where data lie'.
 dataset_type = 'mmvitcompress.CheckedCocoDataset'
 data_root = '{{$COCO_ROOT:data/coco}}'
 

@@ -2,14 +2,7 @@
 # mask for each digit: 10 classes, 400 training and 100 validation images of
 # 128x128.
 #
-# The data lie elsewhere? Set the environment variable DIGITS_ROOT, or override
-# data_root and ann_file where they are used: --cfg-options
-#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-#   test_dataloader.dataset.data_root=DIR
-#   val_evaluator.ann_file=DIR/scenes/annotations/instances_validation.json
-#   test_evaluator.ann_file=DIR/scenes/annotations/instances_validation.json
-# (The variable data_root below is copied when this file is read; to override
-# it later has no effect.)
+# The data lie elsewhere? Set DIGITS_ROOT; docs/usage.md, 'Where data lie'.
 dataset_type = 'mmvitcompress.DigitInstancesDataset'
 data_root = '{{$DIGITS_ROOT:data/digits}}'
 crop_size = (128, 128)

@@ -1,12 +1,7 @@
 # Scenes of handwritten digits, made by tools/make_digits.py: background and
 # 10 digits, 400 training and 100 validation images of 128x128.
 #
-# The data lie elsewhere? Set the environment variable DIGITS_ROOT, or override
-# data_root where it is used: --cfg-options
-#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-#   test_dataloader.dataset.data_root=DIR
-# (The variable data_root below is copied when this file is read; to override
-# it later has no effect.)
+# The data lie elsewhere? Set DIGITS_ROOT; docs/usage.md, 'Where data lie'.
 dataset_type = 'mmvitcompress.DigitScenesDataset'
 data_root = '{{$DIGITS_ROOT:data/digits}}'
 crop_size = (128, 128)

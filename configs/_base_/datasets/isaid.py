@@ -5,12 +5,7 @@
 #   DIR/img_dir/{train,val}/*.png
 #   DIR/ann_dir/{train,val}/*_instance_color_RGB.png   0..15 = classes
 #
-# The data lie elsewhere? Set the environment variable ISAID_ROOT, or override
-# data_root where it is used: --cfg-options
-#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-#   test_dataloader.dataset.data_root=DIR
-# (The variable data_root below is copied when this file is read; to override
-# it later has no effect.)
+# The data lie elsewhere? Set ISAID_ROOT; docs/usage.md, 'Where data lie'.
 dataset_type = 'mmvitcompress.CheckedISAIDDataset'
 data_root = '{{$ISAID_ROOT:data/iSAID}}'
 crop_size = (896, 896)

@@ -5,12 +5,7 @@
 #
 #   DIR/train/*.png   DIR/semantic/train/*.png   0 = background, 1 = nucleus
 #
-# The data lie elsewhere? Set the environment variable NUCLEI_ROOT, or override
-# data_root where it is used: --cfg-options
-#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-#   test_dataloader.dataset.data_root=DIR
-# (The variable data_root below is copied when this file is read; to override
-# it later has no effect.)
+# The data lie elsewhere? Set NUCLEI_ROOT; docs/usage.md, 'Where data lie'.
 dataset_type = 'mmvitcompress.NucleiMapsDataset'
 data_root = '{{$NUCLEI_ROOT:data/nuclei}}'
 folders = dict(img_path='train', seg_map_path='semantic/train')

@@ -7,12 +7,7 @@
 #
 # Made by tools/convert_medical.py polyp.
 #
-# The data lie elsewhere? Set the environment variable POLYP_ROOT, or override
-# data_root where it is used: --cfg-options
-#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-#   test_dataloader.dataset.data_root=DIR
-# (The variable data_root below is copied when this file is read; to override
-# it later has no effect.)
+# The data lie elsewhere? Set POLYP_ROOT; docs/usage.md, 'Where data lie'.
 dataset_type = 'mmvitcompress.PolypDataset'
 data_root = '{{$POLYP_ROOT:data/polyp}}'
 image_size = (352, 352)

@@ -7,12 +7,7 @@
 # Made by mmseg's tools/dataset_converters/synapse.py, whose images end in
 # .jpg, or by tools/convert_medical.py synapse.
 #
-# The data lie elsewhere? Set the environment variable SYNAPSE_ROOT, or
-# override data_root where it is used: --cfg-options
-#   train_dataloader.dataset.data_root=DIR val_dataloader.dataset.data_root=DIR
-#   test_dataloader.dataset.data_root=DIR
-# (The variable data_root below is copied when this file is read; to override
-# it later has no effect.)
+# The data lie elsewhere? Set SYNAPSE_ROOT; docs/usage.md, 'Where data lie'.
 dataset_type = 'mmvitcompress.CheckedSynapseDataset'
 data_root = '{{$SYNAPSE_ROOT:data/synapse}}'
 image_size = (224, 224)
