@@ -75,7 +75,7 @@ def main():
     if args.out and args.out_item == 'pred':
         evaluation.save_predictions(cfg, args.out)
     with launch.naming_data_errors():
-        metrics = launch.build_runner(cfg).test()
+        metrics = launch.build_tested(cfg, args.checkpoint).test()
     metrics = {name: float(value) for name, value in metrics.items()}
     if args.out and args.out_item == 'metrics':
         dump(metrics, args.out)

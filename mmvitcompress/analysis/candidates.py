@@ -17,6 +17,7 @@ from mmvitcompress.analysis.configs import (
 )
 from mmvitcompress.analysis.inference import padded_shape
 from mmvitcompress.checkpoint import read_checkpoint, refuse_compactors
+from mmvitcompress.checkpoint_shape import is_whole, take_shape
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.training.strict_loading import require_fit
 
@@ -62,19 +63,11 @@ def build_candidate(
     if not checkpoint:
         return build_model(config)
     config = deepcopy(config)
-    backbone = config.model.backbone
     state_dict, meta = read_checkpoint(checkpoint)
     refuse_compactors(state_dict, checkpoint)
-    of_a_run = any(name.startswith('backbone.') for name in state_dict)
-    if 'arch' in meta:
-        for key in ('token_merging', 'patch_slimming'):
-            backbone.pop(key, None)
-        if of_a_run:
-            backbone.update(arch=meta['arch'], checkpoint=None)
-    if not of_a_run:
-        backbone.checkpoint = checkpoint
+    take_shape(config.model, state_dict, meta, checkpoint)
     model = build_model(config)
-    if of_a_run:
+    if is_whole(state_dict):
         require_fit(model, state_dict, checkpoint)
     return model
 

@@ -17,10 +17,18 @@ from torch import Tensor, nn
 
 from mmvitcompress.analysis.candidates import choose_device
 from mmvitcompress.checkpoint import read_checkpoint, refuse_compactors
-from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.checkpoint_shape import (
+    is_whole,
+    require_whole,
+    take_shape,
+)
+from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import ImageClassifier
 from mmvitcompress.training.config import read_config
-from mmvitcompress.training.strict_loading import require_fit
+from mmvitcompress.training.strict_loading import (
+    require_classifier,
+    require_fit,
+)
 
 TASKS = {
     'mmseg': 'segmentation',
@@ -65,27 +73,11 @@ def _deployed(
     refuse_compactors(state_dict, path)
     if 'model' not in cfg or 'backbone' not in cfg.model:
         raise ConfigError('the config has no model with a backbone')
-    backbone = cfg.model.backbone
-    cfg.model.pop('distillation', None)
     if cfg.model.get('pretrained'):
         cfg.model.pretrained = None
-    if 'compactors' in backbone:
-        backbone.compactors = False
-    whole = any(name.startswith('backbone.') for name in state_dict)
-    if not whole and _task(cfg) != 'classification':
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} holds a backbone only; give the one '
-            'that training the whole model wrote'
-        )
-    if not whole:
-        backbone.checkpoint = str(path)
-    elif 'arch' in meta:
-        for key in ('img_size', 'token_merging', 'patch_slimming'):
-            backbone.pop(key, None)
-        backbone.update(arch=dict(meta['arch']), checkpoint=None)
-    elif not Path(backbone.get('checkpoint') or '').is_file():
-        # without an arch the file that training started from tells the shape
-        backbone.pop('checkpoint', None)
+    if _task(cfg) != 'classification':
+        require_whole(state_dict, path)
+    take_shape(cfg.model, state_dict, meta, path)
     return cfg
 
 
@@ -209,15 +201,10 @@ class Predictor:
 
 def _build(cfg: Config, state_dict: Mapping[str, Tensor], path) -> nn.Module:
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    if cfg.model.backbone.get('checkpoint') == str(path):
-        if not getattr(model, 'has_weights', False):
-            raise CheckpointError(
-                f'checkpoint {str(path)!r} has no classifier for '
-                f'{model.num_classes} classes, so that predictions would be '
-                'random; give the one that training the classifier wrote'
-            )
-        return model
-    require_fit(model, state_dict, str(path))
+    if is_whole(state_dict):
+        require_fit(model, state_dict, str(path))
+    else:
+        require_classifier(model, path)
     return model
 
 

@@ -15,7 +15,6 @@ from mmvitcompress.channels import (
     column_norms,
     find_compactors,
     fold,
-    is_compactor,
     kept_channels,
     output_shift,
     relative_difference,
@@ -25,6 +24,11 @@ from mmvitcompress.channels import (
     without,
 )
 from mmvitcompress.checkpoint import load_strict, read_checkpoint
+from mmvitcompress.checkpoint_shape import (
+    require_whole,
+    set_arch,
+    take_shape,
+)
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.models import ImageClassifier
 from mmvitcompress.models.heads import to_timm_head
@@ -60,39 +64,38 @@ def load_trained(cfg: Config, path: str | Path) -> nn.Module:
     """The model of a training run, without its teacher.
 
     Args:
-        cfg: The run's config. The weights that it starts from aren't read.
+        cfg: The run's config. What training started from isn't read, unless
+            nothing else tells the shape.
         path: Checkpoint that the run wrote.
 
     Raises:
         CheckpointError: If the checkpoint isn't of this config.
     """
     state_dict, meta = read_checkpoint(path)
-    compactors = any(is_compactor(name) for name in state_dict)
-    model = build_shape(cfg, meta.get('arch'), compactors)
+    require_whole(state_dict, path)
+    config = copy.deepcopy(cfg.model)
+    take_shape(config, state_dict, meta, path)
+    model = _build(cfg, config)
     load_strict(model, state_dict, path)
     return model.eval()
 
 
-def build_shape(
-    cfg: Config, arch: dict | None = None, compactors: bool = False
-) -> nn.Module:
+def build_shape(cfg: Config, arch: dict) -> nn.Module:
     """The config's model with another backbone, and random weights.
 
     Args:
         cfg: The config.
-        arch: Shape of the backbone, as a checkpoint carries it. Defaults to
-            the config's.
-        compactors: Whether the backbone has compactors. Defaults to False.
+        arch: Shape of the backbone, as a checkpoint carries it.
     """
-    init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
     config = copy.deepcopy(cfg.model)
     config.pop('distillation', None)
-    config.backbone.update(checkpoint=None, compactors=compactors)
-    if arch is not None:
-        config.backbone.update(arch=dict(arch))
-        for name in ('img_size', 'token_merging', 'patch_slimming'):
-            config.backbone.pop(name, None)
-    return MODELS.build(config)
+    set_arch(config.backbone, arch)
+    return _build(cfg, config)
+
+
+def _build(cfg: Config, model: dict) -> nn.Module:
+    init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
+    return MODELS.build(model)
 
 
 def real_images(cfg: Config, count: int) -> tuple:

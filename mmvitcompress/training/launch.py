@@ -12,10 +12,13 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmvitcompress.checkpoint import read_checkpoint
+from mmvitcompress.checkpoint_shape import is_whole, take_shape
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
 from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.training.atomic_checkpoint import find_resumable
 from mmvitcompress.training.config import add_cfg_options, read_config
+from mmvitcompress.training.strict_loading import require_classifier
+from mmvitcompress.training.wrappers import unwrapped
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -170,28 +173,38 @@ def choose_tested_weights(cfg: Config, path: str) -> None:
     """Settle what is tested.
 
     Args:
-        cfg: Its ``load_from`` is set; for a classifier that was exported,
-            ``model.backbone.checkpoint``, whose shape then counts.
+        cfg: Its model gets the shape of the checkpoint. ``load_from`` is set,
+            unless the checkpoint is a classifier's that was exported, which
+            the backbone loads.
         path: Checkpoint of a training run, or of tools/export_pruned.py.
 
     Raises:
         CheckpointError: If it is missing, truncated or unsafe.
     """
     cfg.load_from, cfg.resume = path, False
-    classifier = cfg.model.type.rpartition('.')[2] == 'ImageClassifier'
-    if classifier:
-        cfg.model.pop('distillation', None)  # a teacher only trains
+    add_hook(cfg, 'StrictLoadHook', whole=True)
     if '://' in path:
+        cfg.model.pop('distillation', None)  # a teacher only trains
         return
     state_dict, meta = read_checkpoint(path)
-    of_a_run = any(name.startswith('backbone.') for name in state_dict)
-    if classifier and 'arch' in meta and not of_a_run:
+    whole = is_whole(state_dict)
+    classifier = cfg.model.type.rpartition('.')[2] == 'ImageClassifier'
+    if whole or classifier:
+        take_shape(cfg.model, state_dict, meta, path)
+    if classifier and not whole:
         cfg.load_from = None
-        cfg.model.backbone.update(checkpoint=path, compactors=False)
-        for name in ('token_merging', 'patch_slimming'):
-            cfg.model.backbone.pop(name, None)
-    else:
-        add_hook(cfg, 'StrictLoadHook', whole=True)
+
+
+def build_tested(cfg: Config, path: str) -> Runner:
+    """Build the runner of a config that :func:`choose_tested_weights` set.
+
+    Raises:
+        CheckpointError: If an exported classifier has no head that fits.
+    """
+    runner = build_runner(cfg)
+    if not cfg.load_from:
+        require_classifier(unwrapped(runner.model), path)
+    return runner
 
 
 def add_training_hooks(cfg: Config) -> None:

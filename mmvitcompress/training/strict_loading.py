@@ -6,6 +6,7 @@ MMEngine only logs what is missing in a checkpoint or of another shape.
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -75,6 +76,25 @@ def require_fit(
         raise CheckpointError(
             f'checkpoint {str(path)!r} is of another model: '
             + '; '.join(problems)
+        )
+
+
+def require_classifier(model: nn.Module, path: str | Path) -> None:
+    """Refuse an image classifier whose head no checkpoint has filled.
+
+    Args:
+        model: The classifier; its backbone's checkpoint should bring the
+            head.
+        path: That checkpoint, for the message.
+
+    Raises:
+        CheckpointError: If the head is random.
+    """
+    if not model.has_weights:
+        raise CheckpointError(
+            f'checkpoint {str(path)!r} has no classifier for '
+            f'{model.num_classes} classes, so that predictions would be '
+            'random; give the one that training the classifier wrote'
         )
 
 

@@ -14,7 +14,8 @@ from mmvitcompress.analysis.configs import as_shape, default_shape
 from mmvitcompress.analysis.images import make_images
 from mmvitcompress.channels import is_compactor
 from mmvitcompress.checkpoint import read_checkpoint
-from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.checkpoint_shape import require_whole
+from mmvitcompress.errors import ConfigError
 from mmvitcompress.training.export import load_trained
 from mmvitcompress.visualization.running import backbone_of
 
@@ -59,11 +60,8 @@ def load_model(
     if checkpoint is None:
         return config, build_candidate(config).eval()
     state_dict, _ = read_checkpoint(checkpoint)
-    if whole and not any(key.startswith('backbone.') for key in state_dict):
-        raise CheckpointError(
-            f'checkpoint {str(checkpoint)!r} holds a backbone only, without '
-            'the head that predicts: give one of a training run'
-        )
+    if whole:
+        require_whole(state_dict, checkpoint)
     if any(map(is_compactor, state_dict)):
         return config, load_trained(config, checkpoint)
     return config, build_candidate(config, checkpoint).eval()

@@ -147,6 +147,12 @@ def test_exported_classifier_is_the_trained_one(run, tool, tmp_path):
         assert code == 0, error
         logits = metrics.read_text()
     assert 'top1' in logits
+    # but not with a random classifier
+    headless = tmp_path / 'headless.pth'
+    stored = {k: v for k, v in stored.items() if not k.startswith('head.')}
+    write_checkpoint(headless, stored, arch)
+    code, error = tool('test', config, headless, '--work-dir', tmp_path / 't')
+    assert code == 1 and 'no classifier for 3 classes' in error
 
 
 def test_unconverged_channels_stop_it(run, tool, tmp_path):
@@ -270,11 +276,14 @@ def test_fresh_process_has_the_trained_features(
 def test_what_is_not_a_run_of_the_config_is_refused(run, tool, tmp_path):
     config, checkpoint, model = run(CAIT, mask)
     plain = tmp_path / 'plain.pth'
-    write_checkpoint(
-        plain, {'head.weight': torch.ones(3, 24)}, model.backbone.arch
-    )
-    code, error = tool('export_pruned', config, plain, tmp_path / 'out.pth')
-    assert code == 1 and 'another arch' in error
+    for names, message in (
+        (['head.weight'], 'holds a backbone only'),
+        (['head.fc.weight', 'backbone.cls_token'], 'another arch'),
+    ):
+        tensors = {name: torch.ones(1, 1, 24) for name in names}
+        write_checkpoint(plain, tensors, model.backbone.arch)
+        outcome = tool('export_pruned', config, plain, tmp_path / 'out.pth')
+        assert outcome[0] == 1 and message in outcome[1]
     code, error = tool('export_pruned', config, checkpoint, tmp_path / 'o.pt')
     assert code == 1 and '*.pth or *.safetensors' in error
     code, error = tool(
