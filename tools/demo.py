@@ -13,46 +13,28 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
-
 from mmvitcompress import cli
-from mmvitcompress.analysis.complexity import model_complexity
-from mmvitcompress.analysis.timing import time_parts
-from mmvitcompress.checkpoint import load_strict, read_checkpoint
 from mmvitcompress.datasets.digits import make_digits
-from mmvitcompress.visualization import save, segmentation_grid
 
 ROOT = Path(__file__).resolve().parents[1]
-SHAPE = (128, 128)
-COLUMNS = (
-    # name, unit, format, whether less is better
-    ('top-1', '%', '{:.1f}', False),
-    ('mIoU', '%', '{:.1f}', False),
-    ('GMACs', '', '{:.3f}', True),
-    ('params', 'M', '{:.2f}', True),
-    ('backbone', 'ms', '{:.1f}', True),
-    ('encoder', 'ms', '{:.1f}', True),
-    ('overall', 'ms', '{:.1f}', True),
-)
+SEGMENTORS = {
+    method: f'configs/upernet_{method.lower()}_vit_micro_digits.py'
+    for method in ('dense', 'CAIT')
+}
+PARTS = ('backbone', 'encoder', 'overall')
+ROWS = {'top-1': '%', 'mIoU': '%', 'GMACs': '', 'params': 'M'}
+ROWS |= dict.fromkeys(PARTS, 'ms')
 
 
 def parse_args():
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        '--out', default='work_dirs/demo', help='folder for all results'
-    )
-    parser.add_argument(
-        '--data', default='data/digits', help='folder of the digits'
-    )
-    parser.add_argument(
-        '--iters', type=int, default=200, help='iterations of each UperNet'
-    )
-    parser.add_argument('--batch-size', type=int, default=8, help='when timed')
-    parser.add_argument('--repeats', type=int, default=20, help='when timed')
-    parser.add_argument('--json', metavar='FILE', help='write the figures')
+    add = parser.add_argument
+    add('--out', default='work_dirs/demo', help='folder for all results')
+    add('--data', default='data/digits', help='folder of the digits')
+    add('--iters', type=int, default=200, help='iterations of each UperNet')
+    add('--batch-size', type=int, default=8, help='when timed')
+    add('--repeats', type=int, default=20, help='when timed')
+    add('--json', metavar='FILE', help='write the figures')
     return parser.parse_args()
 
 
@@ -98,9 +80,8 @@ def classifiers(args) -> dict[str, tuple[Path, float]]:
     }
 
 
-def segmentor(args, method: str, backbone: Path) -> tuple[float, object]:
-    """mIoU and model of UperNet on top of a classifier's backbone."""
-    config = f'configs/upernet_{method.lower()}_vit_micro_digits.py'
+def segmentor(args, method: str, backbone: Path) -> tuple[Path, float]:
+    """Checkpoint and mIoU of UperNet on top of a classifier's backbone."""
     options = {
         'model.backbone.checkpoint': str(backbone),
         'train_cfg.max_iters': args.iters,
@@ -108,84 +89,77 @@ def segmentor(args, method: str, backbone: Path) -> tuple[float, object]:
         'default_hooks.checkpoint.interval': args.iters,
         'param_scheduler.1.end': args.iters,
     }
-    folder = train(args, config, *(f'{k}={v}' for k, v in options.items()))
-    cfg = Config.fromfile(ROOT / config)
-    cfg.model.backbone.checkpoint = str(backbone)
-    init_default_scope(cfg.default_scope)
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    path = folder / f'iter_{args.iters}.pth'
-    load_strict(model, read_checkpoint(path)[0], path)
-    return last_metric(folder, 'mIoU'), model.eval()
+    words = (f'{name}={value}' for name, value in options.items())
+    folder = train(args, SEGMENTORS[method], *words)
+    return folder / f'iter_{args.iters}.pth', last_metric(folder, 'mIoU')
 
 
-def picture(args, models: dict) -> Path:
-    """Image, truth and predictions of four validation scenes."""
-    cfg = Config.fromfile(ROOT / 'configs/upernet_dense_vit_micro_digits.py')
-    dataset = {**cfg.val_dataloader.dataset, 'data_root': args.data}
-    scenes = DATASETS.build(dataset)
-    samples = [scenes[i] for i in range(4)]
-    maps = {
-        'truth': [
-            s['data_samples'].gt_sem_seg.data[0].numpy() for s in samples
-        ]
-    }
-    keys = ('inputs', 'data_samples')
-    for method, model in models.items():
-        batch = {key: [s[key] for s in samples] for key in keys}
-        with torch.inference_mode():
-            results = model.test_step(batch)
-        maps[method] = [r.pred_sem_seg.data[0].numpy() for r in results]
-    images = [s['inputs'].flip(0).permute(1, 2, 0).numpy() for s in samples]
-    figure = segmentation_grid(
-        images, maps, scenes.metainfo['classes'], 'UperNet on digit scenes'
+def speed(args, weights: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """Cost of both segmentors, and their times, taken in turn."""
+    figures = Path(args.out, 'speed.json').resolve()
+    words = (
+        SEGMENTORS['CAIT'],
+        f'--baseline={SEGMENTORS["dense"]}',
+        f'--checkpoint={weights["CAIT"]}',
+        f'--baseline-checkpoint={weights["dense"]}',
+        f'--batch-size={args.batch_size}',
+        f'--repeats={args.repeats}',
+        f'--json={figures}',
+        '--device=cpu',
     )
-    path = Path(args.out, 'demo.png')
-    save(figure, path)
+    run(args, 'benchmark', *words)
+    found = json.loads(figures.read_text())
+    rows = {'dense': found['baseline'], 'CAIT': found['candidates'][0]}
+    return {
+        method: {
+            'GMACs': row['macs'] / 1e9,
+            'params': row['params'] / 1e6,
+            **{part: row[f'{part}_ms']['median'] for part in PARTS},
+        }
+        for method, row in rows.items()
+    }
+
+
+def picture(args, weights: dict[str, Path]) -> Path:
+    """Image, truth and predictions of four validation scenes."""
+    path = Path(args.out, 'demo.png').resolve()
+    cait, dense = ((SEGMENTORS[m], weights[m]) for m in ('CAIT', 'dense'))
+    words = ('compare', *cait, '--dense', *dense, f'--out={path}')
+    run(args, 'visualize', *words)
     return path
 
 
-def print_table(results: dict, args, minutes: float) -> None:
-    print(
+def describe(results: dict, args, minutes: float) -> str:
+    """All figures as a table."""
+    lines = [
         f'\nDigits: classifier at 32×32 px; UperNet on scenes of 128×128 px '
         f'after {args.iters} iterations. One seed. Times: medians of '
-        f'{args.repeats} for a batch of {args.batch_size} on '
-        f'{torch.get_num_threads()} CPU threads, float32. '
-        f'{minutes:.1f} minutes in all.'
-    )
-    heads = [f'{name} {unit}'.strip() for name, unit, *_ in COLUMNS]
-    print(f'{"":8}' + ''.join(f'{head:>13}' for head in heads))
-    for method, row in results.items():
-        cells = [form.format(row[name]) for name, _, form, _ in COLUMNS]
-        print(f'{method:8}' + ''.join(f'{cell:>13}' for cell in cells))
-    dense, cait = results.values()
-    gains = [
-        f'{dense[name] / cait[name]:.2f}×' if less else ''
-        for name, _, _, less in COLUMNS
+        f'{args.repeats} for a batch of {args.batch_size} on the CPU, '
+        f'float32. {minutes:.1f} minutes in all.',
+        f'{"":12}{"dense":>10}{"CAIT":>10}{"gain":>10}',
     ]
-    print(f'{"gain":8}' + ''.join(f'{gain:>13}' for gain in gains))
+    for name, unit in ROWS.items():
+        dense, cait = (figures[name] for figures in results.values())
+        gain = '' if unit == '%' else f'{dense / cait:.2f}×'
+        form = '>10.3f' if name == 'GMACs' else '>10.1f'
+        label = f'{name} {unit}'
+        lines.append(f'{label:12}{dense:{form}}{cait:{form}}{gain:>10}')
+    return '\n'.join(line.rstrip() for line in lines)
 
 
 def main():
     args = parse_args()
     start = time.perf_counter()
     make_digits(args.data)
-    results, models = {}, {}
+    results, weights = {}, {}
     for method, (path, top1) in classifiers(args).items():
-        miou, models[method] = segmentor(args, method, path)
+        weights[method], miou = segmentor(args, method, path)
         results[method] = {'top-1': top1, 'mIoU': miou}
-    images = torch.randn(args.batch_size, 3, *SHAPE)
-    parts = ('backbone', 'encoder', 'overall')
-    times = time_parts(models, images, args.repeats, parts=parts)
-    for method, model in models.items():
-        total = model_complexity(model, SHAPE)['total']
-        results[method].update(
-            GMACs=total['macs'] / 1e9,
-            params=total['params'] / 1e6,
-            **{part: t['median'] for part, t in times[method].items()},
-        )
-    path = picture(args, models)
+    for method, figures in speed(args, weights).items():
+        results[method].update(figures)
+    path = picture(args, weights)
     minutes = (time.perf_counter() - start) / 60
-    print_table(results, args, minutes)
+    print(describe(results, args, minutes))
     print(f'picture: {path}')
     if args.json:
         cli.write_json(args.json, results)
