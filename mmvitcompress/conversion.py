@@ -99,6 +99,7 @@ def infer_arch(
         ) from None
     dim = proj.shape[0]
     conv_stem = 'patch_embed.conv1.weight' in state_dict
+    first = state_dict['patch_embed.conv1.weight'] if conv_stem else proj
     patch = proj.shape[-1] * (2 if conv_stem else 1)
     tokens = {
         'class_token': 'cls_token' in state_dict,
@@ -110,6 +111,7 @@ def infer_arch(
         depth=len(mlp_dims),
         mlp_dims=mlp_dims,
         patch_size=patch,
+        in_chans=first.shape[1],
         stem='conv' if conv_stem else 'linear',
         stem_dim=proj.shape[1] if conv_stem else 64,
         layer_scale='blocks.0.ls1.gamma' in state_dict,
@@ -254,7 +256,7 @@ def _hint_of(peer: nn.Module, name: str) -> ViTArch:
 @torch.no_grad()
 def _compare(model: ViT | Swin, peer: nn.Module, name: str) -> None:
     """Catch what tensors don't show, such as another activation."""
-    image = torch.randn(1, 3, *model.arch.img_size)
+    image = torch.randn(1, model.arch.in_chans, *model.arch.img_size)
     (ours, _), *_ = model(image)
     theirs = peer.forward_features(image).flatten(1, -2)  # a Swin's is a map
     error = (ours - theirs).abs().max() / theirs.abs().max()

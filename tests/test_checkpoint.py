@@ -128,6 +128,26 @@ def test_shape_is_read_off_the_tensors(name, arch):
     assert infer_arch(to_timm_keys(state_dict)) == get_arch(arch)
 
 
+@pytest.mark.parametrize('stem', ['linear', 'conv'])
+def test_channels_are_read_off_the_tensors(stem, tmp_path):
+    """Of the image: a grey one's, or a satellite's."""
+    arch = get_arch('deit_tiny').replace(in_chans=5, stem=stem, img_size=32)
+    model = CompressedViT(arch, final_norm=True)
+    assert infer_arch(model.state_dict()) == arch
+    path = tmp_path / 'five.pth'
+    torch.save(model.state_dict(), path)
+    loaded = CompressedViT(checkpoint=str(path), final_norm=True)
+    image = torch.randn(1, 5, 32, 32)
+    with torch.no_grad():
+        for a, b in zip(loaded.eval()(image), model.eval()(image)):
+            assert torch.equal(a, b)
+    refused(
+        path,
+        'in_chans is 5.* asks for 3',
+        arch=dict(base='deit_tiny', stem=stem),
+    )
+
+
 def test_original_dinov2_registers():
     """DINOv2 adds a position to [CLS] before it inserts the registers."""
     peer = timm.create_model('vit_small_patch14_reg4_dinov2', img_size=28)

@@ -95,11 +95,6 @@ def read(path: str | Path) -> Source:
     arch = checkpoint_arch(meta, path)
     if arch is None:
         arch = infer_arch(state_dict, path=path)
-        arch = arch.replace(
-            in_chans=state_dict['patch_embed.proj.weight'].shape[1]
-            if arch.stem == 'linear'
-            else arch.in_chans
-        )
     return Source(
         arch,
         _head_options(arch, state_dict, meta.get('head') or {}),

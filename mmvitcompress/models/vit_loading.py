@@ -21,6 +21,7 @@ _IDENTITY = (
     'num_heads',
     'head_dim',
     'patch_size',
+    'in_chans',
     'stem',
     'stem_dim',
     'class_token',
