@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mmvitcompress.models.fast_conv import FastConv2d
 from mmvitcompress.models.layers import ConvStem
 
-CONVS = (nn.Conv2d, nn.ConvTranspose2d)
+CONVS = (nn.Conv2d, FastConv2d, nn.ConvTranspose2d)
 
 
 def fold_batch_norms(model: nn.Module) -> int:
@@ -61,5 +62,5 @@ def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
         type(conv) in CONVS
         and isinstance(norm, _BatchNorm)
         and norm.track_running_stats
-        and (conv.groups == 1 or type(conv) is nn.Conv2d)
+        and (conv.groups == 1 or not isinstance(conv, nn.ConvTranspose2d))
     )
