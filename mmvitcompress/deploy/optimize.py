@@ -233,11 +233,15 @@ class InPlaceBlock(nn.Module):
         x: Tensor,
         bias: Tensor | None = None,
         windows: Windows | None = None,
-    ) -> Tensor:
+        return_keys: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """(B, n, D) → (B, n, D), as :class:`Block`; ``x`` isn't changed."""
-        x = _add(self.attn(self.norm1(x), bias, windows), x)
+        y = self.attn(self.norm1(x), bias, windows, return_keys)
+        y, keys = y if return_keys else (y, None)
+        x = _add(y, x)
         hidden = torch.ops.aten.gelu_(self.mlp.fc1(self.norm2(x)))
-        return _add(self.mlp.fc2(hidden), x)
+        x = _add(self.mlp.fc2(hidden), x)
+        return (x, keys) if return_keys else x
 
 
 def _add(branch: Tensor, x: Tensor) -> Tensor:

@@ -65,7 +65,8 @@ class Attention(nn.Module):
         x: Tensor,
         bias: Tensor | None = None,
         windows: Windows | None = None,
-    ) -> Tensor:
+        return_keys: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """(B, n, D) → (B, n, D).
 
         Args:
@@ -74,16 +75,20 @@ class Attention(nn.Module):
                 broadcasts to (B, h, n, n). Defaults to None.
             windows: Into which windows patches are divided, without a bias.
                 Defaults to None: all tokens attend to all.
+            return_keys: Whether to return the keys (B, h, n, width), too.
+                Defaults to False.
         """
         qkv = self.qkv(x)
         if windows is not None:
             x = windowed_attention(qkv, windows, self._heads, self.scale)
-            return self.proj(x)
-        q, k, v = self._heads(qkv)
-        if bias is not None:
-            bias = bias.to(q.dtype)  # which autocast may have chosen
-        x = attend(q, k, v, bias, self.scale)
-        return self.proj(x.transpose(1, 2).flatten(2))
+        else:
+            q, k, v = self._heads(qkv)
+            if bias is not None:
+                bias = bias.to(q.dtype)  # which autocast may have chosen
+            x = attend(q, k, v, bias, self.scale)
+            x = x.transpose(1, 2).flatten(2)
+        x = self.proj(x)
+        return (x, self._heads(qkv)[1]) if return_keys else x
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Q, K, V, each (B, h, n, width): views into one projection."""
@@ -133,10 +138,14 @@ class Block(nn.Module):
         x: Tensor,
         bias: Tensor | None = None,
         windows: Windows | None = None,
-    ) -> Tensor:
+        return_keys: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """(B, n, D) → (B, n, D); arguments as of :class:`Attention`."""
-        x = x + self._branch(self.ls1(self.attn(self.norm1(x), bias, windows)))
-        return x + self._branch(self.ls2(self.mlp(self.norm2(x))))
+        y = self.attn(self.norm1(x), bias, windows, return_keys)
+        y, keys = y if return_keys else (y, None)
+        x = x + self._branch(self.ls1(y))
+        x = x + self._branch(self.ls2(self.mlp(self.norm2(x))))
+        return (x, keys) if return_keys else x
 
     def _branch(self, x: Tensor) -> Tensor:
         x = self.drop_path(x)

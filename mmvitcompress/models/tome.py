@@ -7,9 +7,7 @@ from torch import Tensor
 
 from mmvitcompress.arch import ViTArch
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.attention import attend
 from mmvitcompress.models.backbones import CompressedViT
-from mmvitcompress.models.layers import Block
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens.matching import (
     MatchState,
@@ -116,7 +114,7 @@ class ToMeViT(CompressedViT):
             bias = None
             if self.token_matching.proportional:
                 bias = size_bias(state, prefix)
-            x, keys = self._run(_run_block, block, x, bias)
+            x, keys = self._run(block, x, bias, return_keys=True)
             if index in self.out_indices:
                 outputs[index] = (x, state)
         return tuple([self._finish(*outputs[i]) for i in self.out_indices])
@@ -127,20 +125,6 @@ class ToMeViT(CompressedViT):
         if self.out_type == 'raw':
             return x
         return unmatch(x[:, self.num_prefix_tokens :], state)
-
-
-def _run_block(
-    block: Block, x: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """What ``block(x, bias)`` does, and the keys (B, h, n, width) in it."""
-    attn = block.attn
-    q, k, v = attn._heads(attn.qkv(block.norm1(x)))
-    if bias is not None:
-        bias = bias.to(q.dtype)
-    y = attend(q, k, v, bias, attn.scale)
-    y = attn.proj(y.transpose(1, 2).flatten(2))
-    x = x + block._branch(block.ls1(y))
-    return x + block._branch(block.ls2(block.mlp(block.norm2(x)))), k
 
 
 def with_r(spec: TokenMatching, arch: ViTArch) -> TokenMatching:

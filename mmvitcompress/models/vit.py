@@ -5,7 +5,7 @@ blocks, between which tokens are merged or leave → (tokens, state) at the
 wanted blocks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -169,10 +169,10 @@ class ViT(nn.Module):
             outputs = [(self.norm(tokens), s) for tokens, s in outputs]
         return outputs
 
-    def _run(self, block: Callable, *inputs) -> Tensor:
+    def _run(self, block: nn.Module, *inputs, **options):
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
+            return checkpoint(block, *inputs, use_reentrant=False, **options)
+        return block(*inputs, **options)
 
     def embed(self, x: Tensor) -> tuple[Tensor, TokenState]:
         """Images (B, 3, H, W) → tokens (B, prefix + N, D) with position."""

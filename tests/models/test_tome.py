@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from mmvitcompress.analysis.macs import count_macs, count_params
 from mmvitcompress.archs import get_arch
+from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT, ToMeViT
 from mmvitcompress.models.tome import tome_macs
@@ -40,6 +41,16 @@ def test_merging_nothing_is_the_dense_model(proportional):
     with torch.no_grad():
         for ours, theirs in zip(peer(images), dense(images), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_optimised_copy():
+    """Its blocks are others, which have to tell their keys as well."""
+    peer, _ = pair(r=5, proportional=True)
+    fast = optimize_for_inference(peer.double())
+    images = torch.randn(2, 3, *ODD, dtype=torch.double)
+    with torch.no_grad():
+        for ours, theirs in zip(fast(images), peer(images), strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_small_images_run_out_of_pairs():
