@@ -7,16 +7,15 @@ which it would reach if time followed work.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmvitcompress.analysis.compiling import Compiler, every_shape_compiled
 from mmvitcompress.analysis.complexity import model_complexity
-from mmvitcompress.analysis.inference import run_network
+from mmvitcompress.analysis.kernels import attention_kernels
 from mmvitcompress.analysis.macs import evaluating
 from mmvitcompress.analysis.memory import peak_memory
 from mmvitcompress.analysis.timing import (
@@ -25,7 +24,7 @@ from mmvitcompress.analysis.timing import (
     part_calls,
     time_calls,
 )
-from mmvitcompress.errors import ConfigError, UserError
+from mmvitcompress.errors import ConfigError
 
 COMPARED = ('backbone', 'encoder', 'overall')
 TIMED = {
@@ -35,17 +34,6 @@ TIMED = {
 }
 """What is timed, by how much of the models is asked for."""
 
-# what the operators that torch runs say about attention
-KERNELS = {
-    '_scaled_dot_product_flash_attention': 'flash',
-    '_scaled_dot_product_flash_attention_for_cpu': 'flash',
-    '_scaled_dot_product_efficient_attention': 'memory-efficient',
-    '_scaled_dot_product_cudnn_attention': 'cuDNN',
-    '_scaled_dot_product_fused_attention_overrideable': 'of the device',
-    '_native_multi_head_attention': 'nn.MultiheadAttention',
-    '_safe_softmax': 'math',
-    '_softmax': 'not fused',
-}
 Times = Mapping[str, Mapping[str, float]]
 
 
@@ -107,7 +95,7 @@ def benchmark(
         }
         for model in models
     ]
-    with evaluating(*models), torch.inference_mode(), _every_shape_compiled():
+    with evaluating(*models), torch.inference_mode(), every_shape_compiled():
         calls = {
             name: part_calls(
                 models[name],
@@ -166,82 +154,6 @@ def macs_ratios(row: Mapping, baseline: Mapping) -> dict[str, float | None]:
     }
 
 
-def attention_kernels(
-    model: nn.Module, images: Tensor, dtype: torch.dtype | None = None
-) -> dict[str, int]:
-    """Which kernels serve attention in the backbone, with their calls.
-
-    Those that torch picks for these very shapes: 'flash', 'memory-efficient',
-    'cuDNN', or 'math', which is several operators. An attention that is
-    written without ``scaled_dot_product_attention`` is 'not fused'.
-    """
-    backbone = getattr(model, 'backbone', None)
-    # inference mode would hide which kernel is picked
-    with (
-        evaluating(model),
-        torch.no_grad(),
-        torch.autocast(images.device.type, dtype, enabled=dtype is not None),
-        _Kernels() as kernels,
-    ):
-        run_network(model, images) if backbone is None else backbone(images)
-    return dict(kernels.calls)
-
-
-class Compiler:
-    """``torch.compile`` for calls, which keeps account of what it costs.
-
-    Args:
-        backend: Of ``torch.compile``.
-
-    Attributes:
-        seconds: What the first runs of all calls took.
-        graph_breaks: How often compiled graphs had to be left in them.
-    """
-
-    def __init__(self, backend: str = 'inductor') -> None:
-        self.backend = backend
-        self.seconds = 0.0
-        self.graph_breaks = 0
-
-    def __call__(self, call: Call) -> Call:
-        """Compile ``call`` when it is first run.
-
-        Raises:
-            ConfigError: Then, if it can't be compiled.
-        """
-        compiled = torch.compile(call, backend=self.backend, dynamic=False)
-        done = False
-
-        def run() -> Any:
-            nonlocal done
-            if done:
-                return compiled()
-            done = True
-            return self._first(compiled)
-
-        return run
-
-    def _first(self, compiled: Call) -> Any:
-        breaks = torch._dynamo.utils.counters['graph_break']
-        before, start = sum(breaks.values()), time.perf_counter()
-        try:
-            result = compiled()
-        except UserError:
-            raise
-        except Exception as error:
-            # the first line may only say which backend raised
-            lines = ' '.join(str(error).strip().splitlines()[:2])
-            raise ConfigError(
-                f'torch.compile failed with {type(error).__name__}: {lines}; '
-                'run without --compile'
-            ) from error
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.seconds += time.perf_counter() - start
-        self.graph_breaks += sum(breaks.values()) - before
-        return result
-
-
 def _run_once(
     calls: Mapping[int, Mapping[str, Call]], parts: Sequence[str]
 ) -> None:
@@ -249,15 +161,6 @@ def _run_once(
         for part in parts:
             if part in own:
                 own[part]()
-
-
-def _every_shape_compiled() -> Any:
-    """Without a limit past which torch would silently go on uncompiled."""
-    return torch._dynamo.config.patch(
-        recompile_limit=1024,
-        accumulated_recompile_limit=4096,
-        fail_on_recompile_limit_hit=True,
-    )
 
 
 def _costs(model: nn.Module, shape: tuple[int, int]) -> dict[str, Any]:
@@ -282,17 +185,3 @@ def _ratio(slow: Mapping | None, fast: Mapping | None) -> float | None:
     if slow is None or fast is None:
         return None
     return slow['median'] / fast['median']
-
-
-class _Kernels(TorchDispatchMode):
-    """Counts calls of attention kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kernel = KERNELS.get(func.overloadpacket.__name__)
-        if kernel is not None:
-            self.calls[kernel] += 1
-        return func(*args, **(kwargs or {}))

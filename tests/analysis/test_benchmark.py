@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from mmvitcompress.analysis.benchmark import (
-    attention_kernels,
     benchmark,
     macs_ratios,
     speedup,
 )
 from mmvitcompress.analysis.configs import build_model
+from mmvitcompress.analysis.kernels import attention_kernels
 from mmvitcompress.analysis.report import describe, table
 from mmvitcompress.errors import ConfigError
 
