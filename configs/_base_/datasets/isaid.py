@@ -6,6 +6,8 @@
 #   DIR/ann_dir/{train,val}/*_instance_color_RGB.png   0..15 = classes
 #
 # The data lie elsewhere? Set ISAID_ROOT; docs/usage.md, 'Where data lie'.
+# Loaders and metric are folder.py's.
+_base_ = './folder.py'
 dataset_type = 'mmvitcompress.CheckedISAIDDataset'
 data_root = '{{$ISAID_ROOT:data/iSAID}}'
 crop_size = (896, 896)
@@ -50,9 +52,6 @@ tta_pipeline = [
 
 train_dataloader = dict(
     batch_size=2,  # per GPU; 4 GPUs x 2 = 8 crops an iteration
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -63,10 +62,6 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -75,6 +70,3 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator

@@ -6,6 +6,8 @@
 #   DIR/ann_dir/{train,val}/*.png   0 = boundary (ignored), 1..6 = classes
 #
 # The data lie elsewhere? Set POTSDAM_ROOT; docs/usage.md, 'Where data lie'.
+# The layout, pipelines in testing, and loaders are iSAID's.
+_base_ = './isaid.py'
 dataset_type = 'mmvitcompress.CheckedPotsdamDataset'
 data_root = '{{$POTSDAM_ROOT:data/potsdam}}'
 crop_size = (512, 512)
@@ -28,60 +30,22 @@ train_pipeline = [
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='Resize', scale_factor=ratio, keep_ratio=True)
-                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-            ],
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-            ],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
 
 train_dataloader = dict(
     batch_size=8,  # on one GPU: an epoch is 3 456 / 8 = 432 iterations
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
         metainfo=metainfo,
-        data_prefix=dict(
-            img_path='img_dir/train', seg_map_path='ann_dir/train'
-        ),
         pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
     batch_size=8,  # all tiles have one size
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        metainfo=metainfo,
-        data_prefix=dict(img_path='img_dir/val', seg_map_path='ann_dir/val'),
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(type=dataset_type, data_root=data_root, metainfo=metainfo),
 )
 test_dataloader = val_dataloader
 
 # aAcc is the overall accuracy, mFscore the mean F1
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU', 'mFscore'])
+val_evaluator = dict(iou_metrics=['mIoU', 'mFscore'])
 test_evaluator = val_evaluator
