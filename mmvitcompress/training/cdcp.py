@@ -1,12 +1,9 @@
 """CDCP as a hook: channels are pruned while a model trains (CAIT III-C)."""
 
-import copy
 import dataclasses
-from types import SimpleNamespace
 
-import numpy as np
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from mmvitcompress.channels import (
     Kinds,
@@ -30,10 +27,9 @@ from mmvitcompress.channels.compactors import each_kind
 from mmvitcompress.channels.convergence import MEMORY
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import HOOKS
+from mmvitcompress.training.learning_rates import foreseen_rates
+from mmvitcompress.training.optimizers import compactor_groups
 from mmvitcompress.training.wrappers import unwrapped
-
-FORESEEN = 200_000
-"""Iterations up to which convergence is foreseen: longer runs have time."""
 
 
 @HOOKS.register_module()
@@ -149,7 +145,7 @@ class CDCPHook(Hook):
         self.budget.check(self.target, self.rules.floors(self.budget.widths))
         self.schedule = self._schedule(runner)
         optimizer = runner.optim_wrapper.optimizer
-        groups = self._check_optimizer(optimizer, runner.optim_wrapper)
+        groups = compactor_groups(runner.optim_wrapper, self.compactors)
         if runner.iter == 0:
             self._warn(runner, groups)
         self._handles = [optimizer.register_step_pre_hook(self._penalise)]
@@ -172,40 +168,6 @@ class CDCPHook(Hook):
         until = runner.max_iters - settle
         schedule.check(until)
         return dataclasses.replace(schedule, until=until)
-
-    def _check_optimizer(self, optimizer, wrapper) -> list[dict]:
-        """The groups that hold compactors."""
-        ours = {id(c.weight) for c in each_kind(self.compactors)}
-        groups = [
-            group
-            for group in optimizer.param_groups
-            if any(id(param) in ours for param in group['params'])
-        ]
-        held = sum(
-            id(param) in ours for group in groups for param in group['params']
-        )
-        use = (
-            "set optim_wrapper.constructor='mmvitcompress."
-            "ViTOptimWrapperConstructor'"
-        )
-        if held != len(ours):
-            raise ConfigError(
-                f'the optimizer has {held} of {len(ours)} compactors: {use}'
-            )
-        for group in groups:
-            if group.get('weight_decay'):
-                raise ConfigError(
-                    'compactors must not be decayed, but weight_decay is '
-                    f'{group["weight_decay"]}: {use}'
-                )
-        if hasattr(wrapper, 'loss_scaler') and any(
-            group.get('fused') for group in groups
-        ):
-            raise ConfigError(
-                'a fused optimizer gets gradients in the loss scale, to which '
-                "CDCP's penalty does not belong: set optimizer.fused=False"
-            )
-        return groups
 
     def _warn(self, runner: Runner, groups: list[dict]) -> None:
         rates = foreseen_rates(runner, groups[0])
@@ -329,59 +291,3 @@ def _backbone(model):
             f'{type(backbone).__name__}'
         )
     return backbone
-
-
-def foreseen_rates(runner: Runner, group: dict) -> np.ndarray | None:
-    """The learning rate of a parameter group in every iteration to come.
-
-    Found by running copies of the schedulers ahead.
-
-    Args:
-        runner: About to train from its first iteration.
-        group: The optimizer's parameter group.
-
-    Returns:
-        One rate per iteration; None if the run is longer than
-        :data:`FORESEEN` or its schedulers are of several optimizers.
-    """
-    schedulers = runner.param_schedulers or []
-    if runner.max_iters > FORESEEN or not isinstance(schedulers, list):
-        return None
-    optimizer = runner.optim_wrapper.optimizer
-    index = [g is group for g in optimizer.param_groups].index(True)
-    copies, stand_in = _detached(schedulers, optimizer)
-    epoch = (
-        len(runner.train_dataloader)
-        if isinstance(runner.train_loop, EpochBasedTrainLoop)
-        else runner.max_iters
-    )
-    rates = np.empty(runner.max_iters)
-    for i in range(runner.max_iters):
-        rates[i] = stand_in.param_groups[index]['lr']
-        for scheduler in copies:
-            if not scheduler.by_epoch or (i + 1) % epoch == 0:
-                scheduler.step()
-    return rates
-
-
-def _detached(schedulers: list, optimizer) -> tuple[list, SimpleNamespace]:
-    """Copies of schedulers, and the optimizer's groups without parameters."""
-
-    def step():
-        raise NotImplementedError('a stand-in has nothing to step')
-
-    step._with_counter = True  # as schedulers mark what they have seen
-    stand_in = SimpleNamespace(
-        step=step,
-        _global_step=0,
-        param_groups=[
-            {key: value for key, value in group.items() if key != 'params'}
-            for group in optimizer.param_groups
-        ],
-    )
-    copies = []
-    for scheduler in schedulers:
-        scheduler = copy.copy(scheduler)
-        scheduler.optimizer = stand_in
-        copies.append(scheduler)
-    return copies, stand_in

@@ -1,14 +1,15 @@
 """One optimizer constructor for everything that is trained here."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
-from mmvitcompress.channels import is_compactor
+from mmvitcompress.channels import Kinds, is_compactor
+from mmvitcompress.channels.compactors import each_kind
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmvitcompress.training.wrappers import unwrapped
@@ -170,3 +171,50 @@ class ViTOptimWrapperConstructor:
 def _options(groups: list[dict]) -> Iterator[str]:
     for group in groups:
         yield from (key for key in group if key != 'params')
+
+
+def compactor_groups(
+    wrapper: OptimWrapper, compactors: Iterable[Kinds]
+) -> list[dict]:
+    """The parameter groups that hold compactors, seen to be as CDCP wants.
+
+    Args:
+        wrapper: Of the optimizer that trains them.
+        compactors: As :func:`~mmvitcompress.channels.find_compactors` returns
+            them.
+
+    Raises:
+        ConfigError: If the optimizer lacks some or decays them, or would take
+            CDCP's penalty for a part of a scaled gradient.
+    """
+    ours = {id(compactor.weight) for compactor in each_kind(compactors)}
+    groups = [
+        group
+        for group in wrapper.optimizer.param_groups
+        if any(id(param) in ours for param in group['params'])
+    ]
+    held = sum(
+        id(param) in ours for group in groups for param in group['params']
+    )
+    use = (
+        "set optim_wrapper.constructor='mmvitcompress."
+        "ViTOptimWrapperConstructor'"
+    )
+    if held != len(ours):
+        raise ConfigError(
+            f'the optimizer has {held} of {len(ours)} compactors: {use}'
+        )
+    for group in groups:
+        if group.get('weight_decay'):
+            raise ConfigError(
+                'compactors must not be decayed, but weight_decay is '
+                f'{group["weight_decay"]}: {use}'
+            )
+    if hasattr(wrapper, 'loss_scaler') and any(
+        group.get('fused') for group in groups
+    ):
+        raise ConfigError(
+            'a fused optimizer gets gradients in the loss scale, to which '
+            "CDCP's penalty does not belong: set optimizer.fused=False"
+        )
+    return groups

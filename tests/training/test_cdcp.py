@@ -13,13 +13,11 @@ from mmvitcompress.channels import (
     kept_widths,
     without,
 )
-from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import (
     CompressedSwin,
     CompressedViT,
-    ImageClassifier,
 )
-from mmvitcompress.training import CDCPHook, ViTOptimWrapperConstructor
+from mmvitcompress.training import CDCPHook
 
 ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
 
@@ -180,68 +178,6 @@ def test_penalty_is_in_true_scale_under_loss_scaling():
     scaler.scale(model(images)[-1].mean() * torch.inf).backward()
     scaler.step(optimizer)
     assert column[0, 0, 0].item() == pytest.approx(0.95)
-
-
-def test_constructor_knows_what_is_not_decayed():
-    model = ImageClassifier(
-        dict(
-            type='mmvitcompress.CompressedViT',
-            arch=dict(**ARCH, token_merging=dict(layers=(2,))),
-            compactors=True,
-        ),
-        num_classes=3,
-    )
-    build = ViTOptimWrapperConstructor(
-        dict(optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05)),
-        dict(
-            layer_decay=0.5,
-            compactors=dict(lr=0.3),
-            custom_keys={'head': dict(lr_mult=10.0)},
-        ),
-    )
-    optimizer = build(model).optimizer
-    names = {id(p): name for name, p in model.named_parameters()}
-    values = {
-        names[id(param)]: (
-            group['lr'],
-            group['weight_decay'],
-            group['betas'],
-        )
-        for group in optimizer.param_groups
-        for param in group['params']
-    }
-    assert len(values) == len(names)
-    usual, cdcp = (0.9, 0.999), (0.99, 0.999)
-    for name, expected in {
-        'head.fc.weight': (10.0, 0.05, usual),
-        'backbone.norm.weight': (1.0, 0.0, usual),
-        'backbone.blocks.1.mlp.fc2.weight': (0.5, 0.05, usual),
-        'backbone.token_merging.1.fuse.weight': (0.5, 0.05, usual),
-        'backbone.blocks.0.mlp.fc2.bias': (0.25, 0.0, usual),
-        'backbone.pos_embed': (0.125, 0.0, usual),
-        'backbone.cls_token': (0.125, 0.0, usual),
-        'backbone.blocks.0.attn.qkv.compactors.q.weight': (0.3, 0.0, cdcp),
-    }.items():
-        assert values[name] == expected, name
-    # equal values share a group
-    assert len(optimizer.param_groups) == len(set(values.values()))
-
-
-@pytest.mark.parametrize(
-    ('optimizer', 'paramwise', 'message'),
-    [
-        (dict(type='SGD', lr=0.1), {}, "SGD has no 'betas'"),
-        (dict(type='AdamW', lr=0.1), dict(layer_decay=2.0), 'layer_decay'),
-        (dict(type='AdamW', lr=0.1), dict(norm_decay=0), 'norm_decay'),
-    ],
-)
-def test_constructor_refuses(optimizer, paramwise, message):
-    model = torch.nn.Module()
-    model.backbone = CompressedViT(
-        arch=ARCH, compactors=True, out_indices=[-1]
-    )
-    with pytest.raises(ConfigError, match=message):
-        ViTOptimWrapperConstructor(dict(optimizer=optimizer), paramwise)(model)
 
 
 @pytest.mark.parametrize(
