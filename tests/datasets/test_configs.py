@@ -1,5 +1,6 @@
 """The configs' bases: they parse, fit together, and load real files."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,12 @@ ROOTS = {
     'digits_scenes': 'DIGITS_ROOT',
     'digits_instances': 'DIGITS_ROOT',
     'coco_instance': 'COCO_ROOT',
+    'nuclei_instances': 'NUCLEI_ROOT',
+    'nuclei_maps': 'NUCLEI_ROOT',
+    'folder': 'FOLDER_ROOT',
+    'synapse': 'SYNAPSE_ROOT',
+    'acdc': 'ACDC_ROOT',
+    'polyp': 'POLYP_ROOT',
 }
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -98,11 +105,15 @@ def test_environment_leads_to_the_data(name, monkeypatch):
 @pytest.mark.parametrize('name', ROOTS)
 def test_documented_overrides_lead_to_the_data(name):
     cfg = load(f'datasets/{name}')
-    # word by word what the comment at the top says
-    text = (BASE / f'datasets/{name}.py').read_text()
-    comment = text[text.index('--cfg-options') : text.index('# (')]
-    pairs = [word.split('=') for word in comment.split() if '=' in word]
-    cfg.merge_from_dict({key: value for key, value in pairs})
+    guide = (BASE.parents[1] / 'docs/usage.md').read_text()
+    section = guide[guide.index('### Where data lie') :].split('\n#')[0]
+    pairs = dict(re.findall(r'(\w+(?:\.\w+)+)=([^\s`]+)', section))
+    assert len(pairs) == 5
+    told = 'ann_file' in cfg.val_evaluator
+    assert told == (name in ('coco_instance', 'digits_instances'))
+    if not told:
+        pairs = {k: v for k, v in pairs.items() if 'evaluator' not in k}
+    cfg.merge_from_dict(pairs)
     for loader in LOADERS:
         assert cfg[loader].dataset.data_root == 'DIR'
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
@@ -114,9 +125,11 @@ def test_missing_data_stop_before_training(name, tmp_path, monkeypatch):
     init_default_scope('mmdet' if 'instance' in name else 'mmseg')
     monkeypatch.setenv(ROOTS[name], str(tmp_path / 'none'))
     cfg = load(f'datasets/{name}')
+    classes = dict(metainfo=dict(classes=('a', 'b')))
+    own = classes if name == 'folder' else {}
     for loader in LOADERS:
         with pytest.raises(DataError, match=ROOTS[name]):
-            DATASETS.build(cfg[loader].dataset)
+            DATASETS.build({**cfg[loader].dataset, **own})
 
 
 @pytest.mark.parametrize(

@@ -167,16 +167,6 @@ def test_what_is_missing_is_named(root, name, library, lost):
     assert 'NUCLEI_ROOT' in message and 'BBBC038' in message
 
 
-@pytest.mark.parametrize('name', ['nuclei_instances', 'nuclei_maps'])
-def test_documented_overrides_lead_to_the_data(name):
-    cfg = load(name)
-    text = (BASE / f'{name}.py').read_text()
-    comment = text[text.index('--cfg-options') : text.index('# (')]
-    pairs = [word.split('=') for word in comment.split() if '=' in word]
-    cfg.merge_from_dict(dict(pairs))
-    assert [cfg[loader].dataset.data_root for loader in LOADERS] == ['DIR'] * 3
-
-
 @pytest.mark.parametrize(
     'wrong', [dict(hold_out=1), dict(hold_out=-0.1), dict(held_out=True)]
 )
