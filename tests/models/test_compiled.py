@@ -10,13 +10,21 @@ SMALL = dict(
 )
 PRUNED = dict(qk_dims=(6, 4), v_dims=(4, 6), mlp_dims=(16, 8))
 MERGING = dict(layers=(1, 2))  # horizontally, then vertically
+SLIMMING = dict(base_layer=1, layers=(1,))
 METHODS = {
     'dense': {},
     'atme': dict(token_merging=MERGING),
     'cait': dict(PRUNED, token_merging=MERGING),
-    'lifeslim': dict(patch_slimming=dict(base_layer=1, layers=(1,))),
+    'lifeslim': dict(patch_slimming=SLIMMING),
+}
+MIXES = {
+    'by convolution': dict(token_merging=dict(layers=(2,), conv=True)),
+    'symmetric': dict(token_merging=dict(layers=(2,), directions='symmetric')),
+    'diagonal': dict(token_merging=dict(layers=(2,), directions='diagonal')),
+    'both': dict(token_merging=dict(layers=(1,)), patch_slimming=SLIMMING),
 }
 EVEN = (2, 3, 40, 56)  # whole patches, and even grids wherever they merge
+ODD = (1, 3, 26, 33)  # padded to whole patches, and merges to whole pairs
 
 OWN_GRAPH = [  # the limits that ViT's docstring names
     (1, 3, 40, 56),  # a batch of one
@@ -37,7 +45,8 @@ def fresh():
 
 def small(method, **kwargs):
     torch.manual_seed(0)
-    model = CompressedViT({**SMALL, **METHODS[method]}, **kwargs)
+    arch = {**SMALL, **(METHODS | MIXES)[method]}
+    model = CompressedViT(arch, **kwargs)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model
@@ -70,10 +79,9 @@ def compiled(model, dynamic, backend='aot_eager'):
     )
 
 
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('shape', [EVEN, (1, 3, 26, 33)], ids=['even', 'odd'])
+@pytest.mark.parametrize('shape', [EVEN, ODD], ids=['even', 'odd'])
+@pytest.mark.parametrize('method', METHODS | MIXES)
 def test_one_graph_of_one_size(method, shape):
-    """Odd: images are padded to whole patches, and merges to whole pairs."""
     model = small(method)
     assert_same(compiled(model, False), model, shape)
 

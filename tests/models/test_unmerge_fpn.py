@@ -6,7 +6,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmvitcompress.models import UnmergePyramid, winograd
+from mmvitcompress.models import UnmergePyramid
 from mmvitcompress.models.unmerge_fpn import UnmergeFPN
 from mmvitcompress.tokens import TokenMap, TokenState
 from mmvitcompress.tokens.specs import merged_grid
@@ -18,12 +18,6 @@ MERGES = [
     ((H, V), (V, H), (D,), (H,)),
     ((D, H), (D,), (V,), (D, V)),
 ]
-
-
-@pytest.fixture
-def few_channels(monkeypatch):
-    """Winograd for maps as small as tests want them."""
-    monkeypatch.setattr(winograd, 'LEAST_CHANNELS', 1)
 
 
 def token_map(directions, grid, dim=DIM, batch=2):
