@@ -1,31 +1,25 @@
 """Documents keep their word: links, configs, commands, examples, figures.
 
-Everything is parsed, nothing is run: ``make docs`` builds the site.
+Here they are only parsed, which names what is wrong at once; tests/commands
+runs every command and every example, and ``make docs`` builds the site.
 """
 
 import importlib.util
 import inspect
 import itertools
 import re
-import shlex
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from documents import PAGES, ROOT, blocks, code_spans, commands, prose
 from mmengine.config import Config
 
 from mmvitcompress import __version__
 from mmvitcompress.archs import get_arch
 from mmvitcompress.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    [
-        *(ROOT / 'docs').glob('*.md'),
-        *(ROOT / name for name in ('README.md', 'CONTRIBUTING.md')),
-    ]
-)
 # Python files of other projects that the documents name
 FOREIGN = {'tools/dataset_converters/synapse.py', 'potsdam.py'}
 # what may stand in a line to be typed besides our tools and make
@@ -35,21 +29,6 @@ each_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 
 
 # -- reading Markdown ---------------------------------------------------------
-
-
-def blocks(page, language):
-    """The fenced blocks of one language."""
-    fence = re.compile(rf'^```{language}\n(.*?)^```', re.M | re.S)
-    return fence.findall(page.read_text())
-
-
-def prose(page):
-    """A page without its fenced blocks."""
-    return re.sub(r'^```.*?^```', '', page.read_text(), flags=re.M | re.S)
-
-
-def code_spans(page):
-    return re.findall(r'`([^`\n]+)`', prose(page))
 
 
 def slugs(page):
@@ -81,18 +60,6 @@ def python_files(page):
     for name in re.findall(r'[^\s=`\'"()]+\.py\b', text):
         if not is_placeholder(name) and name not in FOREIGN:
             yield from expanded(name)
-
-
-def commands(page):
-    """The words of every command line that a page shows."""
-    texts = [block.replace('\\\n', ' ') for block in blocks(page, 'bash')]
-    texts += [
-        span for span in code_spans(page) if re.match(r'(python|bash) ', span)
-    ]
-    for line in '\n'.join(texts).splitlines():
-        words = shlex.split(line, comments=True)
-        if words:
-            yield words
 
 
 # -- links and files ----------------------------------------------------------

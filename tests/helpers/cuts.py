@@ -1,0 +1,110 @@
+"""How commands are cut short: settings are appended, the rest is as written.
+
+A setting is given where a config has it, so that a few serve all configs.
+"""
+
+import argparse
+from fnmatch import fnmatch
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmvitcompress.training.config import add_cfg_options
+
+SIDE = 64  # of images, in pixels
+AT_MOST = {
+    'train_cfg.max_*': 1,
+    '*_dataloader.num_workers': 0,
+    'train_dataloader.batch_size': 2,
+    '*_dataloader.dataset.transform.input_size': SIDE,
+    '*_dataloader.dataset.pipeline.*.scale': (SIDE, SIDE),
+    '*_dataloader.dataset.pipeline.*.crop_size': (SIDE, SIDE),
+    'model.data_preprocessor.size': (SIDE, SIDE),
+    'model.*_head.channels': 32,
+}
+# prune at once, then let what is masked become zero at once
+PRUNING = {
+    'increment': 1,
+    'interval': 1,
+    'warmup_epochs': 0,
+    'settle_epochs': 0,
+    'settle': 2,
+    'shrink': 0.99,
+}
+OPTIONS = {
+    'benchmark': '--shape 64 --batch-size 1 --repeats 1 --warmup 0',
+    'convert_medical': '--partial',
+    'demo': '--repeats 1 --batch-size 1',
+    'export_onnx': '--part encoder --dynamic none --batch-size 1 --repeats 1 '
+    '--check-images 2 --calibration-images 2',
+    'export_pruned': '--images 2',
+    'get_flops': '--shape 64',
+}
+CONFIGURED = ('train', 'test', 'export_pruned', 'predict')
+
+
+def leaves(node, prefix=''):
+    """Dotted keys of a config's values, and the values."""
+    for key, value in node.items() if hasattr(node, 'items') else node:
+        nested = value
+        if isinstance(value, list) and all(isinstance(x, dict) for x in value):
+            nested = list(enumerate(value))
+        if isinstance(nested, dict) or nested is not value:
+            yield from leaves(nested, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def settings(cfg):
+    """Dotted keys and values that cut a run of a config short."""
+    found = {'randomness.seed': 0}
+    for key, value in leaves(cfg):
+        for pattern, limit in AT_MOST.items():
+            if fnmatch(key, pattern) and value is not None:
+                found[key] = min(value, limit)
+    if 'checkpoint' in cfg.get('default_hooks', {}):
+        hook = 'default_hooks.checkpoint'
+        found |= {f'{hook}.save_optimizer': False, f'{hook}.save_best': None}
+    for i, hook in enumerate(cfg.get('custom_hooks') or []):
+        if hook['type'].endswith('CDCPHook'):
+            found |= {f'custom_hooks.{i}.{k}': v for k, v in PRUNING.items()}
+    return found
+
+
+def given(words):
+    """The config that a command line asks for, and its work dir."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument('config')
+    parser.add_argument('--work-dir')
+    add_cfg_options(parser, 'as the tools')
+    args, _ = parser.parse_known_args(words)
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    return cfg, Path(args.work_dir or f'work_dirs/{Path(args.config).stem}')
+
+
+def cut(tool, words):
+    """A tool's words, and those that cut it short."""
+    words = [*words, *OPTIONS.get(tool, '').split()]
+    if tool not in CONFIGURED:
+        return words
+    pairs = [
+        f'{key}={value}'.replace(' ', '')
+        for key, value in settings(given(words)[0]).items()
+    ]
+    # a second --cfg-options would replace the first
+    flag = '--cfg-options'
+    if flag not in words:
+        return [*words, flag, *pairs]
+    end = words.index(flag) + 1
+    while end < len(words) and not words[end].startswith('--'):
+        end += 1
+    return [*words[:end], *pairs, *words[end:]]
+
+
+def last_checkpoint(cfg):
+    """What the whole run would have called its last checkpoint."""
+    loop = cfg.train_cfg
+    if 'max_epochs' in loop:
+        return f'epoch_{loop.max_epochs}.pth'
+    return f'iter_{loop.max_iters}.pth'
