@@ -1,6 +1,5 @@
 """Every form of image classification data, and what is wrong with it."""
 
-import importlib.util
 import multiprocessing
 import tarfile
 
@@ -21,10 +20,6 @@ from mmvitcompress.errors import ConfigError, DataError, DependencyError
 CLASSES = ('ant', 'bee', 'cat')
 PER_CLASS = 4
 TRANSFORM = dict(input_size=16, mean=(0, 0, 0), std=(1, 1, 1))
-
-
-def has(package):
-    return importlib.util.find_spec(package) is not None
 
 
 @pytest.fixture(scope='module')
@@ -188,8 +183,6 @@ def test_in_sequence_or_in_any_order(images):
 @pytest.fixture
 def shards(images, tmp_path):
     """Two shards of six images each."""
-    if not has('webdataset'):
-        pytest.skip('needs webdataset')
     files = sorted((images / 'train').rglob('*.png'))
     for shard in range(2):
         with tarfile.open(tmp_path / f'train-{shard:04d}.tar', 'w') as tar:
@@ -249,8 +242,8 @@ def test_webdataset(shards, workers):
         loader(True, told=3)
 
 
-@pytest.mark.skipif(not has('datasets'), reason='needs datasets')
 def test_hugging_face(images, tmp_path):
+    pytest.importorskip('datasets')  # which brings pyarrow and pandas
     name, cache = str(images / 'train'), str(tmp_path)
     data = TimmDataset(cache, 'train', f'hfds/{name}', TRANSFORM)
     assert contents(data) == EXPECTED

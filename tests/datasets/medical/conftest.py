@@ -1,71 +1,19 @@
 """Small medical data sets, in the layouts in which they are given away."""
 
-import io
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 from volumes import PATIENTS, volume
 
 
-class FakeHDF5(dict):
-    """What is needed of ``h5py.File`` where h5py isn't installed."""
-
-    def __init__(self, path, mode='r'):
-        content = io.BytesIO(Path(path).read_bytes()) if mode == 'r' else None
-        super().__init__(np.load(content) if content else {})
-        self.path, self.mode = path, mode
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.mode == 'w':
-            with open(self.path, 'wb') as file:
-                np.savez(file, **self)
+def save_nifti(path, array):
+    """Save an array (x, y, z)."""
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
 
 
 @pytest.fixture
-def h5py(monkeypatch):
-    try:
-        return __import__('h5py')
-    except ImportError:
-        fake = SimpleNamespace(File=FakeHDF5)
-        monkeypatch.setitem(sys.modules, 'h5py', fake)
-        return fake
-
-
-@pytest.fixture
-def save_nifti(monkeypatch):
-    """Saves an array (x, y, z), with nibabel or a stand-in for it."""
-    try:
-        nibabel = __import__('nibabel')
-    except ImportError:
-
-        def load(path):
-            with open(path, 'rb') as file:
-                return SimpleNamespace(dataobj=np.load(file))
-
-        fake = SimpleNamespace(load=load)
-        monkeypatch.setitem(sys.modules, 'nibabel', fake)
-
-        def save(path, array):
-            with open(path, 'wb') as file:
-                np.save(file, array)
-    else:
-
-        def save(path, array):
-            image = nibabel.Nifti1Image(array, np.eye(4))
-            nibabel.save(image, path)
-
-    return save
-
-
-@pytest.fixture
-def acdc_nifti(tmp_path, save_nifti):
+def acdc_nifti(tmp_path):
     """Three patients as the challenge gives them away; path and volumes."""
     volumes = {}
     for patient in PATIENTS:

@@ -1,5 +1,6 @@
 """ACDC from its three layouts; what is wrong with one is named."""
 
+import h5py
 import numpy as np
 import pytest
 from volumes import PATIENTS, check_volume, volume
@@ -24,7 +25,7 @@ def test_acdc_from_nifti(acdc_nifti, tmp_path):
         check_volume(tmp_path / 'out', split, case, image, labels)
 
 
-def test_acdc_from_hdf5(tmp_path, h5py):
+def test_acdc_from_hdf5(tmp_path):
     source = tmp_path / 'ACDC_training_volumes'
     source.mkdir()
     volumes = {}

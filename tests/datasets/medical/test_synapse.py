@@ -1,5 +1,6 @@
 """Synapse as TransUNet gives it away."""
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from mmvitcompress.datasets.medical_conversion import convert_volumes
 from mmvitcompress.errors import DataError
 
 
-def test_synapse_as_transunet_has_it(tmp_path, h5py):
+def test_synapse_as_transunet_has_it(tmp_path):
     source = tmp_path / 'Synapse'
     (source / 'train_npz').mkdir(parents=True)
     (source / 'test_vol_h5').mkdir()
@@ -40,7 +41,7 @@ def test_synapse_as_transunet_has_it(tmp_path, h5py):
     assert dataset[0]['img_path'].endswith('case0008_slice000.jpg')
 
 
-def test_raw_labels_of_synapse_point_to_mmseg(tmp_path, h5py):
+def test_raw_labels_of_synapse_point_to_mmseg(tmp_path):
     for folder in ('train_npz', 'test_vol_h5'):
         (tmp_path / folder).mkdir()
     image, labels = np.zeros((4, 4)), np.full((4, 4), 13)
