@@ -19,6 +19,7 @@ from mmengine.config import Config
 from mmvitcompress import __version__
 from mmvitcompress.archs import get_arch
 from mmvitcompress.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmvitcompress.visualization.curve import read_results
 
 # Python files of other projects that the documents name
 FOREIGN = {'tools/dataset_converters/synapse.py', 'potsdam.py'}
@@ -162,6 +163,40 @@ def test_commands_parse(page, monkeypatch):
             check_options(parse(tool, rest, monkeypatch))
         else:
             assert command in SHELL, f'unchecked command: {words}'
+
+
+@each_page
+def test_no_command_is_overlooked(page):
+    """All that reads like a command is where tests/commands looks for them."""
+    named = re.findall(r'\b(?:python|bash) tools/\S+', page.read_text())
+    assert len(named) == sum(
+        words[0] in ('python', 'bash') for words in commands(page)
+    )
+    fences = re.findall(r'^```(\S+)$', page.read_text(), re.M)
+    assert set(fences) <= {'bash', 'python', 'json', 'text', '{toctree}'}
+
+
+@each_page
+def test_results_from_elsewhere_are_read(page, tmp_path):
+    """JSON in a page is what `tools/visualize.py curve FILE` takes."""
+    for block in blocks(page, 'json'):
+        (tmp_path / 'results.json').write_text(block)
+        assert read_results(tmp_path / 'results.json')
+
+
+@each_page
+def test_mentioned_options_exist(page, monkeypatch, capsys):
+    """`tools/benchmark.py --part backbone`, and so on, without python."""
+    for span in code_spans(page):
+        tool, *words = span.split()
+        flags = [word for word in words if word.startswith('--')]
+        if not re.match(r'tools/\w+\.py$', tool) or not flags:
+            continue
+        monkeypatch.setattr(sys, 'argv', [tool, '--help'])
+        with pytest.raises(SystemExit):
+            load_tool(Path(tool).stem).parse_args()
+        known = re.findall(r'--[\w-]+', capsys.readouterr().out)
+        assert set(flags) <= set(known), span
 
 
 @each_page

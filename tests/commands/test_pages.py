@@ -15,8 +15,7 @@ of 32 channels, CDCP prunes at once, figures are taken once, ONNX graphs hold
 the encoder only, and ``dist_train.sh 8`` starts one process. The checkpoint
 that such a run leaves is linked under the name that the config's whole run
 would have given it, so that the documents must name that one. timm makes its
-models with random weights instead of downloading them; h5py, where it is
-missing, has a stand-in.
+models with random weights instead of downloading them.
 
 ``make demo`` is its tool, cut in the same way; ``make test``, ``make docs``
 and what stands in ``EXCLUDED`` of tests/helpers/story.py is not run.

@@ -8,7 +8,6 @@ import runpy
 import socket
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
@@ -21,7 +20,6 @@ from documents import ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from mmengine.utils import ManagerMixin
-from small_data import H5PY
 
 from mmvitcompress.checkpoint import write_checkpoint
 from mmvitcompress.models.heads import to_timm_head
@@ -33,6 +31,9 @@ create_model, read_file = timm.create_model, Config.fromfile
 def forget_runs(kind=ManagerMixin):
     """Forget the loggers and so on that MMEngine names by the second."""
     for subclass in kind.__subclasses__():
+        for visualizer in subclass._instance_dict.values():
+            if hasattr(visualizer, 'close'):
+                visualizer.close()  # TensorBoard writes until then
         subclass._instance_dict.clear()
         forget_runs(subclass)
 
@@ -95,8 +96,6 @@ class Clone:
             patch.setattr(timm, 'create_model', undownloaded)
             # MMEngine formats a config eight times a run, for its logs
             patch.setattr(FORMATTER, lambda text, **_: (text, True))
-            if 'h5py' not in sys.modules and find_spec('h5py') is None:
-                patch.setitem(sys.modules, 'h5py', H5PY)
             yield
         forget_runs()
 
@@ -143,7 +142,6 @@ class Clone:
             return self.tool(*command[1:])
 
         start = subprocess.run
-
         with (
             mock.patch.object(subprocess, 'run', run),
             mock.patch('mmvitcompress.datasets.digits.make_digits'),

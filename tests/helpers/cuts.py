@@ -22,7 +22,7 @@ AT_MOST = {
     'model.data_preprocessor.size': (SIDE, SIDE),
     'model.*_head.channels': 32,
 }
-# prune at once, then let what is masked become zero at once
+# prune in the first iteration, let what is masked vanish in two more
 PRUNING = {
     'increment': 1,
     'interval': 1,
