@@ -11,21 +11,20 @@ import copy
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitcompress.channels.compactors import is_compactor
+from mmvitcompress.deploy.folded_blocks import (
+    FoldedLifePredictor,
+    InPlaceBlock,
+    fold_scales,
+    pad_widths,
+)
 from mmvitcompress.deploy.folded_norms import fold_batch_norms
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.fast_conv import use_fast_convs
-from mmvitcompress.models.layers import Attention, Block, LinearStem
+from mmvitcompress.models.layers import LinearStem
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.swin_arch import Windows
-from mmvitcompress.tokens import LifePredictor
-
-WIDTH_STEP = 8
-"""Channels of which CUDA's kernels want a multiple in half precision: they
-load 16 bytes at once."""
 
 
 @torch.no_grad()
@@ -138,139 +137,6 @@ def _copy(model: nn.Module) -> nn.Module:
     # a teacher, which only losses need, isn't copied
     teacher = getattr(model, '_teacher', None)
     return copy.deepcopy(model, {} if teacher is None else {id(teacher): None})
-
-
-def fold_scales(block: Block) -> None:
-    """Fold layer scales and skip scale into both branches, in place."""
-    branches = (('ls1', block.attn.proj), ('ls2', block.mlp.fc2))
-    for name, linear in branches:
-        scale = getattr(getattr(block, name), 'gamma', None)
-        factor = 1 if scale is None else scale
-        factor = factor / block.skip_scale
-        if scale is None and block.skip_scale == 1:
-            continue
-        _scale_rows(linear, factor)
-        setattr(block, name, nn.Identity())
-    block.skip_scale = 1.0
-
-
-def _scale_rows(linear: nn.Linear, factor: Tensor | float) -> None:
-    column = factor[:, None] if isinstance(factor, Tensor) else factor
-    linear.weight.mul_(column)
-    linear.bias.mul_(factor)
-
-
-def pad_widths(block: Block, step: int = WIDTH_STEP) -> None:
-    """Fill up the widths of a block with zeros, in place.
-
-    Queries, keys and values get one width, as flash attention wants it; a
-    hidden channel whose weights are zero is zero after the GELU, too.
-
-    Args:
-        block: Of a ViT.
-        step: Of what widths become multiples. Defaults to 8.
-    """
-    attn, mlp = block.attn, block.mlp
-    width = _round_up(max(attn.qk_dim, attn.v_dim), step)
-    _pad_heads(attn, width)
-    hidden = mlp.fc1.out_features
-    gap = _round_up(hidden, step) - hidden
-    mlp.fc1 = _linear(
-        F.pad(mlp.fc1.weight, (0, 0, 0, gap)), F.pad(mlp.fc1.bias, (0, gap))
-    )
-    mlp.fc2 = _linear(F.pad(mlp.fc2.weight, (0, gap)), mlp.fc2.bias)
-
-
-def _pad_heads(attn: Attention, width: int) -> None:
-    heads = attn.num_heads
-
-    def padded(x: Tensor) -> Tensor:
-        """(h · own width, …) → (h · width, …)."""
-        x = x.unflatten(0, (heads, -1)).movedim(1, -1)
-        x = F.pad(x, (0, width - x.shape[-1]))
-        return x.movedim(-1, 1).flatten(0, 1)
-
-    weight, bias = (
-        None
-        if x is None
-        else torch.cat(list(map(padded, x.split(attn.split))))
-        for x in (attn.qkv.weight, attn.qkv.bias)
-    )
-    attn.qkv = _linear(weight, bias)
-    attn.proj = _linear(padded(attn.proj.weight.t()).t(), attn.proj.bias)
-    attn.qk_dim = attn.v_dim = width
-    attn.split = [heads * width] * 3
-
-
-def _round_up(width: int, step: int) -> int:
-    return -(-width // step) * step
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    linear = nn.Linear(
-        weight.shape[1], weight.shape[0], bias is not None, device='meta'
-    )
-    linear.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias, requires_grad=False)
-    return linear.eval()
-
-
-class InPlaceBlock(nn.Module):
-    """A :class:`~mmvitcompress.models.layers.Block` for inference only.
-
-    Args:
-        block: What to run; without scales, see :func:`fold_scales`.
-    """
-
-    def __init__(self, block: Block):
-        super().__init__()
-        self.norm1, self.attn = block.norm1, block.attn
-        self.norm2, self.mlp = block.norm2, block.mlp
-
-    def forward(
-        self,
-        x: Tensor,
-        bias: Tensor | None = None,
-        windows: Windows | None = None,
-        return_keys: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """(B, n, D) → (B, n, D), as :class:`Block`; ``x`` isn't changed."""
-        y = self.attn(self.norm1(x), bias, windows, return_keys)
-        y, keys = y if return_keys else (y, None)
-        x = _add(y, x)
-        hidden = torch.ops.aten.gelu_(self.mlp.fc1(self.norm2(x)))
-        x = _add(self.mlp.fc2(hidden), x)
-        return (x, keys) if return_keys else x
-
-
-def _add(branch: Tensor, x: Tensor) -> Tensor:
-    """x + branch, in the memory of the branch; autocast makes it narrower."""
-    return branch.add_(x) if branch.dtype == x.dtype else x + branch
-
-
-class FoldedLifePredictor(nn.Module):
-    """:class:`~mmvitcompress.tokens.LifePredictor` with one projection.
-
-    ⟨P x̄_cls, Q x̄_i⟩ = ⟨Qᵀ P x̄_cls, x̄_i⟩: of each image only one token is
-    projected. That is N·D multiply-accumulates instead of about 2·N·D².
-
-    Args:
-        predictor: What to fold.
-    """
-
-    def __init__(self, predictor: LifePredictor):
-        super().__init__()
-        self.norm = predictor.norm
-        product = predictor.key.weight.t() @ predictor.query.weight
-        self.project = _linear(product, None)
-        self.eval()
-
-    def forward(self, x: Tensor, num_prefix: int) -> Tensor:
-        """Scores (B, N) of the patches of (B, num_prefix + N, D)."""
-        x = self.norm(x)
-        wanted = self.project(x[:, :1])  # (B, 1, D)
-        return (wanted @ x[:, num_prefix:].transpose(1, 2)).squeeze(1)
 
 
 class _Centred(nn.Module):

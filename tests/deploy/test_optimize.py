@@ -7,11 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmvitcompress.deploy.optimize import (
-    fold_scales,
-    optimize_for_inference,
-    pad_widths,
-)
+from mmvitcompress.deploy.folded_blocks import fold_scales, pad_widths
+from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT, ImageClassifier, UnmergePyramid
 
