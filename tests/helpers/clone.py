@@ -24,7 +24,8 @@ from mmengine.utils import ManagerMixin
 from mmvitcompress.checkpoint import write_checkpoint
 from mmvitcompress.models.heads import to_timm_head
 
-FORMATTER = 'mmengine.config.config.FormatCode'
+# where MMEngine, and where its maintained fork, looks for yapf's function
+FORMATTERS = ('mmengine.config.config', 'yapf.yapflib.yapf_api')
 create_model, read_file = timm.create_model, Config.fromfile
 
 
@@ -41,6 +42,11 @@ def forget_runs(kind=ManagerMixin):
 def undownloaded(name, pretrained=False, **kwargs):
     """timm's model of a name, with random weights."""
     return create_model(name, pretrained=False, **kwargs)
+
+
+def unformatted(code, **kwargs):
+    """What yapf returns of code that need not be changed."""
+    return code, False
 
 
 def read_cut(path, *args, **kwargs):
@@ -94,8 +100,10 @@ class Clone:
             for name in [n for n in os.environ if n.endswith('_ROOT')]:
                 patch.delenv(name)  # data lie where they do by default
             patch.setattr(timm, 'create_model', undownloaded)
-            # MMEngine formats a config eight times a run, for its logs
-            patch.setattr(FORMATTER, lambda text, **_: (text, True))
+            # configs are formatted eight times a run, for MMEngine's logs
+            for module in FORMATTERS:
+                name = f'{module}.FormatCode'
+                patch.setattr(name, unformatted, raising=False)
             yield
         forget_runs()
 
