@@ -8,7 +8,7 @@ import mmseg
 import timm
 import torch
 from clone import Clone
-from documents import steps, words_of
+from documents import ROOT, steps, words_of
 
 from mmvitcompress.models import ImageClassifier
 
@@ -22,6 +22,7 @@ EXCLUDED = {
         'it names no config; docs/usage.md has the same line with one'
     ),
 }
+# short names of configs, for the lines below
 NAMES = (
     {
         f'{method}_digits': f'configs/upernet_{method}_vit_micro_digits.py'
@@ -128,6 +129,9 @@ def type_in(clone, words):
     elif command == 'bash':
         clone.script(*words)
     elif (command, *words) == ('make', 'demo'):
+        makefile = (ROOT / 'Makefile').read_text()
+        recipe = r'^demo:.*\n\t@\$\(RUN\) tools/demo\.py$'
+        assert re.search(recipe, makefile, re.M)
         clone.demo()
     else:
         raise AssertionError(
