@@ -6,12 +6,13 @@ _base_ = [
     './_base_/schedules/digits_200.py',
     './_base_/default_runtime.py',
 ]
-crop_size = (128, 128)
 model = dict(
-    data_preprocessor=dict(size=crop_size, test_cfg=dict(size_divisor=8)),
+    data_preprocessor=dict(
+        size=_base_.crop_size, test_cfg=dict(size_divisor=8)
+    ),
     backbone=dict(
         arch='vit_micro',
-        img_size=crop_size,
+        img_size=_base_.crop_size,
         out_indices=(1, 3, 5, 7),
         drop_path_rate=0.0,
     ),

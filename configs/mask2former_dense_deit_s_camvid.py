@@ -7,12 +7,11 @@ _base_ = [
     './_base_/schedules/adamw_20k.py',
     './_base_/default_runtime.py',
 ]
-crop_size = (352, 352)
 num_classes = 11
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
-        img_size=crop_size, checkpoint='checkpoints/deit_small_in1k.pth'
+        img_size=_base_.crop_size, checkpoint='checkpoints/deit_small_in1k.pth'
     ),
     decode_head=dict(
         num_classes=num_classes,

@@ -14,6 +14,10 @@ test_dataloader = labelled
 # made by: tools/convert_checkpoint.py deit_small_patch16_224.fb_in1k
 #   checkpoints/deit_small_in1k.pth
 model = dict(
-    backbone=dict(checkpoint='checkpoints/deit_small_in1k.pth'),
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(
+        img_size=_base_.crop_size,
+        checkpoint='checkpoints/deit_small_in1k.pth',
+    ),
     decode_head=dict(num_classes=len(classes)),
 )

@@ -8,11 +8,10 @@ _base_ = [
     './_base_/schedules/camvid_600.py',
     './_base_/default_runtime.py',
 ]
-crop_size = (160, 160)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
-        img_size=crop_size,
+        img_size=_base_.crop_size,
         checkpoint='checkpoints/dense_vit_micro_tiny_imagenet_20.pth',
     ),
     decode_head=dict(channels=64, num_classes=11),

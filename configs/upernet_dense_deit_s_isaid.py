@@ -9,11 +9,10 @@ _base_ = [
     './_base_/schedules/adamw_80k.py',
     './_base_/default_runtime.py',
 ]
-crop_size = (896, 896)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
-        img_size=crop_size, checkpoint='checkpoints/deit_small_in1k.pth'
+        img_size=_base_.crop_size, checkpoint='checkpoints/deit_small_in1k.pth'
     ),
     decode_head=dict(num_classes=16),
     auxiliary_head=dict(num_classes=16),

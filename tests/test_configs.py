@@ -1,5 +1,6 @@
 """Every config: its types resolve from a clean process, its model steps."""
 
+import shutil
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -342,6 +343,20 @@ def test_the_main_job_never_starts_from_random_weights(method, tmp_path):
     message = str(caught.value)
     assert 'none.pth' in message and 'tools/' in message
     assert '--cfg-options model.backbone.checkpoint=PATH' in message
+
+
+def test_crops_of_a_folder_are_as_large_as_the_model(tmp_path):
+    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    base = tmp_path / 'configs/_base_/datasets/folder.py'
+    text = base.read_text()
+    assert 'crop_size = (512, 512)\n' in text
+    base.write_text(text.replace('(512, 512)', '(96, 128)'))
+    path = tmp_path / 'configs/semfpn_atme_deit_s_folder.py'
+    cfg = Config.fromfile(path)
+    crop = cfg.train_dataloader.dataset.pipeline[3]
+    assert crop.type == 'RandomCrop' and crop.crop_size == (96, 128)
+    assert cfg.model.data_preprocessor.size == (96, 128)
+    assert cfg.model.backbone.img_size == (96, 128)
 
 
 @pytest.mark.parametrize(
