@@ -390,6 +390,38 @@ def backbone_of(stem):
     return {key: backbone[key] for key in backbone if key != 'img_size'}
 
 
+@pytest.mark.parametrize(
+    'name',
+    sorted(
+        path.stem for path in (ROOT / 'configs/_base_/backbones').iterdir()
+    ),
+)
+def test_backbones_reduce_where_the_runs_that_make_them_do(name):
+    path = ROOT / f'configs/_base_/backbones/{name}.py'
+    recipe = f'configs/imagenet/{name}_in1k.py'
+    assert recipe in path.read_text()
+    run = Config.fromfile(ROOT / recipe).model.backbone
+    own = Config.fromfile(path).backbone
+    wanted = reduced(run.arch, run)
+    named = own.get('arch') or run.arch
+    if isinstance(named, dict):
+        named = {k: v for k, v in named.items() if k != '_delete_'}
+    made = [reduced(named, own)]
+    if '_deit_' in name:  # whose classes know where by themselves
+        with torch.device('meta'):
+            alone = MODELS.build(dict(type=own.type, arch=run.arch))
+        made.append(reduced(alone.arch, {}))
+    assert made == [wanted] * len(made)
+
+
+def reduced(arch, backbone):
+    """Merging and slimming of an arch that a backbone's config overrides."""
+    kinds = ('token_merging', 'patch_slimming')
+    changes = {kind: backbone[kind] for kind in kinds if kind in backbone}
+    arch = get_arch(arch).replace(**changes)
+    return [getattr(arch, kind, None) for kind in kinds]
+
+
 # small versions share no checkpoint; a folder's start from the dense one
 @pytest.mark.parametrize(
     'name',

@@ -271,16 +271,15 @@ def _quarters(depth: int) -> list[int]:
     return sorted(end for end in ends if end >= 0)
 
 
-_PAPER_MERGES = {192: (4, 8, 10), 0: (5, 8)}  # by width; CAIT Tables I and V
 _MAKE = 'make it by tools/train.py configs/imagenet/{}_deit_s_in1k.py'
 _PRUNE = f'{_MAKE} and tools/export_pruned.py'
 
 
 @MODELS.register_module()
 class ATMEDeiT(CompressedViT):
-    """DeiT whose tokens are merged; by default where the paper merges."""
+    """DeiT whose tokens are merged; by default where our recipes merge."""
 
-    default_merging = _PAPER_MERGES
+    default_merging = {192: (4, 8, 10), 768: (5, 9), 0: (5, 8)}
     how_to_make = _MAKE.format('atme')
 
 
@@ -295,7 +294,7 @@ class CDCPDeiT(CompressedViT):
 class CAITDeiT(CompressedViT):
     """DeiT with merged tokens and pruned channels (CAIT)."""
 
-    default_merging = _PAPER_MERGES
+    default_merging = {0: (5, 8)}
     how_to_make = _PRUNE.format('cait')
 
 
