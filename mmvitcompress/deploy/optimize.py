@@ -55,8 +55,8 @@ def optimize_for_inference(
         model: A ViT, or a segmentor, detector or classifier that contains
             one, in evaluation mode. It stays as it is.
         shape: Image size (H, W), in pixels, whose position embedding is made
-            ready. Other sizes work as before. Defaults to None: it is
-            interpolated when it is first needed.
+            ready. Other sizes work as before, interpolated in each call.
+            Defaults to None: ready is the size that the arch names.
         mean: Mean of each image channel, to be given for a model that is fed
             tensors: the copy then takes images that aren't normalised.
             Defaults to None.

@@ -2,10 +2,12 @@
 
 import copy
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
+from mmengine.hooks import EMAHook
 
 from mmvitcompress.analysis.macs import count_macs, count_params
 from mmvitcompress.errors import ConfigError
@@ -200,17 +202,92 @@ def test_copies_and_state_dicts_give_the_same(method):
             assert torch.equal(a, b)
 
 
-def test_position_cache_follows_the_embedding():
+def position_by_hand(model, grid):
+    """timm's own, from what the parameter holds now."""
+    return timm.layers.resample_abs_pos_embed(
+        model.pos_embed.detach().clone(),
+        new_size=list(grid),
+        old_size=[8, 8],
+        num_prefix_tokens=1,
+    )
+
+
+def step_fused(model):
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    model(torch.randn(2, 3, 32, 32))[-1].square().sum().backward()
+    optimizer.step()
+    model.eval()
+
+
+def swap_by_ema(model):
+    hook = EMAHook()
+    hook.before_run(SimpleNamespace(model=model))
+    for average in hook.ema_model.module.parameters():
+        average.mul_(2)
+    hook.before_val_epoch(None)
+
+
+def write_through_data(model):
+    model.pos_embed.data.mul_(3)
+
+
+@pytest.mark.parametrize(
+    'change', [step_fused, swap_by_ema, write_through_data]
+)
+def test_position_follows_the_embedding(change):
+    """Also where its version doesn't tell that it has changed."""
     model = small()
     x = torch.randn(1, 3, 36, 44)
     before = maps(model, x)[0]
     assert torch.equal(maps(model, x)[0], before)
+    with torch.inference_mode():
+        assert torch.equal(model(x)[0], before)
+    change(model)
+    assert not torch.allclose(maps(model, x)[0], before, rtol=0.05)
     with torch.no_grad():
-        model.pos_embed.mul_(2)
-    after = maps(model, x)[0]
-    assert not torch.equal(after, before)
-    with torch.enable_grad():  # never cached
-        assert torch.equal(model(x)[0].detach(), after)
+        tokens, _ = model.embed(x)
+        expected = position_by_hand(model, (9, 11))
+        model.pos_embed.data.zero_()
+        bare, _ = model.embed(x)
+    torch.testing.assert_close(tokens - bare, expected)
+
+
+def test_forward_writes_nothing_on_modules():
+    def seen(module):
+        return {
+            key: dict(value) if isinstance(value, dict) else value
+            for key, value in vars(module).items()
+        }
+
+    model = small('both')
+    before = {name: seen(module) for name, module in model.named_modules()}
+    maps(model, torch.randn(1, 3, 36, 44))
+    for name, module in model.named_modules():
+        assert seen(module) == before[name], name
+
+
+def test_prepared_position_is_for_what_no_longer_trains():
+    model = small()
+    with pytest.raises(ConfigError, match='would not follow training'):
+        model.prepare_position((36, 44))
+    model.requires_grad_(False)
+    with pytest.raises(ConfigError, match='would not follow training'):
+        model.train().prepare_position((36, 44))
+    model.eval().prepare_position((36, 44))
+    ready = model._position((9, 11))
+    assert model._position((9, 11)) is ready
+    torch.testing.assert_close(ready, position_by_hand(model, (9, 11)))
+
+    model.pos_embed.requires_grad_(True).data.mul_(2)
+    expected = position_by_hand(model, (9, 11))
+    torch.testing.assert_close(model._position((9, 11)), expected)
+    model.requires_grad_(False).prepare_position((36, 44))
+    weights = model.state_dict()
+    weights['pos_embed'] = weights['pos_embed'].flip(1)
+    model.load_state_dict(weights)
+    expected = position_by_hand(model, (9, 11))
+    torch.testing.assert_close(model._position((9, 11)), expected)
 
 
 def test_slimming_equals_running_survivors_only():
