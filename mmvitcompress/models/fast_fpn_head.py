@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import FPNHead
-from mmseg.models.utils import resize
+from mmseg.models.utils import Upsample, resize
 from torch import Tensor
 
 from mmvitcompress.models.conv_modules import run_conv_module
@@ -17,7 +17,8 @@ class FastFPNHead(FPNHead):
     """MMSegmentation's FPNHead, computed in another order.
 
     Upsampling is linear, so maps that have come to the same size are summed
-    up before the steps that are left to all of them. At inference on a CPU
+    up before they are upsampled for the last time. A branch of the first
+    one's stride has no upsampling and shares nothing. At inference on a CPU
     batch norm is folded and convolutions run as
     :class:`~mmvitcompress.models.fast_conv.FastConv2d`. Arguments, state
     dict, outputs and gradients are those of FPNHead, up to rounding.
@@ -30,6 +31,9 @@ class FastFPNHead(FPNHead):
         total = self._run(self.scale_heads[0], inputs[0])
         last: dict[tuple[int, int], tuple] = {}
         for head, x in zip(self.scale_heads[1:], inputs[1:]):
+            if not isinstance(head[-1], Upsample):
+                total = total + self._resize(self._run(head, x), total)
+                continue
             *steps, upsample = head
             x = self._run(steps, x)
             size = tuple(x.shape[2:])
@@ -37,12 +41,7 @@ class FastFPNHead(FPNHead):
                 x = x + last[size][0]
             last[size] = (x, upsample)
         for x, upsample in last.values():
-            total = total + resize(
-                upsample(x),
-                size=total.shape[2:],
-                mode='bilinear',
-                align_corners=self.align_corners,
-            )
+            total = total + self._resize(upsample(x), total)
         return self.cls_seg(total)
 
     def cls_seg(self, feat: Tensor) -> Tensor:
@@ -52,6 +51,14 @@ class FastFPNHead(FPNHead):
         if not is_plain(self.conv_seg):
             return self.conv_seg(feat)
         return conv(feat, self.conv_seg.weight, self.conv_seg.bias)
+
+    def _resize(self, x: Tensor, like: Tensor) -> Tensor:
+        return resize(
+            x,
+            size=like.shape[2:],
+            mode='bilinear',
+            align_corners=self.align_corners,
+        )
 
     def _run(self, steps: Sequence, x: Tensor) -> Tensor:
         for step in steps:
