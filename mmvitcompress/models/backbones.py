@@ -21,7 +21,7 @@ from mmvitcompress.models.vit_loading import (
     read_vit,
     reconcile_vit,
 )
-from mmvitcompress.models.windowed import WindowedBlocks
+from mmvitcompress.models.windowed import WindowedBlocks, quarter_ends
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import (
     PatchSlimming,
@@ -144,7 +144,7 @@ class CompressedViT(ViT):
             resolved = resolved.replace(img_size=img_size)
 
         if out_indices is None:
-            out_indices = _quarters(resolved.depth)
+            out_indices = quarter_ends(resolved.depth)
         self.out_indices = output_indices(out_indices, resolved.depth, 'block')
         super().__init__(
             resolved,
@@ -263,12 +263,6 @@ class CompressedViT(ViT):
         if not self.restore:
             return TokenMap(tokens, state)
         return restore(tokens, state, self.restore_mode)
-
-
-def _quarters(depth: int) -> list[int]:
-    """The last blocks of the four quarters of a depth."""
-    ends = {depth * (i + 1) // 4 - 1 for i in range(4)}
-    return sorted(end for end in ends if end >= 0)
 
 
 _MAKE = 'make it by tools/train.py configs/imagenet/{}_deit_s_in1k.py'

@@ -62,7 +62,7 @@ class WindowedBlocks(NamedTuple):
                 f'only has a meaning beside it), but got {size!r}'
             )
         if global_blocks is None:
-            global_blocks = [depth * (i + 1) // 4 - 1 for i in range(4)]
+            global_blocks = quarter_ends(depth)
         for index in global_blocks:
             if not 0 <= index < depth:
                 raise ConfigError(
@@ -96,6 +96,15 @@ class WindowedBlocks(NamedTuple):
         if index in self.global_blocks or window == grid:
             return None
         return Windows(grid, window, (0, 0))
+
+
+def quarter_ends(depth: int) -> list[int]:
+    """The last blocks of the four quarters of a depth, counted from 0.
+
+    Of fewer than four blocks, some quarters hold none.
+    """
+    ends = {depth * (i + 1) // 4 - 1 for i in range(4)}
+    return sorted(end for end in ends if end >= 0)
 
 
 def windowed_attention(

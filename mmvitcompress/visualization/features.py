@@ -10,6 +10,7 @@ from torch import Tensor
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
+from mmvitcompress.models.windowed import quarter_ends
 from mmvitcompress.tokens import restore
 from mmvitcompress.visualization.running import run_tokens
 from mmvitcompress.visualization.style import (
@@ -53,7 +54,7 @@ def restored_maps(
     if levels is None:
         levels = getattr(backbone, 'out_indices', ())
         if len(levels) < 2:
-            levels = {max(count * i // 4, 1) - 1 for i in range(1, 5)}
+            levels = quarter_ends(count)
     levels = sorted(levels)
     if not levels or not 0 <= levels[0] <= levels[-1] < count:
         raise ConfigError(

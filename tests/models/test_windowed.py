@@ -159,3 +159,15 @@ def test_global_blocks_end_the_quarters_by_default():
     model = CompressedViT(arch='deit_tiny', window_size=14)
     assert model.windowed.global_blocks == (2, 5, 8, 11)
     assert ViTArch(**ARCH) == build(window_size=3).arch
+
+
+@pytest.mark.parametrize(
+    'depth, expected', [(1, [0]), (2, [0, 1]), (3, [0, 1, 2])]
+)
+def test_fewer_blocks_than_quarters(depth, expected):
+    """Quarter i ends where i/4 of the blocks are over, if any are."""
+    model = build(arch={**ARCH, 'depth': depth}, window_size=3)
+    assert list(model.windowed.global_blocks) == expected
+    assert list(model.out_indices) == expected
+    images = torch.randn(1, 3, 24, 16, dtype=torch.float64)
+    assert len(model(images)) == len(expected)
