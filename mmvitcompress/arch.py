@@ -249,9 +249,9 @@ class ViTArch(Arch):
                 total += per_norm * tokens
                 total += (tokens + patches) * self.embed_dim**2
                 total += patches * self.embed_dim
-            if slimming is not None and layer in slimming.layers:
-                tokens = slimming.kept(patches) + self.num_prefix_tokens
         if final_norm:
+            # of all that the last block returns: patches that leave after it
+            # still have their features
             total += per_norm * tokens
         heads = 1 + int(self.dist_token)
         return total + heads * num_classes * self.embed_dim

@@ -100,6 +100,26 @@ def test_merged_backbone_costs_what_the_closed_form_says():
     assert count.uncounted == {}
 
 
+@pytest.mark.parametrize('layers', [(2, 4), (4,), (2, 3)])
+@pytest.mark.parametrize('out', [1, 2, 3])
+def test_slimmed_backbone_costs_what_the_closed_form_says(layers, out):
+    """Also where patches leave after the last block that runs."""
+    backbone = CompressedViT(
+        dict(embed_dim=24, depth=4, num_heads=3, patch_size=4, img_size=32),
+        patch_slimming=dict(base_layer=2, layers=layers),
+        out_indices=[out],
+        out_type='raw',
+        final_norm=True,
+    )
+    for convention in ('fvcore', 'matmul'):
+        count = count_macs(
+            backbone, torch.rand(1, 3, 36, 28), convention=convention
+        )
+        assert count.total == backbone.arch.macs(
+            (36, 28), depth=out + 1, convention=convention
+        )
+
+
 class Toy(nn.Module):
     """Two parts that are called, a head that is not, and a data-dependent
     branch."""
