@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, Sequential
 from torch import Tensor, nn
 
 from mmvitcompress.models.fast_conv import conv
@@ -21,7 +21,7 @@ from mmvitcompress.tokens import TokenMap
 
 
 @MODELS.register_module()
-class UnmergeFPN(nn.Sequential):
+class UnmergeFPN(Sequential):
     """``[UnmergePyramid, FPN]``, with the same numbers and state dict.
 
     Equal to a neck that is the list of

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseModule, Sequential, revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -131,15 +131,21 @@ def test_low_precision_and_compiling():
         assert error < 0.03
 
 
-def test_starts_as_the_fpn_and_is_found():
+def test_starts_as_the_fpn_when_the_model_around_it_does():
     config = dict(
         type='mmvitcompress.UnmergeFPN', embed_dim=32, out_channels=48
     )
     ours = MODELS.build(config)
     assert isinstance(ours, UnmergeFPN)
     assert MODELS.get('UnmergeFPN') is UnmergeFPN
-    ours[1].init_weights()
-    weight = ours[1].fpn_convs[0].conv.weight
-    limit = (6 / (2 * 48 * 9)) ** 0.5  # of Xavier's uniform distribution
-    assert 0.95 * limit < weight.abs().max() <= limit
-    assert not ours[1].lateral_convs[0].conv.bias.any()
+    BaseModule.init_weights(Sequential(ours))
+    for convs, fan in (
+        (ours[1].fpn_convs, 2 * 48 * 9),
+        (ours[1].lateral_convs, 32 + 48),
+    ):
+        limit = (6 / fan) ** 0.5  # of Xavier's uniform distribution
+        for module in convs:
+            weight = module.conv.weight.detach()
+            assert 0.9 * limit < weight.abs().max() <= limit
+            assert weight.abs().mean() == pytest.approx(limit / 2, rel=0.1)
+            assert not module.conv.bias.any()
