@@ -81,7 +81,7 @@ def infer_arch(
     Args:
         state_dict: Tensors under timm's keys.
         arch: What can't be seen in tensors (head count, norm epsilon, skip
-            scale) comes from here. Defaults to a known arch of the same
+            scale) comes from here. Defaults to a known arch of the same stem,
             width and depth, else 64 channels to a head.
         path: Where the tensors came from, for messages.
 
@@ -120,10 +120,12 @@ def infer_arch(
         **_pos_embed(state_dict, patch, sum(map(int, tokens.values())), path),
     )
     if arch is None:
+        alike = ('embed_dim', 'depth', 'stem', 'qkv_bias')
         known = (
             a
             for a in ARCHS.values()
-            if (a.embed_dim, a.depth) == (dim, seen['depth'])
+            if isinstance(a, ViTArch)
+            and all(getattr(a, name) == seen[name] for name in alike)
         )
         heads = max(1, dim // 64)
         arch = next(known, ViTArch(dim, seen['depth'], heads))

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 
+from mmvitcompress.arch import ViTArch
 from mmvitcompress.archs import get_arch
 from mmvitcompress.checkpoint import (
     checkpoint_arch,
@@ -18,7 +19,7 @@ from mmvitcompress.checkpoint import (
 )
 from mmvitcompress.conversion import convert, infer_arch, to_timm_keys
 from mmvitcompress.errors import CheckpointError
-from mmvitcompress.models import CAITDeiT, CompressedViT
+from mmvitcompress.models import CAITDeiT, CompressedViT, ViT
 
 ROOT = Path(__file__).parents[1]
 TINY = 'deit_tiny_patch16_224'
@@ -295,3 +296,18 @@ def test_tool(deit, tmp_path):
     assert missing.returncode == 1
     assert 'could not be downloaded' in missing.stderr
     assert missing.stderr.count('\n') == 1, missing.stderr
+
+
+@pytest.mark.parametrize(
+    ('dim', 'depth'),
+    [
+        (96, 12),  # as wide and deep as a Swin-Tiny
+        (128, 24),  # as a Swin-Base
+        (384, 16),  # as an LV-ViT-Small
+    ],
+)
+def test_archs_of_another_family_lend_nothing(dim, depth):
+    shape = ViTArch(dim, depth, max(1, dim // 64), patch_size=32, mlp_dims=8)
+    with torch.device('meta'):
+        tensors = ViT(shape).state_dict()
+    assert infer_arch(tensors) == shape
