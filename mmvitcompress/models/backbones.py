@@ -1,6 +1,7 @@
 """Compressed ViTs as OpenMMLab backbones."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -100,7 +101,7 @@ class CompressedViT(ViT):
             another arch.
     """
 
-    default_merging: dict[int, tuple[int, ...]] | None = None
+    default_merging: ClassVar[dict[int, tuple[int, ...]] | None] = None
     default_slimming: PatchSlimming | None = None
     how_to_make = 'convert a timm or DeiT model by tools/convert_checkpoint.py'
 
@@ -126,7 +127,7 @@ class CompressedViT(ViT):
         soft_slimming: bool = False,
         init_cfg: None = None,
     ):
-        check_arguments(init_cfg, out_type)
+        check_arguments(init_cfg, out_type, restore_mode)
         self.soft_slimming = soft_slimming
         wanted = wanted_arch(
             VIT,
@@ -273,7 +274,7 @@ _PRUNE = f'{_MAKE} and tools/export_pruned.py'
 class ATMEDeiT(CompressedViT):
     """DeiT whose tokens are merged; by default where our recipes merge."""
 
-    default_merging = {192: (4, 8, 10), 768: (5, 9), 0: (5, 8)}
+    default_merging: ClassVar = {192: (4, 8, 10), 768: (5, 9), 0: (5, 8)}
     how_to_make = _MAKE.format('atme')
 
 
@@ -288,7 +289,7 @@ class CDCPDeiT(CompressedViT):
 class CAITDeiT(CompressedViT):
     """DeiT with merged tokens and pruned channels (CAIT)."""
 
-    default_merging = {0: (5, 8)}
+    default_merging: ClassVar = {0: (5, 8)}
     how_to_make = _PRUNE.format('cait')
 
 
