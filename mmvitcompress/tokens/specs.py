@@ -8,7 +8,7 @@ papers.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 
 from mmvitcompress.errors import ConfigError
@@ -81,14 +81,16 @@ class TokenMerging:
             layer: 'horizontal', 'vertical', 'symmetric' (2x2 blocks) or
             'diagonal'. Defaults to 'alternate'.
         first: The direction that 'alternate' starts with, 'horizontal' or
-            'vertical'. Defaults to 'horizontal'.
+            'vertical'. Once that is resolved, ``directions`` say it all: of
+            two specs that merge alike, ``first`` makes no difference, and it
+            isn't saved. Defaults to 'horizontal'.
         conv: Whether a depthwise 3x3 convolution follows each fuse
             (ATME+Conv, Table XIII). Defaults to False.
     """
 
     layers: tuple[int, ...]
     directions: tuple[str, ...] | str = 'alternate'
-    first: str = 'horizontal'
+    first: str = field(default='horizontal', compare=False, repr=False)
     conv: bool = False
 
     def __post_init__(self):

@@ -1,9 +1,13 @@
 """Budgets and moments of life regression, worked out by hand."""
 
+import itertools
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmvitcompress.arch import ViTArch
 from mmvitcompress.tokens import PatchSlimming, TokenMerging
 
 
@@ -47,3 +51,47 @@ def test_directions_alternate():
     assert spec.directions == ('symmetric', 'symmetric')
     assert spec.direction_at(4) == 'symmetric'
     assert spec.direction_at(3) is None
+
+
+DIRECTIONS = [
+    'alternate',
+    'symmetric',
+    'diagonal',
+    'vertical',
+    ('vertical', 'horizontal', 'diagonal'),
+    ('horizontal', 'horizontal', 'vertical'),
+]
+
+
+@pytest.mark.parametrize('first', ['horizontal', 'vertical'])
+@pytest.mark.parametrize('directions', DIRECTIONS)
+@pytest.mark.parametrize('conv', [False, True])
+def test_merging_round_trip(directions, first, conv):
+    """What comes back merges alike, and is the same by all means."""
+    spec = TokenMerging((1, 3, 4), directions, first, conv)
+    arch = ViTArch(12, 4, 2, token_merging=spec)
+    content = json.loads(json.dumps(arch.to_dict()))
+    assert content == ViTArch.from_dict(content).to_dict()
+    back = ViTArch.from_dict(content)
+    assert back == arch and hash(back) == hash(arch)
+    assert repr(back) == repr(arch)
+    for layer in range(1, 5):
+        found = back.token_merging.direction_at(layer)
+        assert found == spec.direction_at(layer)
+    assert back.token_merging.conv == conv
+
+
+def test_specs_are_equal_if_and_only_if_they_merge_alike():
+    specs = [
+        TokenMerging((1, 3, 4), directions, first, conv)
+        for directions in DIRECTIONS
+        for first in ('horizontal', 'vertical')
+        for conv in (False, True)
+    ]
+    for a, b in itertools.product(specs, repeat=2):
+        alike = (a.directions, a.conv) == (b.directions, b.conv)
+        assert (a == b) == alike == (a.to_dict() == b.to_dict())
+    assert TokenMerging((1, 3), first='vertical') == TokenMerging(
+        (1, 3), ('vertical', 'horizontal')
+    )
+    assert TokenMerging((1, 3)) != TokenMerging((1, 4))
