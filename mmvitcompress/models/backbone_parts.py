@@ -22,6 +22,7 @@ from mmvitcompress.conversion_swin import (
 )
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.swin_arch import SwinArch
+from mmvitcompress.tokens.merging import RESTORE_MODES
 
 _WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
 
@@ -54,8 +55,9 @@ FAMILIES = {family.arch.family: family for family in (VIT, SWIN)}
 # -- arguments --------------------------------------------------------------
 
 
-def check_arguments(init_cfg: None, out_type: str) -> None:
-    """Raise ConfigError for ``init_cfg`` or an unknown ``out_type``."""
+def check_arguments(init_cfg: None, out_type: str, restore_mode: str) -> None:
+    """Raise ConfigError for ``init_cfg``, or for an ``out_type`` or a
+    ``restore_mode`` that there is not."""
     if init_cfg is not None:
         raise ConfigError(
             'init_cfg is not supported, since it skips what does not fit; '
@@ -64,6 +66,11 @@ def check_arguments(init_cfg: None, out_type: str) -> None:
     if out_type not in ('featmap', 'raw'):
         raise ConfigError(
             f"out_type must be 'featmap' or 'raw', but got {out_type!r}"
+        )
+    if restore_mode not in RESTORE_MODES:
+        raise ConfigError(
+            "restore_mode must be 'nearest' or 'bilinear', but got "
+            f'{restore_mode!r}'
         )
 
 

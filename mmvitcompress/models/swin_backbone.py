@@ -105,7 +105,7 @@ class CompressedSwin(Swin):
         compactors: bool = False,
         init_cfg: None = None,
     ):
-        check_arguments(init_cfg, out_type)
+        check_arguments(init_cfg, out_type, restore_mode)
         if patch_slimming is not None:
             raise ConfigError(
                 'patch_slimming scores patches against a [CLS] token, which a '

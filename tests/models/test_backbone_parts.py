@@ -110,3 +110,14 @@ def test_output_indices():
     ):
         with pytest.raises(ConfigError, match=message):
             output_indices(wrong, 4, 'stage')
+
+
+@pytest.mark.parametrize(('backbone', 'own', 'other'), PAIRS)
+@pytest.mark.parametrize('restore', [True, False])
+@pytest.mark.parametrize('mode', ['cubic', None, ['nearest']])
+def test_restore_modes_are_checked_at_once(
+    backbone, own, other, restore, mode
+):
+    message = re.escape(f"'nearest' or 'bilinear', but got {mode!r}")
+    with pytest.raises(ConfigError, match=f'restore_mode .* {message}'):
+        backbone(own, restore=restore, restore_mode=mode)
