@@ -33,7 +33,9 @@ class MergeStage(NamedTuple):
     """What the tokens are between two merges.
 
     Attributes:
-        title: Where the stage begins, such as ``before block 5``.
+        title: Where it holds, such as ``from block 5`` (the merge takes place
+            before that block's attention) or, of a Swin, ``from block 5 of
+            stage 3``.
         direction: The merge that it begins with, or None.
         state: Grid and merges so far.
         stride: Edge of a patch, in pixels.
@@ -62,18 +64,18 @@ def merge_stages(arch: Arch, img_size: Grid) -> list[MergeStage]:
             'config or checkpoint with token_merging'
         )
     state, stride = TokenState.start(arch.grid(img_size)), arch.patch_size
-    where, start = 'block', 'patches'
+    where, start = '', 'patches'
     if isinstance(arch, SwinArch):
         for _ in range(MERGE_STAGE):
             state, stride = halved(state), 2 * stride
-        where, start = 'block of stage 3:', 'start of stage 3'
+        where, start = ' of stage 3', 'start of stage 3'
     stages = [MergeStage(start, None, state, stride)]
     for layer, direction in zip(merging.layers, merging.directions):
         state = state._replace(
             grid=merged_grid(state.grid, direction),
             directions=(*state.directions, direction),
         )
-        title = f'from {where} {layer}'
+        title = f'from block {layer}{where}'
         stages.append(MergeStage(title, direction, state, stride))
     return stages
 

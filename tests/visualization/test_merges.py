@@ -69,7 +69,8 @@ def test_stages_of_a_vit():
         'horizontal',
     ]
     assert all(stage.stride == 16 for stage in stages)
-    assert '9' in stages[2].title
+    titles = ['patches', 'from block 5', 'from block 9']
+    assert [stage.title for stage in stages] == titles
 
 
 def test_stages_of_a_swin():
@@ -77,6 +78,11 @@ def test_stages_of_a_swin():
     stages = merge_stages(arch, (224, 160))
     assert [s.state.grid for s in stages] == [(14, 10), (14, 5), (7, 5)]
     assert stages[0].stride == 16
+    assert [stage.title for stage in stages] == [
+        'start of stage 3',
+        'from block 5 of stage 3',
+        'from block 6 of stage 3',
+    ]
 
 
 def test_a_model_without_merges_is_refused():
