@@ -66,8 +66,9 @@ def compress(
             by its name. Defaults to True.
 
     Returns:
-        A model of its own, on the same device, of the same dtype and in the
-        same mode; in evaluation mode where a name or file was given.
+        A model of its own, on the same device, of the same dtype, in the same
+        mode, and with gradient checkpointing and distilled training set as
+        they were; in evaluation mode where a name or file was given.
 
     Raises:
         ConfigError: If an argument is out of range, a target is out of reach,
@@ -94,7 +95,21 @@ def compress(
         arch, pruned = prune_(result.backbone, channels, result.num_classes)
         source = source._replace(arch=arch, state_dict=outside | pruned)
         result = build(source, name)
+    _take_settings(model, result)
     return result.train(training)
+
+
+def _take_settings(
+    model: nn.Module | str | Path, result: CompressedModel
+) -> None:
+    """Set what callers switch and no tensor or option tells."""
+    if isinstance(model, CompressedModel):
+        checkpointing = model.backbone.with_cp
+    else:
+        checkpointing = getattr(model, 'grad_checkpointing', False)
+    result.set_grad_checkpointing(checkpointing)
+    distilled = getattr(model, 'distilled_training', False)
+    result.set_distilled_training(distilled)
 
 
 def _parts(model, pretrained: bool) -> tuple[Source, str]:

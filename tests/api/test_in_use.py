@@ -54,6 +54,21 @@ def test_it_trains_and_copies():
     assert torch.equal(twin.eval()(x), ours.eval()(x))
 
 
+@pytest.mark.parametrize('enable', [False, True])
+def test_compressing_again_keeps_what_was_set(enable):
+    theirs = make('distilled').train()
+    theirs.set_grad_checkpointing(enable)
+    theirs.set_distilled_training(enable)
+    first = mmvitcompress.compress(theirs)
+    again = mmvitcompress.compress(first, [2], dict(mlp=0.5))
+    for ours in (first, again):
+        assert ours.training
+        assert ours.backbone.with_cp is enable
+        assert ours.distilled_training is enable
+    x = torch.randn(2, 3, 64, 64)
+    assert isinstance(again(x), tuple) is enable
+
+
 def test_a_new_classifier():
     ours = mmvitcompress.compress(make('distilled'))
     ours.reset_classifier(9)
