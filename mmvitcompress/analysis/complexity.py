@@ -7,6 +7,7 @@ from torch import nn
 
 from mmvitcompress.analysis.inference import (
     encoder_parts,
+    image_channels,
     padded_shape,
     region_counts,
     run_network,
@@ -47,7 +48,8 @@ def model_complexity(
     device = next(model.parameters()).device
     # any picture would do, but values that differ keep every branch alive
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 3, *input_shape, generator=generator).to(device)
+    size = (1, image_channels(model), *input_shape)
+    image = torch.randn(size, generator=generator).to(device)
 
     pyramid, fusing = split_neck(model)
     backbone = encoder_parts(model)['backbone']

@@ -11,7 +11,11 @@ from mmengine.registry import DATASETS, init_default_scope
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from mmvitcompress.analysis.inference import data_samples, padded_shape
+from mmvitcompress.analysis.inference import (
+    data_samples,
+    image_channels,
+    padded_shape,
+)
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.image_files import equally_spaced, image_files, read_image
 from mmvitcompress.training.launch import naming_data_errors
@@ -41,7 +45,8 @@ def make_images(
             folder, not the first ones. Defaults to False.
 
     Returns:
-        (B, 3, H, W), normalised, padded as the model pads, on the CPU.
+        (B, C, H, W), normalised, padded as the model pads, on the CPU; random
+        ones of as many channels as the model takes, others of 3.
 
     Raises:
         ConfigError: If there is nothing to take.
@@ -54,7 +59,8 @@ def make_images(
     if source == 'random':
         generator = torch.Generator().manual_seed(0)
         size = padded_shape(model, shape)
-        return torch.randn(batch_size, 3, *size, generator=generator)
+        size = (batch_size, image_channels(model), *size)
+        return torch.randn(size, generator=generator)
     if source == 'dataset':
         images = _from_dataset(config, batch_size, spread)
     else:

@@ -25,6 +25,21 @@ def encoder_parts(model: nn.Module) -> dict[str, nn.Module | None]:
     }
 
 
+def image_channels(model: nn.Module) -> int:
+    """Channels of the images that ``model`` takes.
+
+    What the backbone's arch says; of a backbone without one, what its first
+    convolution takes. 3 if it has none.
+    """
+    backbone = encoder_parts(model)['backbone'] or model
+    arch = getattr(backbone, 'arch', None)
+    if hasattr(arch, 'in_chans'):
+        return arch.in_chans
+    convs = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    first = next(convs, None)
+    return 3 if first is None else first.in_channels
+
+
 def split_neck(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
     """The neck's modules in their order, none if there is no neck.
 
@@ -57,7 +72,7 @@ def run_network(
     Args:
         model: An mmseg segmentor, an mmdet detector, any other model of
             MMEngine that knows ``mode='tensor'``, or a plain module.
-        images: (B, 3, H, W), normalised and padded.
+        images: (B, C, H, W), normalised and padded.
         samples: Their :func:`data_samples`, if they were made before.
             Defaults to None.
     """
@@ -107,7 +122,7 @@ def padded_shape(model: nn.Module, shape: tuple[int, int]) -> tuple[int, int]:
     preprocessor = getattr(model, 'data_preprocessor', None)
     if preprocessor is None:
         return shape
-    image = torch.zeros(3, *shape, dtype=torch.uint8)
+    image = torch.zeros(image_channels(model), *shape, dtype=torch.uint8)
     batch = {
         'inputs': [image],
         'data_samples': data_samples(model, image[None]),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from mmvitcompress.analysis.inference import encoder_parts
+from mmvitcompress.analysis.inference import encoder_parts, image_channels
 from mmvitcompress.deploy.dynamic_size import (
     divisible,
     interpolated_position,
@@ -104,7 +104,7 @@ class DeployedNetwork(nn.Module):
         self._settle_positions()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W), normalised → one map for each level, or logits."""
+        """(B, C, H, W), normalised → one map for each level, or logits."""
         if self.spec.dynamic == 'size':
             images = divisible(images, self.size_step())
         outputs = self.backbone(images)
@@ -134,12 +134,16 @@ class DeployedNetwork(nn.Module):
         return arch.patch_size * rows, arch.patch_size * columns
 
     def example(self, batch_size: int | None = None) -> Tensor:
-        """Random images (B, 3, H, W) that the graph takes."""
+        """Random images (B, C, H, W) that the graph takes."""
         if batch_size is None:
             batch_size = self.spec.batch_size
             if self.spec.dynamic != 'none':
                 batch_size = max(2, batch_size)  # 1 would become a constant
-        return torch.randn(batch_size, 3, *self.spec.shape)
+        return self.images(batch_size, self.spec.shape)
+
+    def images(self, batch_size: int, shape: tuple[int, int]) -> Tensor:
+        """Random images (B, C, H, W) of the backbone's own channels."""
+        return torch.randn(batch_size, image_channels(self), *shape)
 
     def _settle_positions(self) -> None:
         backbone = self.backbone

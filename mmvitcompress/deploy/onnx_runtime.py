@@ -63,7 +63,7 @@ class OnnxNetwork(nn.Module):
         self.size_step = meta.get('size_step', [1, 1])
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) → what the graph returns.
+        """(B, C, H, W) → what the graph returns.
 
         Raises:
             ConfigError: If the graph does not take images of this size.
@@ -116,7 +116,7 @@ def graph_error(
     Args:
         network: What the graph was made of.
         graph: Such as an :class:`OnnxNetwork`.
-        batches: Images (B, 3, H, W) each. Defaults to random ones of every
+        batches: Images (B, C, H, W) each. Defaults to random ones of every
             kind that the graph was made for: other numbers than it was traced
             with, and other sizes.
 
@@ -144,5 +144,6 @@ def _probes(network: DeployedNetwork) -> list[Tensor]:
     if spec.dynamic == 'size':
         height, width = spec.shape
         rows, columns = network.size_step()
-        probes.append(torch.randn(1, 3, height + rows, width + 2 * columns))
+        shape = (height + rows, width + 2 * columns)
+        probes.append(network.images(1, shape))
     return probes

@@ -5,11 +5,15 @@ import warnings
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
+from torch import nn
 
 from mmvitcompress.analysis.complexity import model_complexity
 from mmvitcompress.analysis.configs import build_model
 from mmvitcompress.analysis.inference import run_network
 from mmvitcompress.analysis.macs import count_macs
+from mmvitcompress.api import CompressedModel
+from mmvitcompress.arch import ViTArch
+from mmvitcompress.models import CompressedViT
 
 SHAPE = (60, 90)
 
@@ -49,6 +53,23 @@ def test_matmul_convention_counts_less(config):
     assert set(matmul['operators']) <= names
     for name, macs in matmul['operators'].items():
         assert fvcore['operators'][name] == macs
+
+
+@pytest.mark.parametrize('channels', [1, 5])
+def test_images_have_the_channels_of_the_model(channels):
+    conv = nn.Conv2d(channels, 8, 2, bias=False)
+    assert model_complexity(conv, (3, 4))['total']['macs'] == 192 * channels
+    arch = dict(
+        embed_dim=12, depth=1, num_heads=2, patch_size=4, in_chans=channels
+    )
+    for model in (
+        CompressedViT(arch, img_size=(8, 12)),
+        CompressedModel(ViTArch(**arch, img_size=(8, 12))),
+    ):
+        # [CLS] and 6 patches, each of 12 outputs, 16 inputs a channel
+        stem = 6 * 12 * 16 * channels
+        found = model_complexity(model, (8, 12))['operators']['convolution']
+        assert found == stem
 
 
 def test_upernet_agrees_with_fvcore_by_part(make_config):

@@ -55,6 +55,18 @@ def test_classifiers_get_what_imagenet_trained_them_on(tmp_path):
     assert blue == pytest.approx(-0.406 / 0.225)
 
 
+def test_random_images_have_the_channels_of_the_model(make_config):
+    config = make_config('upernet')
+    config.model.backbone.in_channels = 1
+    config.model.data_preprocessor = dict(
+        **PREPROCESSOR | dict(mean=[10.0], std=[2.0], bgr_to_rgb=False)
+    )
+    model = build_model(config)
+    images = make_images('random', config, model, (24, 40), 2)
+    assert images.shape == (2, 1, 32, 64)
+    model.backbone(images)
+
+
 def test_random_images_are_padded_and_the_same_each_time(segmentor):
     images = make_images('random', *segmentor, (24, 40), 2)
     assert images.shape == (2, 3, 32, 64)

@@ -135,6 +135,15 @@ def test_dynamic_size(path):
             graph(torch.randn(1, 3, *shape))
 
 
+def test_images_have_the_channels_of_the_model(path):
+    model = shaken(CompressedViT({**SMALL, 'in_chans': 1}))
+    network, graph = written(model, path, shape=(16, 24), dynamic='size')
+    assert network.example().shape == (2, 1, 16, 24)
+    assert graph.input_shape[1] == 1
+    # other numbers and other sizes, too
+    assert graph_error(network, graph) <= TOLERANCE
+
+
 def test_interpolated_positions_are_those_of_the_model():
     model = vit()
     for grid in ((8, 8), (5, 13), (16, 7)):
