@@ -104,15 +104,15 @@ setup(
     license='Apache-2.0',
     classifiers=[
         'Programming Language :: Python :: 3',
-        'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     include_package_data=True,
-    python_requires='>=3.10',
-    install_requires=['torch', 'torchvision', 'timm>=1.0', 'numpy'],
+    python_requires='>=3.11',
+    # mmvitcompress/compat/versions.py says what needs so new ones
+    install_requires=['torch>=2.7', 'torchvision', 'timm>=1.0.21', 'numpy'],
     extras_require={
         'openmmlab': OPENMMLAB,
         'onedl': ONEDL,

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mmvitcompress.compat.versions import OLDEST
+
 ROOT = Path(__file__).parents[1]
 MIM = 'mmvitcompress/.mim/'
 IGNORED = shutil.ignore_patterns(
@@ -113,6 +115,30 @@ def test_wheel_leaves_the_openmmlab_stack_to_extras(wheel):
     namespace = {}
     exec((ROOT / 'mmvitcompress/version.py').read_text(), namespace)
     assert metadata['Version'] == namespace['__version__']
+
+
+def test_minimum_versions_agree(wheel):
+    """Of the wheel, of the check on import, of what is written."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith('/METADATA'))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    install = (ROOT / 'docs' / 'install.md').read_text()
+    for name in ('torch', 'timm'):
+        oldest = OLDEST[name]
+        assert f'{name}>={oldest}' in metadata.get_all('Requires-Dist')
+        assert f'{name} {oldest} or newer' in install
+    python = metadata['Requires-Python'].removeprefix('>=')
+    assert f'Python {python} or newer' in install
+    checked = '(' + python.replace('.', ', ') + ')'
+    assert f'sys.version_info < {checked}' in (ROOT / '.ci/setup').read_text()
+    classifiers = [
+        line.rpartition(' ')[2]
+        for line in metadata.get_all('Classifier')
+        if re.search(r':: 3\.\d+$', line)
+    ]
+    # none is declared that was not tried
+    assert python == classifiers[0]
+    assert all(f'| {version}, ' in install for version in classifiers)
 
 
 def test_installed_wheel_works_without_the_repository(wheel, tmp_path):

@@ -18,19 +18,29 @@ from mmvitcompress.errors import DependencyError
 
 # what a package imports, declared by its distribution or not
 NEEDS = {
-    'timm': ('torchvision',),
+    'timm': ('torch', 'torchvision'),
     'mmcv': ('mmengine',),
     'mmseg': ('mmengine', 'mmcv', 'torchvision', 'ftfy', 'regex'),
     'mmdet': ('mmengine', 'mmcv', 'torchvision', 'pycocotools'),
 }
 
-# MMEngine before 0.10.6 registers Adafactor twice on torch 2.5 and later; the
-# others are the first releases that build on MMEngine
+# torch.compiler.is_exporting came with torch 2.7; timm's ViT has a LayerScale
+# of its own before 1.0.21, and takes no device 'meta'; MMEngine before 0.10.6
+# registers Adafactor twice on torch 2.5 and later; the others are the first
+# releases that build on MMEngine
 OLDEST = {
+    'torch': '2.7',
+    'timm': '1.0.21',
     'mmengine': '0.10.6',
     'mmcv': '2.0.0',
     'mmseg': '1.0.0',
     'mmdet': '3.0.0',
+}
+
+# the others are upgraded with the stack
+UPGRADES = {
+    'torch': 'pip install --upgrade torch torchvision',
+    'timm': 'pip install --upgrade timm',
 }
 
 # the newest releases that refuse MMCV 2.2 and later when imported
@@ -105,7 +115,8 @@ def _conflicts(modules: Iterable[str]) -> Iterator[str]:
     for name, oldest in OLDEST.items():
         if name in numbers and numbers[name] < _numbers(oldest):
             yield (
-                f'{name} {versions[name]} is older than {oldest}: {_stack()}'
+                f'{name} {versions[name]} is older than {oldest}: '
+                f'{UPGRADES.get(name) or _stack()}'
             )
     for name, newest in REFUSE_MMCV_2_2.items():
         if (

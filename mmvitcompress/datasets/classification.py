@@ -212,7 +212,8 @@ class TimmIterableDataset(IterableDataset):
         )
         self.dataset.transform = create_transform(**transform)
         self.mean, self.std = _normalisation(transform)
-        self.dataset.set_loader_cfg(num_workers)
+        # without workers the main process is the one that reads
+        self.dataset.set_loader_cfg(max(1, num_workers))
         self.class_to_idx = class_names(self.dataset)
         self.is_training = is_training
         self.batch_size = batch_size

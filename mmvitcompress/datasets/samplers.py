@@ -48,6 +48,9 @@ class RepeatedAugSampler(RepeatAugSampler):
             raise ConfigError(
                 f'num_repeats must be at least 1, but got {num_repeats}'
             )
+        # older timm draws nothing from a data set that is smaller
+        if len(dataset) < selected_round:
+            selected_round = 0
         rank, world_size = get_dist_info()
         super().__init__(
             dataset,

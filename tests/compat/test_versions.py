@@ -7,6 +7,7 @@ from importlib import metadata
 import pytest
 
 from mmvitcompress.compat.versions import (
+    OLDEST,
     installed_version,
     require,
     require_installed,
@@ -128,6 +129,21 @@ def test_mmcv_2_1_is_not_refused(upstream, fake):
 def test_an_old_release_is_refused(upstream, fake, name, version):
     fake(name, version)
     assert f'{name} {version} is older than' in message(name)
+
+
+@pytest.mark.parametrize(
+    ('name', 'version', 'remedy'),
+    [
+        ('torch', '2.6.0+cu124', 'pip install --upgrade torch torchvision'),
+        ('timm', '1.0.20', 'pip install --upgrade timm'),
+    ],
+)
+def test_what_every_import_needs(monkeypatch, name, version, remedy):
+    monkeypatch.setattr(sys.modules[name], '__version__', version)
+    text = message('timm')
+    assert f'{name} {version} is older than {OLDEST[name]}: {remedy}' in text
+    monkeypatch.setattr(sys.modules[name], '__version__', OLDEST[name])
+    require('timm')
 
 
 def test_the_forks_work_together_and_are_not_overwritten(
