@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from mmvitcompress.atomic_files import write_json
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.specs import Grid
 
@@ -93,8 +94,8 @@ class Arch:
         return cls(**content)
 
     def save(self, path: str | Path) -> None:
-        """Write the arch as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + '\n')
+        """Write the arch as JSON, making its folder if need be."""
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> 'Arch':

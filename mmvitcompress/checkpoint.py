@@ -19,6 +19,7 @@ from torch import Tensor
 from mmvitcompress.arch import ViTArch
 from mmvitcompress.arch_base import Arch
 from mmvitcompress.archs import arch_from_dict
+from mmvitcompress.atomic_files import replacing
 from mmvitcompress.channels.compactors import is_compactor
 from mmvitcompress.errors import CheckpointError
 
@@ -132,16 +133,14 @@ def write_checkpoint(
         for key, value in state_dict.items()
     }
     meta = {'arch': arch.to_dict(), **meta}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # a reader must never meet a half-written file
-    part = path.with_name(path.name + '.part')
-    if path.suffix == '.safetensors':
-        from safetensors.torch import save_file
+    with replacing(path) as part:
+        if path.suffix == '.safetensors':
+            from safetensors.torch import save_file
 
-        save_file(tensors, part, {'format': 'pt', 'meta': json.dumps(meta)})
-    else:
-        torch.save({'state_dict': tensors, 'meta': meta}, part)
-    part.replace(path)
+            noted = {'format': 'pt', 'meta': json.dumps(meta)}
+            save_file(tensors, part, noted)
+        else:
+            torch.save({'state_dict': tensors, 'meta': meta}, part)
 
 
 def checkpoint_arch(meta: dict, path: str | Path = '') -> Arch | None:

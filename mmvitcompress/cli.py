@@ -1,12 +1,14 @@
 """What all command-line tools share."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mmvitcompress.atomic_files import write_json
 from mmvitcompress.errors import ConfigError, UserError
+
+__all__ = ['parser', 'run', 'write_json']
 
 
 class _HelpFormatter(
@@ -24,13 +26,6 @@ def parser(description: str, **kwargs) -> argparse.ArgumentParser:
         formatter_class=_HelpFormatter,
         **kwargs,
     )
-
-
-def write_json(path: str, content: dict) -> None:
-    """Write ``content`` to ``path``, making its folder if need be."""
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=2) + '\n')
 
 
 def run(main: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ The checkpoint must be one of the config's model: anything that is missing in
 it or of another shape is an error.
 """
 
+from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
 from mmvitcompress import cli
@@ -76,6 +77,8 @@ def main():
         evaluation.save_predictions(cfg, args.out)
     with launch.naming_data_errors():
         metrics = launch.build_tested(cfg, args.checkpoint).test()
+    if not is_main_process():
+        return
     metrics = {name: float(value) for name, value in metrics.items()}
     if args.out and args.out_item == 'metrics':
         dump(metrics, args.out)

@@ -1,12 +1,12 @@
 """What is written of predictions: pictures, index maps, JSON."""
 
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 from torch import Tensor
 
+from mmvitcompress.atomic_files import write_json
 from mmvitcompress.errors import DataError
 from mmvitcompress.inference.inputs import Frame, Source, frame_rate
 from mmvitcompress.inference.predictor import Predictor
@@ -216,9 +216,3 @@ def _run_lengths(mask: np.ndarray) -> dict:
 def _write_image(path: Path, image: np.ndarray) -> None:
     if not cv2.imwrite(str(path), image):
         raise DataError(f'image {str(path)!r} cannot be written')
-
-
-def write_json(path: Path, content) -> None:
-    """Write JSON, making its folder if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + '\n')

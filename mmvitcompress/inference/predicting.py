@@ -8,6 +8,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
+from mmvitcompress.atomic_files import write_json
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.inference.inputs import (
     Frame,
@@ -15,7 +16,7 @@ from mmvitcompress.inference.inputs import (
     find_sources,
     read_frames,
 )
-from mmvitcompress.inference.outputs import Writer, write_json
+from mmvitcompress.inference.outputs import Writer
 from mmvitcompress.inference.predictor import Predictor
 
 

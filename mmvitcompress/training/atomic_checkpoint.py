@@ -4,7 +4,6 @@ MMEngine's ``CheckpointHook`` deletes the outdated checkpoint, then writes the
 new one into its final place: a run killed in between has none to resume from.
 """
 
-import os
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -13,23 +12,12 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from mmvitcompress.atomic_files import write_atomically
 from mmvitcompress.checkpoint import read_checkpoint
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.registry import HOOKS
 
 POINTER = 'last_checkpoint'  # MMEngine's name for it
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file such that a reader meets all of it or what was before."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    with part.open('wb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 class AtomicLocalBackend(LocalBackend):

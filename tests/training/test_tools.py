@@ -283,6 +283,29 @@ def test_missing_files_of_workers_become_one_line():
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('main', [False, True])
+def test_only_the_main_process_writes_metrics(
+    tool, config, tmp_path, monkeypatch, main
+):
+    class Tested:
+        def test(self):
+            return {'mIoU': 50}
+
+    monkeypatch.setattr(launch, 'choose_tested_weights', lambda *args: None)
+    monkeypatch.setattr(launch, 'build_tested', lambda *args: Tested())
+    monkeypatch.setattr('mmengine.dist.is_main_process', lambda: main)
+    paths = [tmp_path / 'out.json', tmp_path / 'figures.json']
+    status, stderr = tool(
+        *('test', config(), 'x.pth', '--work-dir', tmp_path / 'w'),
+        *('--out', paths[0], '--out-item', 'metrics', '--json', paths[1]),
+    )
+    assert status == 0, stderr
+    for path in paths:
+        assert path.exists() == main
+    if main:
+        assert json.loads(paths[1].read_text()) == {'mIoU': 50.0}
+
+
 def test_predictions_of_other_tasks_are_pickled(tmp_path):
     path = str(tmp_path / 'p.pkl')
     cfg = Config(dict(default_scope='mmdet', test_evaluator=dict(type='A')))
