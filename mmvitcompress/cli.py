@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmvitcompress.atomic_files import write_json
 from mmvitcompress.errors import ConfigError, UserError
+from mmvitcompress.tracebacks import while_building
 
 __all__ = ['parser', 'run', 'write_json']
 
@@ -32,8 +33,9 @@ def run(main: Callable[[], None]) -> None:
     """Run a tool's ``main``; turn the user's mistakes into one line.
 
     Exit status: 0 on success, 1 after a mistake in the input, 2 after a wrong
-    command line (argparse). Any other exception is a bug and keeps its
-    traceback.
+    command line (argparse). Keys and types that nobody knows are mistakes
+    where something is built from a config. Any other exception is a bug and
+    keeps its traceback.
     """
     try:
         main()
@@ -41,12 +43,14 @@ def run(main: Callable[[], None]) -> None:
         _fail(error)
     except TypeError as error:
         # how Python reports a key that a config's class does not know
-        if 'unexpected keyword argument' not in str(error):
+        unknown = 'unexpected keyword argument' in str(error)
+        if not (unknown and while_building(error)):
             raise
         _fail(ConfigError(f'{error}; remove or correct it in the config'))
     except KeyError as error:
         # how MMEngine reports a type that no registry knows
-        if 'is not in the' not in str(error):
+        unknown = 'is not in the' in str(error)
+        if not (unknown and while_building(error)):
             raise
         _fail(ConfigError(str(error.args[0]).split(' More details')[0]))
 

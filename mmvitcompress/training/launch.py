@@ -15,6 +15,7 @@ from mmvitcompress.checkpoint import read_checkpoint
 from mmvitcompress.checkpoint_shape import is_whole, take_shape
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
 from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.tracebacks import while_building, while_reading
 from mmvitcompress.training.atomic_checkpoint import find_resumable
 from mmvitcompress.training.config import add_cfg_options, read_config
 from mmvitcompress.training.strict_loading import require_classifier
@@ -267,8 +268,9 @@ def naming_data_errors() -> Iterator[None]:
     """Turn what goes wrong with absent data into a one-line error.
 
     Raises:
-        DataError: If a file isn't there, also if a worker finds so, or if a
-            data set is empty.
+        DataError: If a file isn't there while something is built from the
+            config or data are read, also by a worker, or if a data set is
+            empty.
         ConfigError: If data that can only be read in sequence have a sampler.
     """
     try:
@@ -280,6 +282,8 @@ def naming_data_errors() -> Iterator[None]:
         line = str(error).strip().splitlines()[-1]
         raise DataError(line.partition(': ')[2]) from error
     except FileNotFoundError as error:
+        if not (while_building(error) or while_reading(error)):
+            raise
         line = str(error).strip().splitlines()[-1]
         raise DataError(
             f'{line.removeprefix("FileNotFoundError: ")}; check data_root '
@@ -292,7 +296,8 @@ def naming_data_errors() -> Iterator[None]:
                 'sampler=None in their dataloader'
             ) from error
         # how MMEngine's BaseDataset fails to store nothing
-        if 'need at least one array to concatenate' not in str(error):
+        empty = 'need at least one array to concatenate' in str(error)
+        if not (empty and (while_building(error) or while_reading(error))):
             raise
         raise DataError(
             'a data set holds no images; check data_root, data_prefix and '

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.training import evaluation, launch
@@ -281,6 +283,48 @@ def test_missing_files_of_workers_become_one_line():
         raise FileNotFoundError(message)
     assert str(caught.value).startswith('[Errno 2] No such file')
     assert '\n' not in str(caught.value)
+
+
+def opens_nothing(path):
+    return open(path).read()
+
+
+class ReadsNothing(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return opens_nothing(f'no{index}.png')
+
+
+@pytest.mark.parametrize(
+    'use',
+    [
+        lambda: DATASETS.build(dict(type=opens_nothing, path='no0.png')),
+        lambda: ReadsNothing()[0],
+        lambda: list(DataLoader(ReadsNothing())),
+        lambda: list(DataLoader(ReadsNothing(), num_workers=1)),
+    ],
+    ids=['building', 'item', 'loader', 'worker'],
+)
+def test_absent_data_become_one_line(use):
+    with pytest.raises(DataError) as caught, launch.naming_data_errors():
+        use()
+    message = str(caught.value)
+    assert message.startswith('[Errno 2] No such file')
+    assert "'no0.png'; check data_root" in message
+    assert '\n' not in message
+
+
+def test_other_absent_files_keep_their_traceback():
+    with pytest.raises(FileNotFoundError), launch.naming_data_errors():
+        opens_nothing('work_dir/log.txt')
+    with (
+        pytest.raises(ValueError, match='need at least one') as caught,
+        launch.naming_data_errors(),
+    ):
+        np.concatenate([])
+    assert not isinstance(caught.value, DataError)
 
 
 @pytest.mark.parametrize('main', [False, True])
