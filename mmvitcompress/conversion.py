@@ -262,7 +262,7 @@ def _compare(model: ViT | Swin, peer: nn.Module, name: str) -> None:
     (ours, _), *_ = model(image)
     theirs = peer.forward_features(image).flatten(1, -2)  # a Swin's is a map
     error = (ours - theirs).abs().max() / theirs.abs().max()
-    if error > 1e-4:
+    if not error <= 1e-4:
         raise CheckpointError(
             f'timm model {name!r} is none of ours: its features differ by '
             f'{error:.2g} of their scale from those of the same weights here'

@@ -210,6 +210,21 @@ def test_other_timm_models_are_refused(monkeypatch, name):
         convert(name)
 
 
+@pytest.mark.parametrize('value', [0.0, float('nan'), float('inf')])
+def test_a_timm_model_that_cannot_be_compared_is_refused(monkeypatch, value):
+    """Its features are zero, not numbers, or infinite."""
+    create = timm.create_model
+
+    def broken(name, pretrained):
+        model = create(name, depth=1)
+        torch.nn.init.constant_(model.norm.weight, value)
+        return model
+
+    monkeypatch.setattr(timm, 'create_model', broken)
+    with pytest.raises(CheckpointError, match='differ'):
+        convert(TINY)
+
+
 def refused(path, message, **kwargs):
     with pytest.raises(CheckpointError, match=message) as caught:
         CompressedViT(**{'arch': 'deit_tiny', **kwargs}, checkpoint=str(path))
