@@ -164,12 +164,15 @@ def _torchvision_problems() -> Iterator[str]:
 
 
 def _stack() -> str:
-    """The command that installs the stack of which a part is there."""
+    """The command that installs the stack of which a part is there.
+
+    Of a clone: nothing is released under our name.
+    """
     try:
         metadata.version('onedl-mmengine')
     except metadata.PackageNotFoundError:
-        return 'pip install "mmvitcompress[openmmlab]"'
-    return 'pip install "mmvitcompress[onedl]"'
+        return "pip install '.[openmmlab]' in the clone of mmvitcompress"
+    return "pip install '.[onedl]' in the clone of mmvitcompress"
 
 
 def _is_installed(module: str) -> bool:

@@ -76,7 +76,7 @@ def test_a_missing_package_is_named_with_the_remedy(upstream, absent, name):
     absent(name)
     assert message(name) == (
         f'{name} cannot be used here: {name} is not installed: '
-        'pip install "mmvitcompress[openmmlab]"'
+        "pip install '.[openmmlab]' in the clone of mmvitcompress"
     )
 
 
@@ -108,7 +108,7 @@ def test_upstream_refuses_a_newer_mmcv(upstream, fake, name, version):
     fake('mmcv', version)
     text = message(name)
     assert f'refuses mmcv {version}: pip uninstall' in text
-    assert 'pip install "mmvitcompress[openmmlab]"' in text
+    assert "pip install '.[openmmlab]' in the clone" in text
     require('mmcv')
 
 
@@ -171,7 +171,7 @@ def test_the_forks_work_together_and_are_not_overwritten(
         assert installed_version(name) == version
     require('mmseg', 'mmdet')
     absent('mmdet')
-    assert 'pip install "mmvitcompress[onedl]"' in message('mmdet')
+    assert "pip install '.[onedl]' in the clone" in message('mmdet')
 
 
 def test_setuptools_without_pkg_resources(absent, fake):
