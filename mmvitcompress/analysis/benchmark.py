@@ -60,7 +60,7 @@ def benchmark(
         dtype: If given, run under autocast to it. Defaults to None.
         compiler: Backend of ``torch.compile``, such as ``'inductor'``.
             Defaults to None, which runs eagerly.
-        clock: See :func:`~mmvitcompress.analysis.timing.time_parts`.
+        clock: See :func:`~mmvitcompress.analysis.timing.time_calls`.
         part: How much of the models to time: ``'backbone'``, ``'encoder'``
             or, with neck and head as well, ``'overall'``, the default.
 

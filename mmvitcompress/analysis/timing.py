@@ -21,58 +21,11 @@ from mmvitcompress.analysis.inference import (
     run_network,
     split_neck,
 )
-from mmvitcompress.analysis.macs import evaluating
 from mmvitcompress.errors import ConfigError
 
 PARTS = ('backbone', 'neck', 'head', 'encoder', 'overall')
 ALL_PARTS = (*PARTS, 'predict')
 Call = Callable[[], Any]
-
-
-def time_parts(
-    models: Mapping[str, nn.Module],
-    inputs: Tensor,
-    repeats: int = 20,
-    warmup: int = 5,
-    parts: Sequence[str] = PARTS,
-    dtype: torch.dtype | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Time the parts of every model on the same images.
-
-    Every part is measured by calls of its own: ``encoder`` is the backbone and
-    what of the neck restores and resamples its maps (an FPN does not belong
-    to it), in one; ``overall`` the whole network, ``predict`` the network and
-    its post-processing (resizing, argmax, non-maximum suppression). Neck and
-    head are fed what the parts before them put out. Models run in evaluation
-    under ``inference_mode`` and are put back as they were.
-
-    Args:
-        models: Models by name, all on the device of ``inputs``.
-        inputs: Images (B, 3, H, W), normalised and padded.
-        repeats: Measured rounds. Defaults to 20.
-        warmup: Rounds before them that are not measured. Defaults to 5.
-        parts: Which parts to time, of ``backbone``, ``neck``, ``head``,
-            ``encoder``, ``overall`` and ``predict``. Defaults to all but the
-            last.
-        dtype: If given, run under autocast to it. Defaults to None.
-        clock: Seconds on the wall, for devices other than CUDA, which keeps
-            time by its own events. Defaults to :func:`time.perf_counter`.
-
-    Returns:
-        By model and part ``{'median': ..., 'min': ..., 'max': ...}`` in
-        milliseconds for the whole batch. A model without neck has no such
-        entry.
-
-    Raises:
-        ConfigError: If a part is unknown or there is nothing to repeat.
-    """
-    with evaluating(*models.values()), torch.inference_mode():
-        calls = {
-            name: part_calls(model, inputs, dtype)
-            for name, model in models.items()
-        }
-        return time_calls(calls, inputs.device, repeats, warmup, parts, clock)
 
 
 def time_calls(
@@ -85,16 +38,22 @@ def time_calls(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Time what :func:`part_calls` made of several models.
 
+    To be called as what it calls: in evaluation under ``inference_mode``.
+
     Args:
         calls: By model and part what to call.
         device: Where the calls compute.
-        repeats: As for :func:`time_parts`, as all that follow.
-        warmup: See there.
-        parts: See there.
-        clock: See there.
+        repeats: Measured rounds. Defaults to 20.
+        warmup: Rounds before them that are not measured. Defaults to 5.
+        parts: Which parts to time, of ``ALL_PARTS``. Defaults to all but
+            ``predict``.
+        clock: Seconds on the wall, for devices other than CUDA, which keeps
+            time by its own events. Defaults to :func:`time.perf_counter`.
 
     Returns:
-        As :func:`time_parts`.
+        By model and part ``{'median': ..., 'min': ..., 'max': ...}`` in
+        milliseconds for the whole batch. A model without neck has no such
+        entry.
 
     Raises:
         ConfigError: If a part is unknown or there is nothing to repeat.
@@ -135,6 +94,12 @@ def part_calls(
     transform: Callable[[Call], Call] | None = None,
 ) -> dict[str, Call]:
     """What to call in order to run each part of ``model``.
+
+    Every part has a call of its own: ``encoder`` is the backbone and what of
+    the neck restores and resamples its maps (an FPN does not belong to it),
+    in one; ``overall`` the whole network, ``predict`` the network and its
+    post-processing (resizing, argmax, non-maximum suppression). Neck and head
+    are fed what the parts before them put out.
 
     To be made and called in evaluation under ``inference_mode``. Backbone and
     neck are run once, for what the parts behind them need.

@@ -17,7 +17,6 @@ from mmvitcompress.channels.compactors import (
     find_compactors,
     is_compactor,
     kept_channels,
-    lasso_norm,
     set_kept_,
     shrink_masked_,
 )
@@ -65,7 +64,6 @@ __all__ = [
     'is_compactor',
     'kept_channels',
     'kept_widths',
-    'lasso_norm',
     'output_shift',
     'pruned_arch',
     'relative_difference',

@@ -258,9 +258,3 @@ def set_kept_(compactors: Iterable[Kinds], kept: Iterable[Kinds]) -> None:
     parts = flat.split([compactor.kept.numel() for compactor in each])
     for compactor, part in zip(each, parts):
         compactor.kept.copy_(part.view_as(compactor.kept))
-
-
-@torch.no_grad()
-def lasso_norm(compactors: Iterable[Kinds]) -> Tensor:
-    """Σ ‖C[:, c]‖₂ over all channels, a scalar on the compactors' device."""
-    return torch.stack([c.norms().sum() for c in each_kind(compactors)]).sum()

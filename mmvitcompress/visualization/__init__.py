@@ -39,7 +39,6 @@ from mmvitcompress.visualization.merges import (
 from mmvitcompress.visualization.segmentation import compare_segmentors
 from mmvitcompress.visualization.segmentation_pictures import (
     draw_comparison,
-    segmentation_grid,
 )
 from mmvitcompress.visualization.style import save, to_array
 
@@ -64,7 +63,6 @@ __all__ = [
     'read_widths',
     'restored_maps',
     'save',
-    'segmentation_grid',
     'to_array',
     'token_map',
 ]

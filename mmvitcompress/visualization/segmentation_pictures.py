@@ -32,39 +32,6 @@ BARS = 24
 """Classes that get bars at most; the most frequent ones."""
 
 
-def segmentation_grid(
-    images: Sequence[ndarray],
-    label_maps: Mapping[str, Sequence[ndarray]],
-    classes: Sequence[str],
-    title: str = '',
-) -> Figure:
-    """Images beside their label maps: a row for each image.
-
-    Args:
-        images: RGB images (H, W, 3), uint8.
-        label_maps: For each column (such as the truth and each model's
-            prediction) its heading and one label map (H, W) an image.
-        classes: Class names by label; their colours stand in the legend.
-        title: Title of the picture. Defaults to none.
-    """
-    columns = 1 + len(label_maps)
-    aspect = images[0].shape[0] / images[0].shape[1]
-    figure = Figure(
-        figsize=(2.2 * columns, 2.2 * aspect * len(images) + 1.1),
-        layout='constrained',
-    )
-    axes = figure.subplots(len(images), columns, squeeze=False)
-    _fill(axes, images, label_maps, classes)
-    figure.legend(
-        handles=_legend(classes, range(len(classes))),
-        loc='outside lower center',
-        ncols=6,
-        fontsize=8,
-    )
-    figure.suptitle(title)
-    return figure
-
-
 def draw_comparison(comparison: Comparison, title: str = '') -> Figure:
     """Draw images, truth, two models' predictions, and their differences.
 

@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from mmvitcompress.analysis.configs import build_model
+from mmvitcompress.analysis.macs import evaluating
 from mmvitcompress.analysis.timing import (
     ALL_PARTS,
     PARTS,
-    time_parts,
+    part_calls,
+    time_calls,
 )
 from mmvitcompress.errors import ConfigError
 
@@ -59,6 +61,16 @@ class Model(nn.Module):
 
 
 IMAGES = torch.zeros(1, 3, 4, 4)
+
+
+def time_parts(models, images, dtype=None, **kwargs):
+    """Time models as ``benchmark`` does."""
+    with evaluating(*models.values()), torch.inference_mode():
+        calls = {
+            name: part_calls(model, images, dtype)
+            for name, model in models.items()
+        }
+        return time_calls(calls, images.device, **kwargs)
 
 
 def test_every_part_by_the_clock():

@@ -6,7 +6,7 @@ import torch
 from mmseg.evaluation import IoUMetric
 
 from mmvitcompress.image_files import equally_spaced
-from mmvitcompress.visualization import draw_comparison, segmentation_grid
+from mmvitcompress.visualization import draw_comparison
 from mmvitcompress.visualization.segmentation import (
     Comparison,
     confusion,
@@ -98,12 +98,3 @@ def test_bars_and_headings(comparison):
     assert heights[:3] == pytest.approx([100 / 3, 200 / 3, 0])
     labels = [text.get_text() for text in bars.get_xticklabels()]
     assert labels == ['wall', 'sky', 'tree']
-
-
-def test_a_grid_of_label_maps():
-    figure = segmentation_grid(
-        [np.zeros((4, 6, 3), np.uint8)] * 2,
-        {'truth': [np.zeros((4, 6))] * 2},
-        ('a', 'b'),
-    )
-    assert len(figure.axes) == 4
