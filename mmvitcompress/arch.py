@@ -15,6 +15,7 @@ from mmvitcompress.arch_base import (
     check_choice,
     check_image,
     check_positive,
+    check_positive_number,
     pair,
     patch_grid,
     per_block,
@@ -24,6 +25,7 @@ from mmvitcompress.tokens.specs import (
     Grid,
     PatchSlimming,
     TokenMerging,
+    check_flag,
     fan_in,
     merged_grid,
 )
@@ -107,9 +109,11 @@ class ViTArch(Arch):
             'depth',
             'num_heads',
             'patch_size',
+            'in_chans',
             'stem_dim',
         ):
             check_positive(name, getattr(self, name))
+        self._check_values()
         if self.head_dim is None:
             if self.embed_dim % self.num_heads:
                 raise ConfigError(
@@ -118,6 +122,7 @@ class ViTArch(Arch):
                     f'{self.embed_dim}'
                 )
             self._set('head_dim', self.embed_dim // self.num_heads)
+        check_positive('head_dim', self.head_dim)
         for name, default in (
             ('qk_dims', self.head_dim),
             ('v_dims', self.head_dim),
@@ -126,8 +131,6 @@ class ViTArch(Arch):
             defaults = (default,) * self.depth
             self._set(name, per_block(name, getattr(self, name), defaults))
         self._set('img_size', pair('img_size', self.img_size))
-        check_choice('stem', self.stem, ('linear', 'conv'))
-        check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
         if self.stem == 'conv' and self.patch_size % 2:
             raise ConfigError(
                 "stem='conv' halves the image first and needs an even "
@@ -135,6 +138,19 @@ class ViTArch(Arch):
             )
         check_image(self.img_size, self.patch_size)
         self._check_reductions()
+
+    def _check_values(self) -> None:
+        for name in ('class_token', 'dist_token', 'layer_scale', 'qkv_bias'):
+            check_flag(name, getattr(self, name))
+        for name in ('skip_scale', 'norm_eps'):
+            check_positive_number(name, getattr(self, name))
+        if type(self.reg_tokens) is not int or self.reg_tokens < 0:
+            raise ConfigError(
+                'reg_tokens must be a whole number of at least 0, but got '
+                f'{self.reg_tokens!r}'
+            )
+        check_choice('stem', self.stem, ('linear', 'conv'))
+        check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
 
     def _check_reductions(self) -> None:
         merging = build_spec('token_merging', TokenMerging, self.token_merging)

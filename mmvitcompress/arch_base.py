@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from mmvitcompress.atomic_files import write_json
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.specs import Grid
+from mmvitcompress.tokens.specs import Grid, is_number
 
 CONVENTIONS = ('fvcore', 'matmul')
 """How MACs are counted.
@@ -134,6 +134,14 @@ def check_positive(name: str, value) -> None:
         )
 
 
+def check_positive_number(name: str, value) -> None:
+    """Raise ConfigError unless ``value`` is a finite number above 0."""
+    if not is_number(value) or value <= 0:
+        raise ConfigError(
+            f'{name} must be a positive number, but got {value!r}'
+        )
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ConfigError unless ``value`` is one of ``choices``."""
     if value not in choices:
@@ -175,9 +183,12 @@ def patch_grid(img_size: int | Grid, patch_size: int) -> Grid:
 
 def pair(name: str, value: int | Sequence[int]) -> Grid:
     """(height, width) from one size or two."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(size, int) for size in pair):
-        raise ConfigError(f'{name} must be one or two sizes, but got {value}')
+    pair = tuple(value) if isinstance(value, Iterable) else (value, value)
+    if len(pair) != 2 or not all(type(size) is int for size in pair):
+        raise ConfigError(
+            f'{name} must be one or two sizes in whole numbers, but got '
+            f'{value!r}'
+        )
     return pair
 
 
@@ -186,7 +197,7 @@ def per_block(
 ) -> tuple[int, ...]:
     """One width for each block, from one for all, one for each, or None."""
     value = defaults if value is None else value
-    if isinstance(value, int):
+    if isinstance(value, str) or not isinstance(value, Iterable):
         value = (value,) * len(defaults)
     value = tuple(value)
     if len(value) != len(defaults):

@@ -14,6 +14,7 @@ from mmvitcompress.arch_base import (
     check_choice,
     check_image,
     check_positive,
+    check_positive_number,
     pair,
     patch_grid,
     per_block,
@@ -22,6 +23,7 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.specs import (
     Grid,
     TokenMerging,
+    check_flag,
     fan_in,
     merged_grid,
 )
@@ -111,6 +113,9 @@ class SwinArch(Arch):
     def __post_init__(self):
         for name in ('embed_dim', 'window_size', 'patch_size', 'in_chans'):
             check_positive(name, getattr(self, name))
+        for name in ('qkv_bias', 'pad_first'):
+            check_flag(name, getattr(self, name))
+        check_positive_number('norm_eps', self.norm_eps)
         self._check_stages()
         for name, widths in (
             ('qk_dims', self.head_dims),

@@ -185,6 +185,58 @@ def test_dict_with_base():
         (dict(img_size=(1, 2, 3)), 'one or two sizes'),
         (dict(depth=0), 'depth .* but got 0'),
         (dict(embed_dim=385, head_dim=None), 'multiple of num_heads'),
+        (dict(in_chans=0), 'in_chans .* got 0'),
+        (dict(in_chans='3'), "in_chans .* got '3'"),
+        (dict(skip_scale=0), 'skip_scale .* positive number, but got 0'),
+        (dict(skip_scale=-2.0), 'skip_scale .* got -2.0'),
+        (dict(skip_scale=True), 'skip_scale .* got True'),
+        (dict(norm_eps='x'), "norm_eps .* got 'x'"),
+        (dict(norm_eps=float('nan')), 'norm_eps .* got nan'),
+        (dict(norm_eps=float('inf')), 'norm_eps .* got inf'),
+        (dict(norm_eps=None), 'norm_eps .* got None'),
+        (dict(reg_tokens=-1), 'reg_tokens .* at least 0, but got -1'),
+        (dict(reg_tokens=1.5), 'reg_tokens .* got 1.5'),
+        (dict(class_token='no'), "class_token .* got 'no'"),
+        (dict(dist_token=1), 'dist_token must be True or False, but got 1'),
+        (dict(layer_scale=1e-5), 'layer_scale .* got 1e-05'),
+        (dict(qkv_bias=None), 'qkv_bias .* got None'),
+        (dict(head_dim=0, qk_dims=8, v_dims=8), 'head_dim .* got 0'),
+        (dict(mlp_dims=2.5), 'mlp_dims .* got 2.5'),
+        (dict(mlp_dims='wide'), "mlp_dims .* got 'wide'"),
+        (dict(img_size=224.5), 'img_size .* got 224.5'),
+        (dict(img_size=(224, True)), r'img_size .* got \(224, True\)'),
+        (
+            dict(token_merging=dict(layers=(5,), conv='no')),
+            "token_merging.conv .* got 'no'",
+        ),
+        (
+            dict(token_merging=dict(layers=2.5)),
+            'token_merging.layers .* got 2.5',
+        ),
+        (
+            dict(token_merging=dict(layers=None)),
+            'token_merging.layers .* got None',
+        ),
+        (
+            dict(token_merging=dict(layers=(5,), directions=3)),
+            'token_merging.directions .* got 3',
+        ),
+        (
+            dict(token_merging=dict(layers=(5,), directions=[['vertical']])),
+            r"token_merging.directions .* got \['vertical'\]",
+        ),
+        (
+            dict(patch_slimming=dict(keep_rate='0.7')),
+            "patch_slimming.keep_rate .* got '0.7'",
+        ),
+        (
+            dict(patch_slimming=dict(keep_rate=True)),
+            'patch_slimming.keep_rate .* got True',
+        ),
+        (
+            dict(patch_slimming=dict(base_layer='4')),
+            "patch_slimming.base_layer .* got '4'",
+        ),
     ],
 )
 def test_bad_values_are_named(changes, message):

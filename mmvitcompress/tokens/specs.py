@@ -7,7 +7,7 @@ papers.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 
@@ -52,14 +52,30 @@ def merge_factors(directions: Sequence[str]) -> Grid:
 
 def layer_tuple(name: str, layers: int | Sequence[int]) -> tuple[int, ...]:
     """Whole numbers that ascend; ConfigError if ``layers`` are not."""
-    layers = (layers,) if isinstance(layers, int) else tuple(layers)
+    given = layers
+    layers = tuple(given) if isinstance(given, Iterable) else (given,)
     if not all(type(layer) is int for layer in layers):
-        raise ConfigError(f'{name} must be whole numbers, but got {layers}')
+        raise ConfigError(f'{name} must be whole numbers, but got {given!r}')
     if len(set(layers)) != len(layers):
         raise ConfigError(f'{name} must not repeat a layer, but got {layers}')
     if list(layers) != sorted(layers):
         raise ConfigError(f'{name} must ascend, but got {layers}')
     return layers
+
+
+def check_flag(name: str, value) -> None:
+    """Raise ConfigError unless ``value`` is True or False."""
+    if type(value) is not bool:
+        raise ConfigError(f'{name} must be True or False, but got {value!r}')
+
+
+def is_number(value) -> bool:
+    """Whether this is a finite real number; a bool is none."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def _check_range(name: str, layers: Sequence[int], depth: int) -> None:
@@ -97,6 +113,7 @@ class TokenMerging:
         layers = layer_tuple('token_merging.layers', self.layers)
         object.__setattr__(self, 'layers', layers)
         object.__setattr__(self, 'directions', self._resolve(len(layers)))
+        check_flag('token_merging.conv', self.conv)
 
     def _resolve(self, count: int) -> tuple[str, ...]:
         directions = self.directions
@@ -109,10 +126,10 @@ class TokenMerging:
         if directions == 'alternate':
             start = pair.index(self.first)
             return tuple(pair[(start + i) % 2] for i in range(count))
-        if isinstance(directions, str):
+        if isinstance(directions, str) or not isinstance(directions, Iterable):
             directions = (directions,) * count
         for direction in directions:
-            if direction not in STEPS:
+            if direction not in tuple(STEPS):
                 raise ConfigError(
                     "token_merging.directions must be 'alternate' or of "
                     f'{", ".join(STEPS)}, but got {direction!r}'
@@ -163,10 +180,15 @@ class PatchSlimming:
     def __post_init__(self):
         layers = layer_tuple('patch_slimming.layers', self.layers)
         object.__setattr__(self, 'layers', layers)
-        if not 0 < self.keep_rate <= 1:
+        if type(self.base_layer) is not int:
+            raise ConfigError(
+                'patch_slimming.base_layer must be a whole number, but got '
+                f'{self.base_layer!r}'
+            )
+        if not is_number(self.keep_rate) or not 0 < self.keep_rate <= 1:
             raise ConfigError(
                 'patch_slimming.keep_rate must lie in (0, 1], but got '
-                f'{self.keep_rate}'
+                f'{self.keep_rate!r}'
             )
         # 0.55 is meant as 11/20, though as a float it lies a little above
         ratio = Fraction(self.keep_rate).limit_denominator(10**6)

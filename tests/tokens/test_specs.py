@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmvitcompress.arch import ViTArch
+from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import PatchSlimming, TokenMerging
 
 
@@ -95,3 +96,19 @@ def test_specs_are_equal_if_and_only_if_they_merge_alike():
         (1, 3), ('vertical', 'horizontal')
     )
     assert TokenMerging((1, 3)) != TokenMerging((1, 4))
+
+
+@pytest.mark.parametrize(
+    ('spec', 'values', 'message'),
+    [
+        (TokenMerging, dict(layers=5, conv='no'), "conv .* got 'no'"),
+        (TokenMerging, dict(layers='5'), "layers .* got '5'"),
+        (PatchSlimming, dict(keep_rate='0.7'), "keep_rate .* got '0.7'"),
+        (PatchSlimming, dict(keep_rate=float('nan')), 'keep_rate .* got nan'),
+        (PatchSlimming, dict(base_layer=4.0), r'base_layer .* got 4\.0'),
+        (PatchSlimming, dict(layers=None), 'layers .* got None'),
+    ],
+)
+def test_specs_check_their_values_themselves(spec, values, message):
+    with pytest.raises(ConfigError, match=message):
+        spec(**values)
