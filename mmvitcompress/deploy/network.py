@@ -196,7 +196,7 @@ def export_program(network: DeployedNetwork) -> ExportedProgram:
     spec = network.spec
     axes = {}
     if spec.dynamic != 'none':
-        axes[0] = Dim('batch')
+        axes[0] = Dim('batch', max=2**31)
     if spec.dynamic == 'size':
         step = network.size_step()
         axes[2], axes[3] = step[0] * Dim('rows'), step[1] * Dim('columns')

@@ -176,7 +176,7 @@ def merge_pairs(
     if state.index is not None:
         moved = moved.gather(1, state.index)
     x = torch.cat([x[:, :num_prefix], patches], 1)
-    return x, state._replace(index=moved, sizes=counts)
+    return x, MatchState(state.full_grid, moved, counts)
 
 
 def _moves(pairs: Pairs, total: int) -> Tensor:

@@ -45,6 +45,7 @@ class TokenState(NamedTuple):
         """A copy with other values.
 
         As ``_replace``, whose result torch 2.11 cannot hand out of a compiled
-        graph.
+        graph; torch 2.7 can't follow ``_asdict``.
         """
-        return TokenState(**{**self._asdict(), **values})
+        now = dict(zip(TokenState._fields, self))
+        return TokenState(**{**now, **values})
