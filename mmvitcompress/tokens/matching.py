@@ -136,6 +136,10 @@ def match(keys: Tensor, r: int) -> Pairs:
         The pairs, the most similar first. A token of the second set may
         belong to several.
     """
+    batch, count, _ = keys.shape
+    if count < 2:  # the second set is empty
+        kept = keys.new_zeros(batch, count, dtype=torch.long)
+        return Pairs(kept, kept[:, :0], kept[:, :0])
     keys = F.normalize(keys, dim=-1)
     scores = keys[:, ::2] @ keys[:, 1::2].transpose(1, 2)
     best, partner = scores.max(-1)  # (B, ⌈n/2⌉)
