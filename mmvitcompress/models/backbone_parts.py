@@ -22,7 +22,7 @@ from mmvitcompress.conversion_swin import (
 )
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.swin_arch import SwinArch
-from mmvitcompress.tokens.merging import RESTORE_MODES
+from mmvitcompress.tokens.merging import check_restore_mode
 
 _WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
 
@@ -67,11 +67,7 @@ def check_arguments(init_cfg: None, out_type: str, restore_mode: str) -> None:
         raise ConfigError(
             f"out_type must be 'featmap' or 'raw', but got {out_type!r}"
         )
-    if restore_mode not in RESTORE_MODES:
-        raise ConfigError(
-            "restore_mode must be 'nearest' or 'bilinear', but got "
-            f'{restore_mode!r}'
-        )
+    check_restore_mode('restore_mode', restore_mode)
 
 
 def check_frozen(frozen_stages: int, count: int) -> None:

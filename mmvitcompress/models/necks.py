@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, restore
-from mmvitcompress.tokens.merging import RESTORE_MODES
+from mmvitcompress.tokens.merging import check_restore_mode
 
 FILLS = ('structured', 'mask_token')
 
@@ -41,10 +41,7 @@ class UnmergeUpsample(nn.Module):
         super().__init__()
         if init_cfg is not None:
             raise ConfigError(f'init_cfg must be None, but got {init_cfg}')
-        if mode not in RESTORE_MODES:
-            raise ConfigError(
-                f"mode must be 'nearest' or 'bilinear', but got {mode!r}"
-            )
+        check_restore_mode('mode', mode)
         if fill not in FILLS:
             raise ConfigError(
                 f"fill must be 'structured' or 'mask_token', but got {fill!r}"

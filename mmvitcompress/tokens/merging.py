@@ -21,6 +21,14 @@ from mmvitcompress.tokens.state import TokenState
 RESTORE_MODES = ('nearest', 'bilinear')
 
 
+def check_restore_mode(name: str, mode: str) -> None:
+    """Raise ConfigError unless merges can be undone by ``mode``."""
+    if mode not in RESTORE_MODES:
+        raise ConfigError(
+            f"{name} must be 'nearest' or 'bilinear', but got {mode!r}"
+        )
+
+
 def _pad_to_even(x: Tensor, dim: int) -> Tensor:
     """Repeat the last row or column if their number is odd.
 
@@ -140,10 +148,7 @@ def unmerge(x: Tensor, state: TokenState, mode: str = 'nearest') -> Tensor:
         (B, C, H, W) on ``state.full_grid``; ``x`` itself if nothing was
         merged.
     """
-    if mode not in RESTORE_MODES:
-        raise ConfigError(
-            f"mode must be 'nearest' or 'bilinear', but got {mode!r}"
-        )
+    check_restore_mode('mode', mode)
     if mode == 'nearest' and 'diagonal' in state.directions:
         return _unmerge_stepwise(x, state)
     return _upsample(x, merge_factors(state.directions), state.full_grid, mode)
