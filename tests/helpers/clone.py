@@ -18,8 +18,8 @@ import torch
 from cuts import cut, given, last_checkpoint, settings
 from documents import ROOT
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
-from mmengine.utils import ManagerMixin
+from mmengine.registry import MODELS, init_default_scope
+from runs import forget_runs
 
 from mmvitcompress.checkpoint import write_checkpoint
 from mmvitcompress.models.heads import to_timm_head
@@ -27,16 +27,6 @@ from mmvitcompress.models.heads import to_timm_head
 # where MMEngine, and where its maintained fork, looks for yapf's function
 FORMATTERS = ('mmengine.config.config', 'yapf.yapflib.yapf_api')
 create_model, read_file = timm.create_model, Config.fromfile
-
-
-def forget_runs(kind=ManagerMixin):
-    """Forget the loggers and so on that MMEngine names by the second."""
-    for subclass in kind.__subclasses__():
-        for visualizer in subclass._instance_dict.values():
-            if hasattr(visualizer, 'close'):
-                visualizer.close()  # TensorBoard writes until then
-        subclass._instance_dict.clear()
-        forget_runs(subclass)
 
 
 def undownloaded(name, pretrained=False, **kwargs):
@@ -88,7 +78,6 @@ class Clone:
     def entered(self):
         """As in a new process in this folder, off line."""
         forget_runs()
-        DefaultScope._instance_dict.clear()
         torch.manual_seed(0)
         np.random.seed(0)
         random.seed(0)

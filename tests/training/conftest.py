@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmengine.utils import ManagerMixin
 from PIL import Image
+from runs import forget_runs
 
 from mmvitcompress import cli
 
@@ -160,13 +160,6 @@ def tool(monkeypatch, capsys):
         return 0, capsys.readouterr().err
 
     return run
-
-
-def forget_runs(kind=ManagerMixin):
-    """Forget the loggers and so on that MMEngine names by the second."""
-    for subclass in kind.__subclasses__():
-        subclass._instance_dict.clear()
-        forget_runs(subclass)
 
 
 def execute(command, **environment):

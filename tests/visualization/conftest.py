@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.utils import ManagerMixin
 from PIL import Image
+from runs import forget_runs
 
 from mmvitcompress import cli
 from mmvitcompress.models import CompressedViT, ImageClassifier
@@ -189,14 +189,8 @@ def visualize(monkeypatch, capsys):
 
 
 @pytest.fixture
-def forget_runs():
-    """Forget the visualizers and so on that MMEngine keeps by name."""
-
-    def forget(kind=ManagerMixin):
-        for subclass in kind.__subclasses__():
-            subclass._instance_dict.clear()
-            forget(subclass)
-
-    forget()
+def forgotten_runs():
+    """No visualizers and so on from before, and none left behind."""
+    forget_runs()
     yield
-    forget()
+    forget_runs()

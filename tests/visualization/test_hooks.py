@@ -17,7 +17,7 @@ from mmvitcompress.registry import HOOKS
 
 
 @pytest.fixture
-def validate(classifier, tmp_path, forget_runs, monkeypatch):
+def validate(classifier, tmp_path, forgotten_runs, monkeypatch):
     """Validates a classifier with the hook; returns what it has drawn."""
 
     def run(times=1, hook=None, backend='LocalVisBackend', **backbone):
