@@ -1,7 +1,8 @@
 """Compressed Vision Transformers as backbones for dense prediction.
 
-Importing this package registers its types with MMEngine, so that configs of
-MMSegmentation and MMDetection find them. It imports neither of the two.
+Configs of MMSegmentation and MMDetection find our types once this package is
+imported. It imports no other part of OpenMMLab, MMEngine included, before
+something needs it.
 
 Outside of OpenMMLab, :func:`compress`, :func:`plan`, :func:`save` and
 :func:`load` (see :mod:`mmvitcompress.api`) do it in one call.
@@ -10,19 +11,18 @@ Outside of OpenMMLab, :func:`compress`, :func:`plan`, :func:`save` and
 from importlib import import_module
 
 from mmvitcompress import compat
-
-compat.install()
-
-from mmvitcompress import models  # noqa: E402
-from mmvitcompress.version import __version__  # noqa: E402
+from mmvitcompress.version import __version__
 
 _API = ('CompressedModel', 'compress', 'load', 'plan', 'save')
 
-__all__ = ['__version__', 'models', *_API]
+__all__ = ['__version__', *_API]
+
+compat.watch()
 
 
 def __getattr__(name: str):
-    # imported when first asked for: training runs don't need it
     if name in _API:
         return getattr(import_module('mmvitcompress.api'), name)
+    if name == 'models':
+        return import_module('mmvitcompress.models')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from mmvitcompress.arch_base import Arch
+from mmvitcompress.arch.base import Arch
+from mmvitcompress.arch.targets import check_target, dense
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.selection import SelectionRules
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.targets import check_target, dense
 from mmvitcompress.tokens.placement import (
     Layers,
     Placement,

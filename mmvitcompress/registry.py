@@ -12,10 +12,13 @@ names them.
 
 from importlib import import_module
 
-from mmengine import registry as root
-from mmengine.registry import Registry
-
+from mmvitcompress import compat
 from mmvitcompress.errors import DependencyError
+
+compat.install()  # before anything of OpenMMLab is imported
+
+from mmengine import registry as root  # noqa: E402
+from mmengine.registry import Registry  # noqa: E402
 
 
 class SharedRegistry(Registry):
@@ -68,26 +71,30 @@ def _child(
 
 MODELS = _child(
     root.MODELS,
-    'models',
+    'models.backbones',
+    'models.classifier',
+    'models.heads',
+    'models.losses',
+    'models.necks',
     lazy=dict(
-        CascadeDecodeHead='models.cascade_head',
-        FastConv2d='models.fast_conv',
-        FastFPNHead='models.fast_fpn_head',
-        FastMSDeformAttnPixelDecoder='models.fast_pixel_decoder',
-        FastUPerHead='models.fast_uper_head',
-        UnmergeFPN='models.unmerge_fpn',
-        MultiScalePreProcessor='models.multi_scale',
+        CascadeDecodeHead='models.heads.cascade_head',
+        FastConv2d='models.fast.conv',
+        FastFPNHead='models.fast.fpn_head',
+        FastMSDeformAttnPixelDecoder='models.fast.pixel_decoder',
+        FastUPerHead='models.fast.uper_head',
+        UnmergeFPN='models.necks.fpn',
+        MultiScalePreProcessor='models.heads.multi_scale',
     ),
 )
 DATASETS = _child(root.DATASETS, 'datasets')
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'datasets')
 TRANSFORMS = _child(root.TRANSFORMS, 'datasets')
-METRICS = _child(root.METRICS, 'training')
+METRICS = _child(root.METRICS, 'evaluation')
 HOOKS = _child(
     root.HOOKS,
-    'training',
+    'engine.hooks',
     lazy=dict(CompressionVisualizationHook='visualization.hooks'),
 )
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
-    root.OPTIM_WRAPPER_CONSTRUCTORS, 'training'
+    root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optimizers'
 )

@@ -17,7 +17,7 @@ from documents import PAGES, ROOT, blocks, code_spans, commands, prose
 from mmengine.config import Config
 
 from mmvitcompress import __version__
-from mmvitcompress.archs import get_arch
+from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmvitcompress.visualization.curve import read_results
 

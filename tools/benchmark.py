@@ -8,7 +8,6 @@ without pre- and post-processing; RoI heads get a fixed number of regions.
 
 import torch
 
-from mmvitcompress import cli
 from mmvitcompress.analysis import benchmark, report
 from mmvitcompress.analysis.candidates import (
     build_candidate,
@@ -18,8 +17,9 @@ from mmvitcompress.analysis.candidates import (
 )
 from mmvitcompress.analysis.images import make_images
 from mmvitcompress.deploy.optimize import optimize_for_inference
+from mmvitcompress.engine.config import add_cfg_options
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.training.config import add_cfg_options
+from mmvitcompress.utils import cli
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 

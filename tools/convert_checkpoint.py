@@ -11,10 +11,10 @@ Examples:
 
 from pathlib import Path
 
-from mmvitcompress import cli
-from mmvitcompress.checkpoint import write_checkpoint
-from mmvitcompress.conversion import convert
+from mmvitcompress.checkpoints.file import write_checkpoint
+from mmvitcompress.checkpoints.vit import convert
 from mmvitcompress.errors import CheckpointError
+from mmvitcompress.utils import cli
 
 
 def parse_args():

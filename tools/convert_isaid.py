@@ -7,7 +7,7 @@ Pillow keeps one bit: each class but the background becomes ship
 (https://github.com/open-mmlab/mmsegmentation/issues/1504).
 """
 
-from mmvitcompress import cli
+from mmvitcompress.utils import cli
 
 
 def parse_args():
@@ -30,7 +30,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmvitcompress.datasets.isaid import convert
+    from dataset_converters.isaid import convert
 
     convert(**vars(args))
 

@@ -18,7 +18,7 @@ Examples:
     convert_medical.py polyp downloads/polyp data/polyp
 """
 
-from mmvitcompress import cli
+from mmvitcompress.utils import cli
 
 
 def parse_args():
@@ -48,7 +48,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmvitcompress.datasets.medical_conversion import (
+    from dataset_converters.medical import (
         convert_polyps,
         convert_volumes,
     )

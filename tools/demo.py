@@ -13,8 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from mmvitcompress import cli
-from mmvitcompress.datasets.digits import make_digits
+from dataset_converters.digits import make_digits
+
+from mmvitcompress.utils import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 SEGMENTORS = {

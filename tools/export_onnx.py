@@ -5,7 +5,6 @@ and neck, or raw logits. It is compared with PyTorch under onnxruntime before
 it counts as written. With a name in *.pt2 it is one of torch.export.
 """
 
-from mmvitcompress import cli
 from mmvitcompress.analysis.configs import as_shape, load_config
 from mmvitcompress.deploy import (
     DYNAMIC,
@@ -14,8 +13,9 @@ from mmvitcompress.deploy import (
     GraphSpec,
     shipping,
 )
+from mmvitcompress.engine.config import add_cfg_options
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.training.config import add_cfg_options
+from mmvitcompress.utils import cli
 
 
 def parse_args():

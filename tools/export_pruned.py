@@ -9,11 +9,11 @@ takes. Runs that only merged or slimmed tokens are exported in the same way.
 from functools import partial
 from pathlib import Path
 
-from mmvitcompress import cli
-from mmvitcompress.checkpoint import check_suffix, write_checkpoint
+from mmvitcompress.checkpoints.file import check_suffix, write_checkpoint
+from mmvitcompress.engine import export, launch
+from mmvitcompress.engine.config import add_cfg_options, read_config
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.training import export, launch
-from mmvitcompress.training.config import add_cfg_options, read_config
+from mmvitcompress.utils import cli
 
 
 def parse_args():

@@ -4,7 +4,6 @@ Nothing is downloaded and no data set is needed: the network is built with
 random weights and run once on a random image.
 """
 
-from mmvitcompress import cli
 from mmvitcompress.analysis.complexity import model_complexity
 from mmvitcompress.analysis.configs import (
     as_shape,
@@ -13,7 +12,8 @@ from mmvitcompress.analysis.configs import (
     load_config,
 )
 from mmvitcompress.analysis.operators import CONVENTIONS
-from mmvitcompress.training.config import add_cfg_options
+from mmvitcompress.engine.config import add_cfg_options
+from mmvitcompress.utils import cli
 
 MEANING = {
     'fvcore': 'products counted exactly, norms and resampling by element, '

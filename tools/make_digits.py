@@ -7,7 +7,7 @@ segmentation, and COCO JSON for instance segmentation of the same scenes.
 import signal
 import sys
 
-from mmvitcompress import cli
+from mmvitcompress.utils import cli
 
 
 def parse_args():
@@ -39,7 +39,7 @@ def main():
     args = parse_args()
     # so that a terminated run clears up as an interrupted one does
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    from mmvitcompress.datasets.digits import make_digits
+    from dataset_converters.digits import make_digits
 
     if make_digits(**vars(args)):
         print(

@@ -5,11 +5,11 @@ which the model will be used; and, if channels are to be pruned too, how much
 of the MACs they have to save.
 """
 
-from mmvitcompress import cli
-from mmvitcompress.archs import get_arch
+from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
+from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.channels import SelectionRules
 from mmvitcompress.planning import Plan, plan
-from mmvitcompress.swin_arch import MERGE_STAGE, SwinArch
+from mmvitcompress.utils import cli
 
 DEFAULTS = SelectionRules()
 

@@ -13,10 +13,10 @@ Examples:
 
 from pathlib import Path
 
-from mmvitcompress import cli
+from mmvitcompress.engine.config import add_cfg_options, read_config
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.inference import predict
-from mmvitcompress.training.config import add_cfg_options, read_config
+from mmvitcompress.utils import cli
 
 
 def parse_args():

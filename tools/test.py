@@ -7,8 +7,8 @@ it or of another shape is an error.
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
-from mmvitcompress import cli
-from mmvitcompress.training import evaluation, launch
+from mmvitcompress.engine import launch, testing
+from mmvitcompress.utils import cli
 
 
 def parse_args():
@@ -68,13 +68,13 @@ def main():
         launch.require_accelerator('--amp')
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir:
-        evaluation.show_predictions(
+        testing.show_predictions(
             cfg, args.show, args.show_dir, args.wait_time, args.interval
         )
     if args.tta:
-        evaluation.use_test_time_augmentation(cfg)
+        testing.use_test_time_augmentation(cfg)
     if args.out and args.out_item == 'pred':
-        evaluation.save_predictions(cfg, args.out)
+        testing.save_predictions(cfg, args.out)
     with launch.naming_data_errors():
         metrics = launch.build_tested(cfg, args.checkpoint).test()
     if not is_main_process():

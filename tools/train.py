@@ -5,8 +5,8 @@ been. Several processes are started by dist_train.sh or slurm_train.sh; those
 of dist_train.sh need no GPU.
 """
 
-from mmvitcompress import cli
-from mmvitcompress.training import launch
+from mmvitcompress.engine import launch
+from mmvitcompress.utils import cli
 
 
 def parse_args():

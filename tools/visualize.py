@@ -7,9 +7,9 @@ explains all of them. Needs matplotlib.
 import shlex
 import sys
 
-from mmvitcompress import cli
+from mmvitcompress.engine.config import add_cfg_options
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.training.config import add_cfg_options
+from mmvitcompress.utils import cli
 
 KINDS = {
     'merges': 'which patches share a token, stage by stage',

@@ -16,10 +16,10 @@ from mmvitcompress.analysis.configs import (
     load_config,
 )
 from mmvitcompress.analysis.inference import padded_shape
-from mmvitcompress.checkpoint import read_checkpoint, refuse_compactors
-from mmvitcompress.checkpoint_shape import is_whole, take_shape
+from mmvitcompress.checkpoints.file import read_checkpoint, refuse_compactors
+from mmvitcompress.checkpoints.shape import is_whole, take_shape
+from mmvitcompress.engine.hooks.strict_loading import require_fit
 from mmvitcompress.errors import CheckpointError, ConfigError
-from mmvitcompress.training.strict_loading import require_fit
 
 
 def load_candidate(path: str, options: dict | None = None) -> Config:

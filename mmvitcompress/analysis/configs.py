@@ -10,8 +10,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.training.config import read_config
 
 Shape = tuple[int, int]
 

@@ -16,9 +16,9 @@ from mmvitcompress.analysis.inference import (
     image_channels,
     padded_shape,
 )
+from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.image_files import equally_spaced, image_files, read_image
-from mmvitcompress.training.launch import naming_data_errors
+from mmvitcompress.utils.images import equally_spaced, image_files, read_image
 
 Shape = tuple[int, int]
 

@@ -28,7 +28,7 @@ from mmvitcompress.analysis.operators import (
     is_free,
 )
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.winograd import convolutions_as_written
+from mmvitcompress.models.fast.winograd import convolutions_as_written
 
 Parts = Mapping[str, nn.Module | Sequence[nn.Module] | None]
 

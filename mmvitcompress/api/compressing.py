@@ -9,14 +9,14 @@ from mmvitcompress.api.files import build, read, timm_state_dict
 from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.api.pruning import prune_
 from mmvitcompress.api.timm_models import Source, compare, create, describe
-from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.channels import (
     find_compactors,
     fold,
     is_compactor,
     unconverged,
 )
-from mmvitcompress.checkpoint import resize_pos_embed
+from mmvitcompress.checkpoints.file import resize_pos_embed
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import TokenMerging
 
@@ -34,11 +34,11 @@ def compress(
     """Compress a ViT of timm.
 
     With nothing asked for, the result equals the model. New merges start as
-    means, so that the result is a start for fine-tuning; so is one with
-    pruned channels, which are chosen by the size of their weights. (CDCP,
-    which learns to prune while it trains, is
-    :class:`~mmvitcompress.training.CDCPHook`.) Slimming needs training before
-    any use: its predictor starts at random.
+    means, so that the result is a start for fine-tuning; so is one with pruned
+    channels, which are chosen by the size of their weights. (CDCP, which
+    learns to prune while it trains, is
+    :class:`~mmvitcompress.engine.hooks.CDCPHook`.) Slimming needs training
+    before any use: its predictor starts at random.
 
     Args:
         model: A DeiT, ViT, DeiT-III or DINOv2 of timm, which stays as it is;

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.backbone_parts import output_indices
+from mmvitcompress.models.backbones.parts import output_indices
 from mmvitcompress.tokens import TokenState
 
 FORMATS = ('NCHW', 'NLC')

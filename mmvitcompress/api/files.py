@@ -7,19 +7,19 @@ from torch import Tensor
 
 from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.api.timm_models import Source, data_config
-from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.channels import find_compactors
-from mmvitcompress.checkpoint import (
+from mmvitcompress.checkpoints.file import (
     checkpoint_arch,
     load_strict,
     read_checkpoint,
     refuse_compactors,
     write_checkpoint,
 )
-from mmvitcompress.conversion import infer_arch, to_timm_keys
-from mmvitcompress.conversion_swin import is_swin
+from mmvitcompress.checkpoints.swin import is_swin
+from mmvitcompress.checkpoints.vit import infer_arch, to_timm_keys
 from mmvitcompress.errors import CheckpointError
-from mmvitcompress.models.heads import to_timm_head
+from mmvitcompress.models.heads.class_token import to_timm_head
 
 # what stands beside the backbone; all other tensors of timm's belong to it
 _OUTSIDE = ('norm.', 'fc_norm.', 'head.', 'head_dist.')

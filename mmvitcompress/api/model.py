@@ -6,8 +6,8 @@ from timm.layers import global_pool_nlc, trunc_normal_
 from torch import Tensor, nn
 
 from mmvitcompress.api.features import FORMATS, block_indices, normalised
-from mmvitcompress.arch import ViTArch
-from mmvitcompress.arch_base import check_choice
+from mmvitcompress.arch.base import check_choice
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import restore
@@ -230,7 +230,7 @@ class CompressedModel(nn.Module):
 
         Args:
             img_size: Image size (H, W), in pixels. Defaults to the arch's.
-            convention: See :data:`mmvitcompress.arch_base.CONVENTIONS`.
+            convention: See :data:`mmvitcompress.arch.base.CONVENTIONS`.
                 Defaults to 'fvcore'.
         """
         final = isinstance(self.norm, nn.LayerNorm)

@@ -8,8 +8,8 @@ from torch import nn
 from mmvitcompress.api.files import read
 from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.api.timm_models import create, describe
-from mmvitcompress.arch_base import Arch
-from mmvitcompress.archs import ARCHS, get_arch
+from mmvitcompress.arch.base import Arch
+from mmvitcompress.arch.zoo import ARCHS, get_arch
 from mmvitcompress.planning import Plan
 from mmvitcompress.planning import plan as plan_arch
 

@@ -12,7 +12,8 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from mmvitcompress.arch_base import per_block
+from mmvitcompress.arch.base import per_block
+from mmvitcompress.arch.targets import check_target
 from mmvitcompress.channels import (
     MacBudget,
     SelectionRules,
@@ -24,7 +25,6 @@ from mmvitcompress.channels import (
 from mmvitcompress.channels.compactors import Kinds, transformer_blocks
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.targets import check_target
 
 _DIMS = ('qk_dims', 'v_dims', 'mlp_dims')
 _KEEP = ('qk', 'v', 'mlp')

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from mmvitcompress.api.model import POOLS
-from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.errors import CheckpointError, ConfigError
 
 _DATA_KEYS = ('interpolation', 'mean', 'std', 'crop_pct', 'crop_mode')

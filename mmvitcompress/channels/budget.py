@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mmvitcompress.arch.targets import check_target, dense
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.targets import check_target, dense
 
 
 class ChannelCosts(NamedTuple):
@@ -59,8 +59,8 @@ class MacBudget:
         """Budget of an arch at an image size.
 
         Args:
-            arch: A :class:`~mmvitcompress.arch.ViTArch`, a
-                :class:`~mmvitcompress.swin_arch.SwinArch`, or anything that
+            arch: A :class:`~mmvitcompress.arch.vit.ViTArch`, a
+                :class:`~mmvitcompress.arch.swin.SwinArch`, or anything that
                 has their ``macs``, ``replace`` and widths for each block.
             img_size: Image size (H, W), in pixels. Defaults to the arch's.
             num_classes: Outputs of the classifier, if it is to be counted.

@@ -2,14 +2,15 @@
 
 from mmvitcompress.compat.mmcv_ext import provide_mmcv_ext
 from mmvitcompress.compat.versions import require, require_installed
+from mmvitcompress.compat.watching import watch
 
-__all__ = ['install', 'require']
+__all__ = ['install', 'require', 'watch']
 
 
 def install() -> None:
     """Make MMCV without compiled ops and MMEngine's checkpoints usable.
 
-    Called by ``import mmvitcompress``. Calling it again changes nothing.
+    Called before anything is registered. Calling it again changes nothing.
 
     Raises:
         DependencyError: If MMEngine, timm or torchvision is missing, or

@@ -11,7 +11,6 @@ from mmseg.datasets import (
 )
 
 from mmvitcompress.datasets.checks import IGNORED, CheckedPairs, converter
-from mmvitcompress.datasets.isaid import lost_classes
 from mmvitcompress.datasets.palettes import (
     CAMVID_CLASSES,
     CAMVID_PALETTE,
@@ -80,7 +79,7 @@ class CheckedISAIDDataset(CheckedPairs, iSAIDDataset):
     def require_label_map(self, path: str) -> None:
         """The file must hold class indices, and not just one bit of them."""
         super().require_label_map(path)
-        if lost_classes(fileio.get(path, backend_args=self.backend_args)):
+        if _lost_classes(fileio.get(path, backend_args=self.backend_args)):
             self.refuse(
                 f"{path} has one bit a pixel: MMSegmentation's converter, run "
                 'by itself, loses all classes but one'
@@ -258,3 +257,11 @@ class NucleiMapsDataset(CheckedPairs, BaseSegDataset):
         """
         pairs = super().load_data_list()
         return [p for p in pairs if belongs(p['img_path'], *self.split)]
+
+
+_BIT_DEPTH = 24  # where the header of a PNG file says it
+
+
+def _lost_classes(png: bytes) -> bool:
+    """Whether a label map, the content of a PNG file, was cut to one bit."""
+    return png[_BIT_DEPTH] == 1

@@ -19,10 +19,10 @@ from timm.data import create_transform
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
+from mmvitcompress.engine.config import validation_loader
+from mmvitcompress.engine.export import preprocessed
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.image_files import equally_spaced, image_files, read_image
-from mmvitcompress.training.config import validation_loader
-from mmvitcompress.training.export import preprocessed
+from mmvitcompress.utils.images import equally_spaced, image_files, read_image
 
 
 def validation_data(cfg: Config) -> Dataset:

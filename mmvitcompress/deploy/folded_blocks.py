@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmvitcompress.models.layers import Attention, Block
-from mmvitcompress.swin_arch import Windows
+from mmvitcompress.arch.swin import Windows
+from mmvitcompress.models.layers.blocks import Attention, Block
 from mmvitcompress.tokens import LifePredictor
 
 WIDTH_STEP = 8
@@ -90,7 +90,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 class InPlaceBlock(nn.Module):
-    """A :class:`~mmvitcompress.models.layers.Block` for inference only.
+    """A :class:`~mmvitcompress.models.layers.blocks.Block` for inference only.
 
     Args:
         block: What to run; without scales, see :func:`fold_scales`.

@@ -22,8 +22,8 @@ from mmvitcompress.deploy.folded_blocks import (
 )
 from mmvitcompress.deploy.folded_norms import fold_batch_norms
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.fast_conv import use_fast_convs
-from mmvitcompress.models.layers import LinearStem
+from mmvitcompress.models.fast.conv import use_fast_convs
+from mmvitcompress.models.layers.blocks import LinearStem
 from mmvitcompress.models.vit import ViT
 
 
@@ -40,7 +40,7 @@ def optimize_for_inference(
       activations and residual sums work in place.
     - Batch norms go into the convolutions before them, in the stem, the neck
       and the heads; on CPUs, 3×3 convolutions take a quarter of their
-      multiplications (:mod:`~mmvitcompress.models.winograd`).
+      multiplications (:mod:`~mmvitcompress.models.fast.winograd`).
     - The life predictor's ⟨P x̄_cls, Q x̄_i⟩ becomes ⟨Qᵀ P x̄_cls, x̄_i⟩.
     - On CUDA, widths are filled up with zeros to multiples of 8, and those of
       queries, keys and values in a head to one.

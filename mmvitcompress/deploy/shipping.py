@@ -16,8 +16,8 @@ from mmvitcompress.deploy.network import DeployedNetwork, export_program
 from mmvitcompress.deploy.onnx_export import OPSET, export_checked
 from mmvitcompress.deploy.onnx_runtime import OnnxNetwork
 from mmvitcompress.deploy.quantization import quantize_int8
+from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.training.launch import naming_data_errors
 
 
 def load_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:

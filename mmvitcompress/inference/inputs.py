@@ -9,7 +9,7 @@ import mmcv
 import numpy as np
 
 from mmvitcompress.errors import DataError
-from mmvitcompress.image_files import SUFFIXES as IMAGES
+from mmvitcompress.utils.images import SUFFIXES as IMAGES
 
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
 

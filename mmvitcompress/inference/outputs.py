@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from mmvitcompress.atomic_files import write_json
 from mmvitcompress.errors import DataError
 from mmvitcompress.inference.inputs import Frame, Source, frame_rate
 from mmvitcompress.inference.predictor import Predictor
+from mmvitcompress.utils.files import write_json
 
 
 class Writer:

@@ -8,7 +8,6 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
-from mmvitcompress.atomic_files import write_json
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.inference.inputs import (
     Frame,
@@ -18,6 +17,7 @@ from mmvitcompress.inference.inputs import (
 )
 from mmvitcompress.inference.outputs import Writer
 from mmvitcompress.inference.predictor import Predictor
+from mmvitcompress.utils.files import write_json
 
 
 def predict(

@@ -16,19 +16,19 @@ from timm.utils.misc import natural_key
 from torch import Tensor, nn
 
 from mmvitcompress.analysis.candidates import choose_device
-from mmvitcompress.checkpoint import read_checkpoint, refuse_compactors
-from mmvitcompress.checkpoint_shape import (
+from mmvitcompress.checkpoints.file import read_checkpoint, refuse_compactors
+from mmvitcompress.checkpoints.shape import (
     is_whole,
     require_whole,
     take_shape,
 )
-from mmvitcompress.errors import ConfigError
-from mmvitcompress.models import ImageClassifier
-from mmvitcompress.training.config import read_config
-from mmvitcompress.training.strict_loading import (
+from mmvitcompress.engine.config import read_config
+from mmvitcompress.engine.hooks.strict_loading import (
     require_classifier,
     require_fit,
 )
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models import ImageClassifier
 
 TASKS = {
     'mmseg': 'segmentation',

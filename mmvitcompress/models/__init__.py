@@ -1,40 +1,35 @@
-"""Backbones, necks and the classifier."""
+"""Nets, backbones, necks, heads and losses.
 
-from mmvitcompress.models.backbones import (
-    ATMEDeiT,
-    CAITDeiT,
-    CDCPDeiT,
-    CompressedViT,
-    LifeSlimDeiT,
-)
-from mmvitcompress.models.classifier import ImageClassifier
-from mmvitcompress.models.distillation import TimmClassifier
-from mmvitcompress.models.heads import ClassTokenHead
-from mmvitcompress.models.losses import BatchDiceLoss, StructureLoss
-from mmvitcompress.models.mixup import MixupPreprocessor
-from mmvitcompress.models.necks import UnmergeUpsample
-from mmvitcompress.models.pyramid import UnmergePyramid
-from mmvitcompress.models.swin import Swin
-from mmvitcompress.models.swin_backbone import CompressedSwin
-from mmvitcompress.models.tome import ToMeViT
-from mmvitcompress.models.vit import ViT
+What is registered for OpenMMLab is imported when it is first asked for: the
+nets themselves need torch and timm alone.
+"""
 
-__all__ = [
-    'ATMEDeiT',
-    'BatchDiceLoss',
-    'CAITDeiT',
-    'CDCPDeiT',
-    'ClassTokenHead',
-    'CompressedSwin',
-    'CompressedViT',
-    'ImageClassifier',
-    'LifeSlimDeiT',
-    'MixupPreprocessor',
-    'StructureLoss',
-    'Swin',
-    'TimmClassifier',
-    'ToMeViT',
-    'UnmergePyramid',
-    'UnmergeUpsample',
-    'ViT',
-]
+from importlib import import_module
+
+_HOMES = {
+    'ATMEDeiT': 'backbones',
+    'BatchDiceLoss': 'losses',
+    'CAITDeiT': 'backbones',
+    'CDCPDeiT': 'backbones',
+    'ClassTokenHead': 'heads',
+    'CompressedSwin': 'backbones',
+    'CompressedViT': 'backbones',
+    'ImageClassifier': 'classifier',
+    'LifeSlimDeiT': 'backbones',
+    'MixupPreprocessor': 'losses',
+    'StructureLoss': 'losses',
+    'Swin': 'swin',
+    'TimmClassifier': 'losses',
+    'ToMeViT': 'backbones',
+    'UnmergePyramid': 'necks',
+    'UnmergeUpsample': 'necks',
+    'ViT': 'vit',
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{_HOMES[name]}'), name)

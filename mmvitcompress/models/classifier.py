@@ -5,17 +5,20 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.distillation import (
-    build_teacher,
-    check_alpha,
-    hard_distillation,
-)
-from mmvitcompress.models.heads import (
+from mmvitcompress.models.heads.class_token import (
     ClassTokenHead,
     load_head,
     to_timm_head,
 )
-from mmvitcompress.models.mixup import MixupPreprocessor, check_smoothing
+from mmvitcompress.models.losses.distillation import (
+    build_teacher,
+    check_alpha,
+    hard_distillation,
+)
+from mmvitcompress.models.losses.mixup import (
+    MixupPreprocessor,
+    check_smoothing,
+)
 from mmvitcompress.registry import MODELS
 
 __all__ = ['ClassTokenHead', 'ImageClassifier', 'to_timm_head']

@@ -17,9 +17,14 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmvitcompress.models.layers import Attention, drop_path_rates
-from mmvitcompress.models.windows import LayoutCache, WindowLayout, cut, join
-from mmvitcompress.swin_arch import MERGE_STAGE, SwinArch
+from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
+from mmvitcompress.models.layers.blocks import Attention, drop_path_rates
+from mmvitcompress.models.layers.windows import (
+    LayoutCache,
+    WindowLayout,
+    cut,
+    join,
+)
 from mmvitcompress.tokens import TokenMerge, TokenState
 from mmvitcompress.tokens.specs import merged_grid
 

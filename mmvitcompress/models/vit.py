@@ -13,12 +13,12 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmvitcompress.arch import ViTArch
-from mmvitcompress.arch_base import check_patch
+from mmvitcompress.arch.base import check_patch
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.layers import STEMS, Block, drop_path_rates
-from mmvitcompress.models.positions import resample_position
-from mmvitcompress.models.windowed import WindowedBlocks
+from mmvitcompress.models.layers.blocks import STEMS, Block, drop_path_rates
+from mmvitcompress.models.layers.positions import resample_position
+from mmvitcompress.models.layers.windowed import WindowedBlocks
 from mmvitcompress.tokens import (
     PatchSlimmer,
     SoftPatchSlimmer,

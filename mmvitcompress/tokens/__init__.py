@@ -4,9 +4,9 @@ Plain PyTorch that knows nothing of OpenMMLab. A reduction takes and returns
 ``(tokens, state)``; :func:`restore` is the exact partner of all of them.
 """
 
+from mmvitcompress.tokens.atme import TokenMerge, unmerge
 from mmvitcompress.tokens.life_regression import SoftPatchSlimmer
-from mmvitcompress.tokens.merging import TokenMerge, unmerge
-from mmvitcompress.tokens.restoring import (
+from mmvitcompress.tokens.restore import (
     TokenMap,
     restore,
     to_map,

@@ -20,8 +20,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from mmvitcompress.arch.targets import check_target
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.targets import check_target
 from mmvitcompress.tokens.specs import Grid
 
 STEP_WORTH = 0.01

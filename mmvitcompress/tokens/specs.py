@@ -1,7 +1,7 @@
 """What to reduce, where, and by how much: validated, without tensors.
 
 The two specifications here are the token half of a
-:class:`~mmvitcompress.arch.ViTArch`. Blocks are counted from 1, as in both
+:class:`~mmvitcompress.arch.vit.ViTArch`. Blocks are counted from 1, as in both
 papers.
 """
 

@@ -36,8 +36,8 @@ def attention_weights(attn: nn.Module, x: Tensor, bias=None) -> Tensor:
     """softmax(Q Kᵀ · scale + bias) of an attention layer.
 
     Args:
-        attn: An :class:`~mmvitcompress.models.layers.Attention`, with or
-            without compactors.
+        attn: An :class:`~mmvitcompress.models.layers.blocks.Attention`, with
+            or without compactors.
         x: Its input (B, n, D).
         bias: What it adds to the logits. Defaults to None.
 

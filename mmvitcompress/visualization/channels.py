@@ -10,10 +10,10 @@ import numpy as np
 from numpy import ndarray
 from torch import Tensor
 
-from mmvitcompress.arch_base import Arch
-from mmvitcompress.archs import ARCHS
+from mmvitcompress.arch.base import Arch
+from mmvitcompress.arch.zoo import ARCHS
 from mmvitcompress.channels import Kinds, kept_widths, removable
-from mmvitcompress.checkpoint import checkpoint_arch, read_checkpoint
+from mmvitcompress.checkpoints.file import checkpoint_arch, read_checkpoint
 from mmvitcompress.errors import CheckpointError
 
 _MASK = re.compile(r'(.*?)(?:attn\.qkv|mlp\.fc1)\.compactors\.(\w+)\.kept$')

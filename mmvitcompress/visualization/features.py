@@ -8,9 +8,9 @@ from numpy import ndarray
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.layers.windowed import quarter_ends
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.models.windowed import quarter_ends
 from mmvitcompress.tokens import restore
 from mmvitcompress.visualization.running import run_tokens
 from mmvitcompress.visualization.style import (

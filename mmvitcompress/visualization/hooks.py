@@ -14,10 +14,10 @@ from mmvitcompress.channels import (
     find_compactors,
     kept_channels,
 )
+from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.registry import HOOKS
-from mmvitcompress.training.wrappers import unwrapped
 from mmvitcompress.visualization.attention import (
     attends_globally,
     class_attention,

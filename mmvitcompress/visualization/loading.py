@@ -13,10 +13,10 @@ from mmvitcompress.analysis.candidates import build_candidate, load_candidate
 from mmvitcompress.analysis.configs import as_shape, default_shape
 from mmvitcompress.analysis.images import make_images
 from mmvitcompress.channels import is_compactor
-from mmvitcompress.checkpoint import read_checkpoint
-from mmvitcompress.checkpoint_shape import require_whole
+from mmvitcompress.checkpoints.file import read_checkpoint
+from mmvitcompress.checkpoints.shape import require_whole
+from mmvitcompress.engine.export import load_trained
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.training.export import load_trained
 from mmvitcompress.visualization.running import backbone_of
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from mmvitcompress.arch_base import Arch
+from mmvitcompress.arch.base import Arch
+from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import halved
-from mmvitcompress.swin_arch import MERGE_STAGE, SwinArch
 from mmvitcompress.tokens import TokenState, to_map, unmerge
 from mmvitcompress.tokens.specs import Grid, merged_grid
 from mmvitcompress.visualization.style import (

@@ -11,10 +11,10 @@ from numpy import ndarray
 from PIL import Image
 from torch import nn
 
+from mmvitcompress.engine.config import validation_loader
+from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.image_files import equally_spaced
-from mmvitcompress.training.config import validation_loader
-from mmvitcompress.training.launch import naming_data_errors
+from mmvitcompress.utils.images import equally_spaced
 
 IGNORED = -1
 

@@ -9,8 +9,8 @@ from mmvitcompress.analysis.candidates import (
     common_shape,
     load_candidate,
 )
-from mmvitcompress.arch import ViTArch
-from mmvitcompress.checkpoint import write_checkpoint
+from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.checkpoints.file import write_checkpoint
 from mmvitcompress.errors import CheckpointError, ConfigError
 
 

@@ -12,7 +12,7 @@ from mmvitcompress.analysis.configs import build_model
 from mmvitcompress.analysis.inference import run_network
 from mmvitcompress.analysis.macs import count_macs
 from mmvitcompress.api import CompressedModel
-from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.models import CompressedViT
 
 SHAPE = (60, 90)

@@ -296,7 +296,7 @@ def test_buffers_are_no_parameters():
 
 
 def test_convolutions_cost_the_same_whichever_way_they_run():
-    from mmvitcompress.models.fast_conv import FastConv2d
+    from mmvitcompress.models.fast.conv import FastConv2d
 
     conv = FastConv2d(192, 192, 3, padding=1)
     image = torch.randn(1, 192, 32, 32)

@@ -15,7 +15,6 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 from torch import nn
 
-from mmvitcompress import cli
 from mmvitcompress.deploy import (
     DeployedNetwork,
     GraphSpec,
@@ -29,6 +28,7 @@ from mmvitcompress.deploy import (
 from mmvitcompress.deploy.onnx_runtime import TOLERANCE
 from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.models import CompressedSwin, CompressedViT
+from mmvitcompress.utils import cli
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'export_onnx.py'
 SMALL = dict(

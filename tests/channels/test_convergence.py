@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.channels import (
     ReductionSchedule,
     apply_penalty_,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.channels import (
     Kinds,
     MacBudget,
@@ -22,7 +22,7 @@ from mmvitcompress.channels import (
     unconverged,
     without,
 )
-from mmvitcompress.checkpoint import load_strict, write_checkpoint
+from mmvitcompress.checkpoints.file import load_strict, write_checkpoint
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT, ViT
 

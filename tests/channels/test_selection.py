@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmvitcompress.arch import ViTArch
-from mmvitcompress.archs import get_arch
+from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.channels import (
     ChannelCosts,
     Kinds,

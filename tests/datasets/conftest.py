@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
+from dataset_converters.digits import make_digits
 from PIL import Image
-
-from mmvitcompress.datasets.digits import make_digits
 
 
 @pytest.fixture(scope='session')

@@ -7,11 +7,11 @@ import zipfile
 
 import numpy as np
 import pytest
+from dataset_converters.isaid import convert as isaid_convert
 from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmvitcompress.datasets.checks import converter
-from mmvitcompress.datasets.isaid import convert as isaid_convert
 from mmvitcompress.datasets.segmentation import (
     CheckedISAIDDataset,
     CheckedPotsdamDataset,

@@ -13,7 +13,7 @@ SCRIPT = """
 import json, sys
 for name in {hidden}:
     sys.modules[name] = None  # as if it were not installed
-import mmvitcompress.datasets.digits
+import dataset_converters.digits
 from mmvitcompress.registry import DATASETS
 print(json.dumps([sorted(DATASETS.module_dict), sorted(
     name for name in ('mmseg', 'mmdet') if sys.modules.get(name))]))

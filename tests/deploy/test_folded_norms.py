@@ -8,7 +8,7 @@ from mmcv.cnn import ConvModule
 from torch import nn
 
 from mmvitcompress.deploy.folded_norms import fold_batch_norms
-from mmvitcompress.models.fast_conv import FastConv2d
+from mmvitcompress.models.fast.conv import FastConv2d
 
 FAST = dict(type='mmvitcompress.FastConv2d')
 

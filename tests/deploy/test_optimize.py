@@ -271,7 +271,7 @@ def test_whole_segmentor():
     from mmengine.registry import MODELS as REGISTRY
     from mmengine.registry import init_default_scope
 
-    from mmvitcompress.models.fast_conv import FastConv2d
+    from mmvitcompress.models.fast.conv import FastConv2d
 
     root = Path(__file__).parents[2]
     cfg = Config.fromfile(root / 'configs/semfpn_stock_deit_s_ade20k.py')

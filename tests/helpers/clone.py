@@ -21,8 +21,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from runs import forget_runs
 
-from mmvitcompress.checkpoint import write_checkpoint
-from mmvitcompress.models.heads import to_timm_head
+from mmvitcompress.checkpoints.file import write_checkpoint
+from mmvitcompress.models.heads.class_token import to_timm_head
 
 # where MMEngine, and where its maintained fork, looks for yapf's function
 FORMATTERS = ('mmengine.config.config', 'yapf.yapflib.yapf_api')
@@ -141,7 +141,7 @@ class Clone:
         start = subprocess.run
         with (
             mock.patch.object(subprocess, 'run', run),
-            mock.patch('mmvitcompress.datasets.digits.make_digits'),
+            mock.patch('dataset_converters.digits.make_digits'),
         ):
             self.tool('tools/demo.py')
 

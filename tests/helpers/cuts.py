@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmvitcompress.training.config import add_cfg_options
+from mmvitcompress.engine.config import add_cfg_options
 
 SIDE = 64  # of images, in pixels
 AT_MOST = {

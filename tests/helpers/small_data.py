@@ -3,10 +3,9 @@
 import cv2
 import h5py
 import numpy as np
+from dataset_converters.digits import make_digits
 from PIL import Image
 from volumes import volume
-
-from mmvitcompress.datasets.digits import make_digits
 
 SHAPE = (64, 96)  # height and width in pixels
 

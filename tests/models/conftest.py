@@ -6,9 +6,9 @@ from mmengine.registry import init_default_scope
 
 # where MMCV has no operations of its own, it finds ours from here on
 import mmvitcompress  # noqa: F401
-from mmvitcompress.models import winograd
-from mmvitcompress.models.fast_fpn_head import FastFPNHead
-from mmvitcompress.models.fast_uper_head import FastUPerHead
+from mmvitcompress.models.fast import winograd
+from mmvitcompress.models.fast.fpn_head import FastFPNHead
+from mmvitcompress.models.fast.uper_head import FastUPerHead
 
 SETTINGS = dict(
     in_channels=[6, 7, 8, 9],

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmvitcompress.analysis.macs import count_macs
-from mmvitcompress.models.attention import attend
+from mmvitcompress.models.layers.attend import attend
 
 WIDTHS = [(8, 8), (5, 8), (8, 3)]
 

@@ -13,13 +13,16 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.cascade import (
+from mmvitcompress.models.heads.cascade import (
     AttentionGate,
     CascadeDecoder,
     ChannelAttention,
     SpatialAttention,
 )
-from mmvitcompress.models.losses import batch_dice_loss, structure_loss
+from mmvitcompress.models.losses.segmentation import (
+    batch_dice_loss,
+    structure_loss,
+)
 from mmvitcompress.registry import MODELS
 
 ROOT = Path(__file__).parents[2]

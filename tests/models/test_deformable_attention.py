@@ -9,7 +9,7 @@ from mmcv.ops.multi_scale_deform_attn import (
     multi_scale_deformable_attn_pytorch,
 )
 
-from mmvitcompress.models.deformable_attention import (
+from mmvitcompress.models.fast.deformable_attention import (
     FastDeformableAttention,
     sample,
     use_fast_deformable_attention,

@@ -9,7 +9,7 @@ from mmengine.model import ExponentialMovingAverage
 
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models import ImageClassifier, TimmClassifier
-from mmvitcompress.models.distillation import hard_distillation
+from mmvitcompress.models.losses.distillation import hard_distillation
 
 ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
 BACKBONE = dict(type='CompressedViT', arch=ARCH)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models import fast_conv, fast_uper_head
-from mmvitcompress.models.winograd import winograd_conv
+from mmvitcompress.models.fast import conv as fast_conv
+from mmvitcompress.models.fast import uper_head as fast_uper_head
+from mmvitcompress.models.fast.winograd import winograd_conv
 
 
 @pytest.mark.parametrize('align_corners', [False, True])

@@ -6,7 +6,7 @@ from timm.layers import resample_abs_pos_embed
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mmvitcompress.models import CompressedViT
-from mmvitcompress.models.positions import resample_position
+from mmvitcompress.models.layers.positions import resample_position
 
 SMALL = dict(
     embed_dim=24,

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmvitcompress.errors import ConfigError
-from mmvitcompress.models import ImageClassifier, MixupPreprocessor
-from mmvitcompress.training.rng_state import (
+from mmvitcompress.engine.hooks.rng_state import (
     capture_rng_state,
     restore_rng_state,
 )
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models import ImageClassifier, MixupPreprocessor
 
 ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
 BACKBONE = dict(type='CompressedViT', arch=ARCH)

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import UnmergePyramid, UnmergeUpsample
-from mmvitcompress.models.pyramid import pool
+from mmvitcompress.models.necks.pyramid import pool
 from mmvitcompress.tokens import TokenMap, TokenState
 from mmvitcompress.tokens.specs import merged_grid
 

@@ -5,9 +5,9 @@ import torch
 from swins import MERGES, SHAPE, assert_close, run, small
 
 from mmvitcompress.channels import attach_compactors, find_compactors, fold
-from mmvitcompress.checkpoint import write_checkpoint
+from mmvitcompress.checkpoints.file import write_checkpoint
+from mmvitcompress.engine.export import export
 from mmvitcompress.models import CompressedSwin, ImageClassifier
-from mmvitcompress.training.export import export
 
 
 @pytest.mark.parametrize('method', ['dense', 'atme'])

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from mmvitcompress.analysis.macs import count_macs, count_params
-from mmvitcompress.archs import get_arch
+from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT, ToMeViT
-from mmvitcompress.models.tome import tome_macs
+from mmvitcompress.models.backbones.tome import tome_macs
 
 SMALL = dict(
     embed_dim=24,

@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmvitcompress.models import UnmergePyramid
-from mmvitcompress.models.unmerge_fpn import UnmergeFPN
+from mmvitcompress.models.necks.fpn import UnmergeFPN
 from mmvitcompress.tokens import TokenMap, TokenState
 from mmvitcompress.tokens.specs import merged_grid
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmvitcompress.models.upsampled_conv import (
+from mmvitcompress.models.fast.upsampled_conv import (
     conv_of_upsampled,
     shifted_upsampling,
 )

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from mmvitcompress.analysis.macs import count_macs
-from mmvitcompress.arch import ViTArch
+from mmvitcompress.arch.swin import Windows
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT
-from mmvitcompress.models.layers import Attention
-from mmvitcompress.swin_arch import Windows
+from mmvitcompress.models.layers.blocks import Attention
 
 ARCH = dict(embed_dim=24, depth=4, num_heads=2, patch_size=4, img_size=48)
 MERGED = dict(token_merging=dict(layers=(2, 3)))

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmvitcompress.models import fast_conv, winograd
-from mmvitcompress.models.fast_conv import FastConv2d, use_fast_convs
-from mmvitcompress.models.winograd import winograd_conv, winograd_pays
+from mmvitcompress.models.fast import conv as fast_conv
+from mmvitcompress.models.fast import winograd
+from mmvitcompress.models.fast.conv import FastConv2d, use_fast_convs
+from mmvitcompress.models.fast.winograd import winograd_conv, winograd_pays
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmvitcompress.archs import get_arch
+from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.placement import (
     STEP_WORTH,

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from runs import forget_runs
 
-from mmvitcompress import cli
 from mmvitcompress.models import CompressedViT, ImageClassifier
+from mmvitcompress.utils import cli
 
 ROOT = Path(__file__).parents[2]
 ARCH = dict(embed_dim=24, depth=4, num_heads=3, patch_size=8, img_size=32)

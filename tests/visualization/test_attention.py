@@ -7,7 +7,7 @@ import torch
 from mmvitcompress.channels import attach_compactors
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedSwin
-from mmvitcompress.models.layers import Attention
+from mmvitcompress.models.layers.blocks import Attention
 from mmvitcompress.visualization import (
     attention_weights,
     class_attention,

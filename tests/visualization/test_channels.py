@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmvitcompress.archs import get_arch
+from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.channels import Kinds, attach_compactors, fold, set_kept_
-from mmvitcompress.checkpoint import write_checkpoint
+from mmvitcompress.checkpoints.file import write_checkpoint
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.visualization import (
     draw_channels,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmvitcompress.archs import get_arch
+from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import TokenMerge, TokenState
 from mmvitcompress.visualization import draw_merges, merge_stages, token_map

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmseg.evaluation import IoUMetric
 
-from mmvitcompress.image_files import equally_spaced
+from mmvitcompress.utils.images import equally_spaced
 from mmvitcompress.visualization import draw_comparison
 from mmvitcompress.visualization.segmentation import (
     Comparison,

@@ -1,0 +1,1 @@
+"""The shapes of (compressed) models: plain data, checked, JSON in and out."""

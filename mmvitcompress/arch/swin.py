@@ -1,0 +1,368 @@
+"""``SwinArch``: the one description of a (compressed) Swin Transformer.
+
+Stages are counted from 1 in texts, as in Swin's paper, and from 0 in code.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from mmvitcompress.arch.base import (
+    CONVENTIONS,
+    Arch,
+    build_spec,
+    check_choice,
+    check_image,
+    check_positive,
+    check_positive_number,
+    pair,
+    patch_grid,
+    per_block,
+)
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens.specs import (
+    Grid,
+    TokenMerging,
+    check_flag,
+    fan_in,
+    merged_grid,
+)
+
+MERGE_STAGE = 2
+"""Where tokens may be merged: stage 3, counted from 0."""
+
+
+class Windows(NamedTuple):
+    """How one block divides its grid.
+
+    Attributes:
+        grid: Token grid (H, W).
+        window: Window (h, w), in tokens.
+        shift: By how many tokens windows are shifted down and right.
+    """
+
+    grid: Grid
+    window: Grid
+    shift: Grid
+
+    @property
+    def padded(self) -> Grid:
+        """The grid, padded to whole windows."""
+        return tuple(-(-n // w) * w for n, w in zip(self.grid, self.window))
+
+
+@dataclass(frozen=True)
+class SwinArch(Arch):
+    """Shape of a Swin Transformer, compressed or not.
+
+    Widths may be given as one number for all blocks or as one for each block,
+    in one flat list over all stages; they are stored as the latter.
+
+    Args:
+        embed_dim: Width of the first stage, in channels; it doubles from
+            stage to stage.
+        depths: Number of blocks of each stage.
+        num_heads: Attention heads in the blocks of each stage.
+        qk_dims: Width of queries and keys in each head. Defaults to the
+            stage's ``head_dims``.
+        v_dims: Width of values in each head. Defaults to the stage's
+            ``head_dims``.
+        mlp_dims: Hidden width of the MLP. Defaults to 4 times the stage's
+            width.
+        window_size: Edge of a window, in tokens. Windows shrink to a grid
+            that is smaller; they aren't shifted then. Defaults to 7.
+        patch_size: Edge of a patch, in pixels. Defaults to 4.
+        img_size: Image size (H, W) to which costs refer by default, in
+            pixels. Defaults to 224.
+        in_chans: Image channels. Defaults to 3.
+        qkv_bias: Whether the Q, K, V projections have biases. Defaults to
+            True.
+        norm_eps: Epsilon of all LayerNorms. Defaults to 1e-5.
+        pad_first: What happens to grids that windows don't divide: with False
+            they are shifted, then padded, as timm does; with True they are
+            padded, then shifted, as MMSegmentation and MMDetection do.
+            Defaults to False.
+        token_merging: Where tokens are merged; a
+            :class:`~mmvitcompress.tokens.specs.TokenMerging`, a dict of its
+            arguments, or None. ``layers`` are blocks of stage 3, the only one
+            that may merge, counted from 1 within it: CAIT's Swin-T merges at
+            (5, 6), its Swin-S at (7, 13), which the paper, counting from 0,
+            calls 4 and 5, 6 and 12.
+
+    Raises:
+        ConfigError: If a value is out of range, or values don't fit together.
+    """
+
+    family: ClassVar[str] = 'swin'
+
+    embed_dim: int
+    depths: Sequence[int]
+    num_heads: Sequence[int]
+    qk_dims: int | Sequence[int] | None = None
+    v_dims: int | Sequence[int] | None = None
+    mlp_dims: int | Sequence[int] | None = None
+    window_size: int = 7
+    patch_size: int = 4
+    img_size: int | Grid = 224
+    in_chans: int = 3
+    qkv_bias: bool = True
+    norm_eps: float = 1e-5
+    pad_first: bool = False
+    token_merging: TokenMerging | None = None
+
+    def __post_init__(self):
+        for name in ('embed_dim', 'window_size', 'patch_size', 'in_chans'):
+            check_positive(name, getattr(self, name))
+        for name in ('qkv_bias', 'pad_first'):
+            check_flag(name, getattr(self, name))
+        check_positive_number('norm_eps', self.norm_eps)
+        self._check_stages()
+        for name, widths in (
+            ('qk_dims', self.head_dims),
+            ('v_dims', self.head_dims),
+            ('mlp_dims', tuple(4 * dim for dim in self.dims)),
+        ):
+            defaults = [widths[stage] for stage in self.stages]
+            self._set(name, per_block(name, getattr(self, name), defaults))
+        self._set('img_size', pair('img_size', self.img_size))
+        check_image(self.img_size, self.patch_size)
+        self._check_merging()
+
+    def _check_stages(self) -> None:
+        for name in ('depths', 'num_heads'):
+            self._set(name, tuple(getattr(self, name)))
+            for value in getattr(self, name):
+                check_positive(name, value)
+        if not self.depths or len(self.depths) != len(self.num_heads):
+            raise ConfigError(
+                'depths and num_heads must name one number for each stage, '
+                f'but got {self.depths} and {self.num_heads}'
+            )
+        for dim, heads in zip(self.dims, self.num_heads):
+            if dim % heads:
+                raise ConfigError(
+                    'embed_dim must make the width of each stage a multiple '
+                    f'of its heads, but got {dim} channels for {heads} heads'
+                )
+
+    def _check_merging(self) -> None:
+        merging = build_spec('token_merging', TokenMerging, self.token_merging)
+        if merging is not None and not merging.layers:
+            merging = None
+        self._set('token_merging', merging)
+        if merging is None:
+            return
+        if len(self.depths) <= MERGE_STAGE:
+            raise ConfigError(
+                'token_merging takes place in stage 3, but the arch has '
+                f'{len(self.depths)} stages'
+            )
+        depth = self.depths[MERGE_STAGE]
+        for layer in merging.layers:
+            if not 1 <= layer <= depth:
+                raise ConfigError(
+                    f'token_merging.layers must lie in 1..{depth} (blocks of '
+                    'stage 3, the only one that merges, counted from 1 within '
+                    f'it), but got {layer}'
+                )
+
+    # -- shape --------------------------------------------------------------
+
+    num_prefix_tokens: ClassVar[int] = 0
+    dist_token: ClassVar[bool] = False
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Width of each stage, in channels."""
+        return tuple(self.embed_dim * 2**i for i in range(len(self.depths)))
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the last stage's output."""
+        return self.dims[-1]
+
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """Head width before pruning in each stage; sets the softmax scale."""
+        return tuple(d // h for d, h in zip(self.dims, self.num_heads))
+
+    @property
+    def stages(self) -> list[int]:
+        """Stage of each block, from 0."""
+        return [
+            stage
+            for stage, depth in enumerate(self.depths)
+            for _ in range(depth)
+        ]
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks of all stages."""
+        return sum(self.depths)
+
+    def layer(self, stage: int, block: int) -> int:
+        """Which of all blocks, from 1, a stage's block (from 0) is."""
+        return sum(self.depths[:stage]) + block + 1
+
+    def direction_at(self, stage: int, block: int) -> str | None:
+        """The merge before a block (both counted from 0), or None."""
+        if self.token_merging is None or stage != MERGE_STAGE:
+            return None
+        return self.token_merging.direction_at(block + 1)
+
+    def grid(self, img_size: int | Grid) -> Grid:
+        """Patch grid of an image; a last incomplete patch counts as one.
+
+        Raises:
+            ConfigError: If the image is smaller than one patch.
+        """
+        return patch_grid(img_size, self.patch_size)
+
+    def stage_grids(self, img_size: int | Grid) -> list[Grid]:
+        """Unmerged grid of each stage: that of its restored output."""
+        grids = [self.grid(img_size)]
+        for _ in self.depths[1:]:
+            grids.append(merged_grid(grids[-1], 'symmetric'))
+        return grids
+
+    def mergeable(self, img_size: int | Grid) -> tuple[Grid, int]:
+        """Where merges may stand: the grid that the first of them meets, and
+        the number of blocks to choose from."""
+        if len(self.depths) <= MERGE_STAGE:
+            return (1, 1), 1
+        grid = self.stage_grids(img_size)[MERGE_STAGE]
+        return grid, self.depths[MERGE_STAGE]
+
+    def windows(self, grid: Grid, shifted: bool) -> Windows:
+        """How a block divides a grid; every second block is ``shifted``.
+
+        Along a side that one window covers nothing is shifted.
+        """
+        size = self.window_size
+        window = tuple(min(size, length) for length in grid)
+        shift = tuple(
+            size // 2 if shifted and length > size else 0 for length in grid
+        )
+        return Windows(grid, window, shift)
+
+    def block_grids(
+        self, img_size: int | Grid | None = None
+    ) -> list[tuple[int, int, Grid]]:
+        """(stage, block, grid in its attention) of each block, all of them
+        counted from 0."""
+        return list(self._walk(img_size or self.img_size))
+
+    def _walk(self, img_size: int | Grid) -> Iterator[tuple[int, int, Grid]]:
+        grid = self.grid(img_size)
+        for stage, depth in enumerate(self.depths):
+            if stage:
+                grid = merged_grid(grid, 'symmetric')
+            for block in range(depth):
+                direction = self.direction_at(stage, block)
+                if direction:
+                    grid = merged_grid(grid, direction)
+                yield stage, block, grid
+
+    def tokens_per_block(self, img_size: int | Grid | None = None) -> list:
+        """Tokens of each block (without what windows are padded with)."""
+        return [h * w for *_, (h, w) in self.block_grids(img_size)]
+
+    # -- cost ---------------------------------------------------------------
+
+    def macs(
+        self,
+        img_size: int | Grid | None = None,
+        num_classes: int = 0,
+        stages: int | None = None,
+        final_norm: bool = True,
+        convention: str = 'fvcore',
+    ) -> int:
+        """Multiply-accumulates for one image, in closed form.
+
+        Attention and its projections run on whole windows, so what those are
+        padded with is counted.
+
+        Args:
+            img_size: Image size (H, W), in pixels. Defaults to the arch's.
+            num_classes: Outputs of a linear classifier on the mean token; 0
+                for none. Defaults to 0.
+            stages: How many stages run. Defaults to all.
+            final_norm: Whether the final LayerNorm runs. Defaults to True.
+            convention: See :data:`~mmvitcompress.arch.base.CONVENTIONS`.
+                Defaults to 'fvcore'.
+        """
+        check_choice('convention', convention, CONVENTIONS)
+        norm = 5 if convention == 'fvcore' else 0
+        stages = len(self.depths) if stages is None else stages
+        img_size = pair('img_size', img_size or self.img_size)
+        grid = self.grid(img_size)
+        inputs = self.in_chans * self.patch_size**2
+        total = grid[0] * grid[1] * self.embed_dim * (inputs + norm)
+        for stage, block, after in self._walk(img_size):
+            if stage >= stages:
+                break
+            dim, tokens = self.dims[stage], after[0] * after[1]
+            if stage and not block:
+                h, w = merged_grid(grid, 'symmetric')
+                total += h * w * 2 * dim * (dim + norm)
+            grid = after
+            total += self._merge_macs(stage, block, tokens)
+            total += self._block_macs(stage, block, grid)
+            total += 2 * norm * tokens * dim
+        if final_norm:
+            total += norm * tokens * dim
+        return total + num_classes * dim
+
+    def _merge_macs(self, stage: int, block: int, tokens: int) -> int:
+        direction = self.direction_at(stage, block)
+        if direction is None:
+            return 0
+        dim = self.dims[stage]
+        conv = 9 * dim if self.token_merging.conv else 0
+        return tokens * (fan_in(direction) * dim**2 + conv)
+
+    def _block_macs(self, stage: int, block: int, grid: Grid) -> int:
+        dim, heads = self.dims[stage], self.num_heads[stage]
+        qk, v, mlp = self.widths(self.layer(stage, block))
+        windows = self.windows(grid, bool(block % 2))
+        padded = windows.padded[0] * windows.padded[1]
+        keys = windows.window[0] * windows.window[1]
+        attention = padded * heads * (qk + v) * (2 * dim + keys)
+        return attention + grid[0] * grid[1] * 2 * dim * mlp
+
+    def widths(self, layer: int) -> tuple[int, int, int]:
+        """(Q/K, V, MLP) widths of block ``layer``, counted from 1 over all
+        stages."""
+        i = layer - 1
+        return self.qk_dims[i], self.v_dims[i], self.mlp_dims[i]
+
+    def params(
+        self,
+        num_classes: int = 0,
+        stages: int | None = None,
+        final_norm: bool = True,
+    ) -> int:
+        """Parameters, in closed form; arguments as in :meth:`macs`."""
+        stages = len(self.depths) if stages is None else stages
+        dims = self.dims[:stages]
+        inputs = self.in_chans * self.patch_size**2
+        total = (inputs + 3) * self.embed_dim
+        for dim in dims[1:]:
+            total += 2 * dim * (2 + dim)
+        for stage, dim in enumerate(dims):
+            for block in range(self.depths[stage]):
+                total += self._block_params(stage, block)
+                direction = self.direction_at(stage, block)
+                if direction:
+                    total += fan_in(direction) * dim**2 + dim
+                    total += 10 * dim * self.token_merging.conv
+        total += 2 * dim * final_norm
+        return total + num_classes * (dim + 1)
+
+    def _block_params(self, stage: int, block: int) -> int:
+        dim, heads = self.dims[stage], self.num_heads[stage]
+        qk, v, mlp = self.widths(self.layer(stage, block))
+        linear = dim * (2 * heads * (qk + v) + 2 * mlp) + 2 * dim + mlp
+        biases = heads * (2 * qk + v) * self.qkv_bias
+        positions = (2 * self.window_size - 1) ** 2 * heads
+        return linear + biases + positions + 4 * dim

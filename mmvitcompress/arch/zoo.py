@@ -1,0 +1,125 @@
+"""Architectures by name."""
+
+import difflib
+from pathlib import Path
+
+from mmvitcompress.arch.base import Arch, read_json
+from mmvitcompress.arch.swin import SwinArch
+from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.errors import ConfigError
+
+_SIZES = {
+    'tiny': dict(embed_dim=192, depth=12, num_heads=3),
+    'small': dict(embed_dim=384, depth=12, num_heads=6),
+    'base': dict(embed_dim=768, depth=12, num_heads=12),
+}
+_FAMILIES = {
+    # family: (sizes, what differs from DeiT)
+    'deit': (('tiny', 'small', 'base'), {}),
+    'vit': (('tiny', 'small', 'base'), {}),
+    'deit_distilled': (('tiny', 'small', 'base'), dict(dist_token=True)),
+    'deit3': (
+        ('small', 'base'),
+        dict(pos_embed='patch', layer_scale=True),
+    ),
+    'dinov2': (
+        ('small', 'base'),
+        dict(patch_size=14, img_size=518, layer_scale=True),
+    ),
+    'dinov2_reg4': (
+        ('small', 'base'),
+        dict(
+            patch_size=14,
+            img_size=518,
+            layer_scale=True,
+            reg_tokens=4,
+            pos_embed='patch',
+        ),
+    ),
+    'lvvit': (
+        ('small',),
+        dict(
+            depth=16,
+            mlp_dims=1152,
+            stem='conv',
+            qkv_bias=False,
+            skip_scale=2.0,
+            norm_eps=1e-5,
+        ),
+    ),
+}
+
+CLASSES: dict[str, type[Arch]] = {
+    cls.family: cls for cls in (ViTArch, SwinArch)
+}
+"""The architectures' classes by the family that they describe."""
+
+ARCHS: dict[str, Arch] = {}
+for _family, (_sizes, _changes) in _FAMILIES.items():
+    for _size in _sizes:
+        _arch = ViTArch(**{**_SIZES[_size], **_changes})
+        ARCHS[f'{_family}_{_size}'] = _arch
+        ARCHS[f'{_family}_{_size[0]}'] = _arch
+
+_SWINS = {
+    'tiny': SwinArch(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    'small': SwinArch(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    'base': SwinArch(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+}
+for _size, _arch in _SWINS.items():
+    ARCHS[f'swin_{_size}'] = ARCHS[f'swin_{_size[0]}'] = _arch
+
+# Small enough to learn digits on a laptop: what the demo and the tests use.
+ARCHS['vit_micro'] = ViTArch(
+    embed_dim=96, depth=8, num_heads=3, patch_size=8, img_size=128
+)
+
+# DeiT-Small at the size that CAIT reports (Table II: 2.1 G MACs, 18.4 M
+# parameters at 224 px), with the same widths in all blocks. A pruned
+# checkpoint brings its own widths; this one serves speed and MAC figures.
+_CAIT_SMALL = ARCHS['deit_small'].replace(
+    qk_dims=40,
+    v_dims=48,
+    mlp_dims=1312,
+    token_merging=dict(layers=(5, 8)),
+)
+ARCHS.update(cait_deit_small=_CAIT_SMALL, cait_deit_s=_CAIT_SMALL)
+
+
+def arch_from_dict(content: dict) -> Arch:
+    """An arch of the family that a dict names, itself or by its ``base``.
+
+    Raises:
+        ConfigError: If the family is unknown or the values are wrong.
+    """
+    base = content.get('base')
+    default = ViTArch.family if base is None else get_arch(base).family
+    family = content.get('family', default)
+    if family not in CLASSES:
+        raise ConfigError(
+            f'arch.family must be one of {", ".join(CLASSES)}, but got '
+            f'{family!r}'
+        )
+    return CLASSES[family].from_dict(content)
+
+
+def get_arch(arch: str | dict | Arch) -> Arch:
+    """An architecture from a name, a dict of values or an arch JSON's path.
+
+    Raises:
+        ConfigError: If the name is unknown or the values are wrong.
+    """
+    if isinstance(arch, Arch):
+        return arch
+    if isinstance(arch, dict):
+        return arch_from_dict(arch)
+    if arch in ARCHS:
+        return ARCHS[arch]
+    if Path(arch).suffix == '.json':
+        return arch_from_dict(read_json(arch))
+    close = difflib.get_close_matches(arch, ARCHS, n=1)
+    hint = f'did you mean {close[0]!r}? ' if close else ''
+    raise ConfigError(
+        f'arch must be a dict, the path of an arch JSON or a known name, but '
+        f'got {arch!r}; {hint}known names are {", ".join(ARCHS)}'
+    )

@@ -1,0 +1,1 @@
+"""Weights in files: read once, recognised, reconciled, loaded strictly."""

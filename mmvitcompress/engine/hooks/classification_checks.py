@@ -1,0 +1,168 @@
+"""What can be known to go wrong with a classifier before it trains."""
+
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from mmvitcompress.engine.wrappers import unwrapped
+from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.models.classifier import ImageClassifier
+from mmvitcompress.models.losses.mixup import MixupPreprocessor, check_even
+from mmvitcompress.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ClassificationCheckHook(Hook):
+    """Holds the data of an ``ImageClassifier`` to what the model expects.
+
+    Other models are left alone. It also tells data that are read in sequence
+    which epoch it is, since they have no sampler that MMEngine could tell.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the loaders.
+
+        Raises:
+            ConfigError: If the model has too few classes, mixup would meet an
+                odd batch, images are normalised otherwise than the teacher
+                was told, or data that are read in sequence were told of other
+                batches than their loader's, or know no epochs.
+            DataError: If training and validation data have other classes.
+        """
+        model = unwrapped(runner.model)
+        self._classes = None
+        if not isinstance(model, ImageClassifier):
+            return
+        self._classes = model.num_classes
+        loader = runner.train_dataloader
+        known = getattr(loader.dataset, 'class_to_idx', None)
+        check_classes(known, model.num_classes)
+        if runner.val_loop is not None:
+            others = runner.val_dataloader.dataset
+            check_same_classes(known, getattr(others, 'class_to_idx', None))
+        check_normalisation(loader.dataset, model.teacher)
+        mixup = model.data_preprocessor
+        if isinstance(mixup, MixupPreprocessor) and mixup.mixup is not None:
+            check_batches(loader)
+        if isinstance(loader.dataset, IterableDataset):
+            check_sequence(loader)
+            if hasattr(runner.train_loop, 'dataloader_iterator'):
+                raise ConfigError(
+                    'data that are read in sequence are shuffled by the '
+                    "epoch: set train_cfg.type='EpochBasedTrainLoop'"
+                )
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Tell data that are read in sequence which epoch it is."""
+        data = runner.train_dataloader.dataset
+        if isinstance(data, IterableDataset) and hasattr(data, 'set_epoch'):
+            data.set_epoch(runner.epoch)
+
+    def before_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Sequence[Tensor] | None = None,
+    ) -> None:
+        """Check the labels, which are still on the CPU.
+
+        Raises:
+            DataError: If one is no class of the model.
+        """
+        if self._classes is None or data_batch is None:
+            return
+        targets = data_batch[1]
+        if targets.is_floating_point():
+            return  # soft ones
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= self._classes:
+            wrong = low if low < 0 else high
+            raise DataError(
+                f'labels must lie in 0..{self._classes - 1}, but got {wrong}: '
+                'set model.num_classes to the number of classes in the data'
+            )
+
+
+def check_classes(known: dict[str, int] | None, num_classes: int) -> None:
+    """The model must have an output for every class of the data.
+
+    Raises:
+        ConfigError: If it has too few.
+    """
+    count = max(known.values()) + 1 if known else 0
+    if count > num_classes:
+        raise ConfigError(
+            f'model.num_classes must be at least {count}, the number of '
+            f'classes in the training data, but got {num_classes}'
+        )
+
+
+def check_same_classes(
+    train: dict[str, int] | None, other: dict[str, int] | None
+) -> None:
+    """The same class must have the same index, for training and validation.
+
+    Raises:
+        DataError: If it has not; a missing folder shifts all after it.
+    """
+    if not train or not other:
+        return
+    for name, index in other.items():
+        if train.get(name) != index:
+            raise DataError(
+                f'class {name!r} is {index} in the validation data, but '
+                f'{train.get(name, "missing")} in the training data: both '
+                'need the same folders, or the same class_map'
+            )
+
+
+def check_normalisation(data: Dataset, teacher: nn.Module | None) -> None:
+    """A teacher that was told how images are normalised must be told so.
+
+    Raises:
+        ConfigError: If they are normalised otherwise.
+    """
+    for name in ('mean', 'std'):
+        told = getattr(teacher, f'input_{name}', None)
+        actual = getattr(data, name, None)
+        if None not in (told, actual) and told != actual:
+            raise ConfigError(
+                f'distillation.teacher.input_{name} must be {actual}, as in '
+                f'the transform of the training data, but got {told}'
+            )
+
+
+def check_batches(loader: DataLoader) -> None:
+    """No batch may have an odd number of images.
+
+    Raises:
+        ConfigError: If one would have.
+    """
+    if loader.batch_size is None:
+        return  # another batch sampler: seen batch by batch
+    check_even(loader.batch_size)
+    in_sequence = isinstance(loader.dataset, IterableDataset)
+    if not loader.drop_last and not in_sequence:
+        last = len(loader.sampler) % loader.batch_size
+        check_even(last, 'the last batch of an epoch')
+
+
+def check_sequence(loader: DataLoader) -> None:
+    """What the data were told of their loader must be true.
+
+    Raises:
+        ConfigError: If it isn't.
+    """
+    for name in ('batch_size', 'num_workers'):
+        told = getattr(loader.dataset, name, None)
+        actual = getattr(loader, name)
+        if told is not None and told != actual:
+            raise ConfigError(
+                f'{name} of the data set ({told}) and of its dataloader '
+                f'({actual}) must be equal'
+            )

@@ -1,0 +1,172 @@
+"""Two-stage training of patch slimming (life regression, Algorithm 1)."""
+
+from collections.abc import Iterator
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmvitcompress.engine.wrappers import unwrapped
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.registry import HOOKS
+from mmvitcompress.tokens import SoftPatchSlimmer
+
+
+@HOOKS.register_module()
+class LifeRegressionHook(Hook):
+    """Trains the life predictor first, then everything else.
+
+    In the first stage only the predictor of a backbone that was built with
+    ``soft_slimming=True`` learns; batch norms keep their statistics. In the
+    second one it is frozen and the rest of the model learns. What a model has
+    frozen itself (``frozen_stages``) stays frozen.
+
+    A frozen parameter has no gradient at all, so that the optimizer leaves
+    it, its moments and its weight decay alone, and clipping does not count
+    it. Which stage it is depends on the epoch or iteration only: a resumed
+    run goes on as if it had not stopped. On several processes it needs
+    ``find_unused_parameters=True`` in the config.
+
+    Learning rates are the optimizer's concern: the paper trains the predictor
+    with 1e-5 and the rest with 1e-3.
+
+    Args:
+        predictor_epochs: Length of the first stage; None trains all at once
+            (the paper's ablation), 0 leaves the predictor as it was loaded.
+            Defaults to 1.
+        predictor_iters: The same in iterations, in place of
+            ``predictor_epochs``; the way to say it in runs that count
+            iterations. Defaults to None.
+
+    Raises:
+        ConfigError: Before training, if the model has no predictor that could
+            learn, or if the first stage does not fit into the run.
+    """
+
+    def __init__(
+        self,
+        predictor_epochs: int | None = 1,
+        predictor_iters: int | None = None,
+    ):
+        lengths = dict(
+            predictor_epochs=predictor_epochs, predictor_iters=predictor_iters
+        )
+        for name, value in lengths.items():
+            if value is not None and (type(value) is not int or value < 0):
+                raise ConfigError(
+                    f'{name} must be a whole number, 0 or more, or None, but '
+                    f'got {value!r}'
+                )
+        self.by_epoch = predictor_iters is None
+        self.length = predictor_epochs if self.by_epoch else predictor_iters
+        self._stage = None
+
+    # -- before ---------------------------------------------------------------
+
+    def before_train(self, runner: Runner) -> None:
+        """Check what can be checked, and note what is to be trained."""
+        inner = unwrapped(runner.model)
+        predictors = list(_predictors(inner))
+        ours = {id(p) for part in predictors for p in part.parameters()}
+        learning = [p for p in inner.parameters() if p.requires_grad]
+        self._parts = {
+            'predictor': [p for p in learning if id(p) in ours],
+            'rest': [p for p in learning if id(p) not in ours],
+        }
+        if not self._parts['predictor']:
+            raise ConfigError(
+                'LifeRegressionHook trains a life predictor, but the model '
+                'has none that could learn: set model.backbone.'
+                'soft_slimming=True and model.backbone.patch_slimming'
+            )
+        self._stage = None
+        if self.length is None:
+            return
+        self._check_length(runner)
+        if is_model_wrapper(runner.model) and not getattr(
+            runner.model, 'find_unused_parameters', False
+        ):
+            raise ConfigError(
+                'LifeRegressionHook freezes parts of the model in turn, which '
+                'several processes must be told: set '
+                'find_unused_parameters=True in the config'
+            )
+        self._norms = [
+            part for part in inner.modules() if isinstance(part, _BatchNorm)
+        ]
+
+    def _check_length(self, runner: Runner) -> None:
+        if not self.by_epoch:
+            name, whole = 'predictor_iters', runner.max_iters
+        elif hasattr(runner.train_loop, 'dataloader_iterator'):
+            raise ConfigError(
+                'predictor_epochs needs a loop over epochs, but this run '
+                'counts iterations: give predictor_iters instead of '
+                f'predictor_epochs={self.length}'
+            )
+        else:
+            name, whole = 'predictor_epochs', runner.max_epochs
+        if self.length > whole:
+            raise ConfigError(
+                f'{name} must not exceed the run, which has {whole}, but got '
+                f'{self.length}: train longer or shorten the first stage'
+            )
+
+    # -- during ---------------------------------------------------------------
+
+    def stage(self, runner: Runner) -> str:
+        """What learns in the iteration to come: 'predictor' or 'rest'.
+
+        'all' where there is only one stage.
+        """
+        if self.length is None:
+            return 'all'
+        now = runner.epoch if self.by_epoch else runner.iter
+        return 'predictor' if now < self.length else 'rest'
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None
+    ) -> None:
+        """Freeze what doesn't learn in this stage."""
+        stage = self.stage(runner)
+        if stage != self._stage:
+            self._enter(runner, stage)
+        if stage == 'predictor':
+            # in a loop over iterations, each one sets the mode anew
+            for norm in self._norms:
+                norm.eval()
+
+    def _enter(self, runner: Runner, stage: str) -> None:
+        for name, part in self._parts.items():
+            _set_learning(part, stage in (name, 'all'))
+        if self._stage == 'predictor':
+            runner.model.train()  # batch norms, too
+        self._stage = stage
+        what = {
+            'all': 'life predictor and model train at once',
+            'predictor': 'the life predictor trains, the rest is frozen',
+            'rest': 'the life predictor is frozen, the rest trains',
+        }
+        runner.logger.info(f'Life regression: {what[stage]}')
+
+    # -- after ----------------------------------------------------------------
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the model as it came."""
+        for part in self._parts.values():
+            _set_learning(part, True)
+
+
+def _predictors(model: nn.Module) -> Iterator[nn.Module]:
+    for module in model.modules():
+        if isinstance(module, SoftPatchSlimmer):
+            yield module.predictor
+
+
+def _set_learning(parameters: list[nn.Parameter], learn: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(learn)
+        if not learn:
+            parameter.grad = None  # else the optimizer would go on with it

@@ -1,0 +1,305 @@
+"""What tools/train.py and tools/test.py do to a config before it runs."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmvitcompress.checkpoints.file import read_checkpoint
+from mmvitcompress.checkpoints.shape import is_whole, take_shape
+from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
+from mmvitcompress.engine.config import add_cfg_options, read_config
+from mmvitcompress.engine.hooks.atomic_checkpoint import find_resumable
+from mmvitcompress.engine.hooks.strict_loading import require_classifier
+from mmvitcompress.engine.wrappers import unwrapped
+from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.utils.tracebacks import while_building, while_reading
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing share."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--work-dir',
+        metavar='DIR',
+        help='where to write logs and results; by default what the config '
+        'says, else work_dirs/ and the name of the config',
+    )
+    parser.add_argument(
+        '--no-pin-memory',
+        action='store_true',
+        help='do not keep batches in page-locked memory',
+    )
+    add_cfg_options(
+        parser,
+        'override parts of the config: model.backbone.drop_path_rate=0.1 '
+        'or data.list="[(a,b),(c,d)]", quoted and without blanks',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes of a distributed run',
+    )
+    # older launchers pass it; torchrun sets LOCAL_RANK
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help='set by the launcher',
+    )
+
+
+def start(args: argparse.Namespace) -> Config:
+    """Read the config that the arguments name, and start distribution.
+
+    Raises:
+        ConfigError: If an argument or the config is wrong.
+        DependencyError: If a package that the config needs is missing.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = read_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    default = str(Path('work_dirs', Path(args.config).stem))
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default
+    for name in LOADERS:
+        loader = cfg.get(name) or {}
+        if args.no_pin_memory and loader:
+            loader['pin_memory'] = False
+        if not loader.get('num_workers', 0) and loader:
+            loader['persistent_workers'] = False  # else torch refuses
+    enable_cpu_ddp(cfg, args.launcher)
+    return cfg
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train in mixed precision.
+
+    Raises:
+        ConfigError: If the optimizer wrapper is of a third kind.
+    """
+    wrapper = cfg.get('optim_wrapper') or {}
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind == 'OptimWrapper':
+        wrapper['type'] = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    elif kind != 'AmpOptimWrapper':
+        raise ConfigError(
+            "--amp needs optim_wrapper.type 'OptimWrapper' or "
+            f"'AmpOptimWrapper', but got {kind!r}"
+        )
+
+
+def require_accelerator(what: str) -> None:
+    """Refuse what MMEngine does in mixed precision on a GPU only.
+
+    Raises:
+        ConfigError: If there is only the CPU.
+    """
+    if get_device() not in ('cuda', 'npu', 'mlu', 'musa'):
+        raise ConfigError(
+            f'{what} needs CUDA, which is not available here; run without '
+            'mixed precision'
+        )
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the number of images per step.
+
+    Raises:
+        ConfigError: If the config doesn't say what its rate is meant for.
+    """
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise ConfigError(
+            '--auto-scale-lr needs auto_scale_lr.base_batch_size, the images '
+            'per step that the learning rate is meant for; add it to the '
+            'config'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def choose_weights(cfg: Config, resume: str | None) -> None:
+    """Settle what training starts from.
+
+    Args:
+        cfg: Its ``resume``, ``load_from`` and seed are set.
+        resume: A checkpoint to resume from; 'auto' for the newest in the work
+            dir, from scratch if there is none; None for what the config says.
+
+    Raises:
+        CheckpointError: If a checkpoint is missing or cannot be read.
+    """
+    if resume is None and cfg.get('resume') and not cfg.get('load_from'):
+        resume = 'auto'
+    if resume == 'auto':
+        resume = find_resumable(cfg.work_dir)
+        cfg.resume = resume is not None
+    elif resume is not None:
+        cfg.resume = True
+    if resume is not None:
+        cfg.load_from = resume
+    if not cfg.get('load_from'):
+        return
+    meta = require_checkpoint(cfg.load_from)
+    # MMEngine would draw a new seed for the sampler first
+    if cfg.get('resume') and (cfg.get('randomness') or {}).get('seed') is None:
+        cfg.randomness = {
+            **(cfg.get('randomness') or {}),
+            'seed': meta.get('seed'),
+        }
+
+
+def require_checkpoint(path: str) -> dict:
+    """Check that a checkpoint can be read, unless it must be downloaded.
+
+    Returns:
+        Its meta data; {} if it must be downloaded.
+
+    Raises:
+        CheckpointError: If it is missing, truncated or unsafe.
+    """
+    return {} if '://' in path else read_checkpoint(path)[1]
+
+
+def choose_tested_weights(cfg: Config, path: str) -> None:
+    """Settle what is tested.
+
+    Args:
+        cfg: Its model gets the shape of the checkpoint. ``load_from`` is set,
+            unless the checkpoint is a classifier's that was exported, which
+            the backbone loads.
+        path: Checkpoint of a training run, or of tools/export_pruned.py.
+
+    Raises:
+        CheckpointError: If it is missing, truncated or unsafe.
+    """
+    cfg.load_from, cfg.resume = path, False
+    add_hook(cfg, 'StrictLoadHook', whole=True)
+    if '://' in path:
+        cfg.model.pop('distillation', None)  # a teacher only trains
+        return
+    state_dict, meta = read_checkpoint(path)
+    whole = is_whole(state_dict)
+    classifier = cfg.model.type.rpartition('.')[2] == 'ImageClassifier'
+    if whole or classifier:
+        take_shape(cfg.model, state_dict, meta, path)
+    if classifier and not whole:
+        cfg.load_from = None
+
+
+def build_tested(cfg: Config, path: str) -> Runner:
+    """Build the runner of a config that :func:`choose_tested_weights` set.
+
+    Raises:
+        CheckpointError: If an exported classifier has no head that fits.
+    """
+    runner = build_runner(cfg)
+    if not cfg.load_from:
+        require_classifier(unwrapped(runner.model), path)
+    return runner
+
+
+def add_training_hooks(cfg: Config) -> None:
+    """Make the run exactly resumable and its loading strict."""
+    hooks = cfg.setdefault('default_hooks', {})
+    checkpoint = hooks.get('checkpoint', {'type': 'CheckpointHook'})
+    if checkpoint and checkpoint['type'] == 'CheckpointHook':
+        kind = 'mmvitcompress.AtomicCheckpointHook'
+        hooks['checkpoint'] = {**checkpoint, 'type': kind}
+    add_hook(cfg, 'ArchMetaHook')
+    add_hook(cfg, 'ClassificationCheckHook')
+    add_hook(cfg, 'RNGStateHook')
+    add_hook(cfg, 'StrictLoadHook', whole=bool(cfg.get('resume')))
+    if cfg.launcher != 'none':
+        add_hook(cfg, 'MeanLossHook')
+
+
+def add_hook(cfg: Config, name: str, **kwargs) -> None:
+    """Add a hook of ours in place of any of that name."""
+    kind = f'mmvitcompress.{name}'
+    others = [
+        hook for hook in cfg.get('custom_hooks') or [] if hook['type'] != kind
+    ]
+    cfg.custom_hooks = [*others, {'type': kind, **kwargs}]
+
+
+def require_parts(cfg: Config, phase: str) -> None:
+    """Refuse a config that doesn't say how to run a phase.
+
+    Args:
+        cfg: The config.
+        phase: 'train' or 'test'.
+
+    Raises:
+        ConfigError: If a part is missing.
+    """
+    needed = {
+        'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+        'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),
+    }
+    missing = [
+        name for name in ('model', *needed[phase]) if cfg.get(name) is None
+    ]
+    if missing:
+        raise ConfigError(
+            f'the config cannot be used to {phase}: it has no '
+            f'{", no ".join(missing)}'
+        )
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that the config asks for."""
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+@contextmanager
+def naming_data_errors() -> Iterator[None]:
+    """Turn what goes wrong with absent data into a one-line error.
+
+    Raises:
+        DataError: If a file isn't there while something is built from the
+            config or data are read, also by a worker, or if a data set is
+            empty.
+        ConfigError: If data that can only be read in sequence have a sampler.
+    """
+    try:
+        yield
+    except DataError as error:
+        # a worker's comes with its traceback, and says it in the last line
+        if not str(error).startswith('Caught '):
+            raise
+        line = str(error).strip().splitlines()[-1]
+        raise DataError(line.partition(': ')[2]) from error
+    except FileNotFoundError as error:
+        if not (while_building(error) or while_reading(error)):
+            raise
+        line = str(error).strip().splitlines()[-1]
+        raise DataError(
+            f'{line.removeprefix("FileNotFoundError: ")}; check data_root '
+            'and the data set'
+        ) from error
+    except ValueError as error:
+        if 'expected unspecified sampler option' in str(error):
+            raise ConfigError(
+                'data that are read in sequence need no sampler: set '
+                'sampler=None in their dataloader'
+            ) from error
+        # how MMEngine's BaseDataset fails to store nothing
+        empty = 'need at least one array to concatenate' in str(error)
+        if not (empty and (while_building(error) or while_reading(error))):
+            raise
+        raise DataError(
+            'a data set holds no images; check data_root, data_prefix and '
+            'the suffixes'
+        ) from error

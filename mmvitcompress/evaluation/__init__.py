@@ -1,0 +1,6 @@
+"""Metrics."""
+
+from mmvitcompress.evaluation.accuracy import TopKAccuracy
+from mmvitcompress.evaluation.dice import DiceMetric
+
+__all__ = ['DiceMetric', 'TopKAccuracy']

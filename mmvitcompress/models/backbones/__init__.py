@@ -1,0 +1,21 @@
+"""The nets as OpenMMLab backbones: arguments → arch → net."""
+
+from mmvitcompress.models.backbones.swin import CompressedSwin
+from mmvitcompress.models.backbones.tome import ToMeViT
+from mmvitcompress.models.backbones.vit import (
+    ATMEDeiT,
+    CAITDeiT,
+    CDCPDeiT,
+    CompressedViT,
+    LifeSlimDeiT,
+)
+
+__all__ = [
+    'ATMEDeiT',
+    'CAITDeiT',
+    'CDCPDeiT',
+    'CompressedSwin',
+    'CompressedViT',
+    'LifeSlimDeiT',
+    'ToMeViT',
+]

@@ -1,0 +1,244 @@
+"""The compressed Swin as an OpenMMLab backbone."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
+from mmvitcompress.channels import attach_compactors
+from mmvitcompress.checkpoints.load_swin import load_swin, reconcile_swin
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.backbones.parts import (
+    SWIN,
+    check_arguments,
+    check_frozen,
+    need_arch,
+    output_indices,
+    read_weights,
+    wanted_arch,
+)
+from mmvitcompress.models.swin import Swin
+from mmvitcompress.registry import MODELS
+from mmvitcompress.tokens import TokenMap, TokenMerging, restore
+
+
+@MODELS.register_module()
+class CompressedSwin(Swin):
+    """A Swin whose tokens and channels may be compressed.
+
+    With nothing switched on it is the dense Swin and equals timm's.
+
+    Args:
+        arch: Name, dict of values, or path of an arch JSON; see
+            :mod:`mmvitcompress.arch.zoo`. Defaults to what ``checkpoint``
+            carries.
+        img_size: Image size (H, W) to which the arch's costs refer, in
+            pixels. Images of any size are taken. Defaults to the arch's.
+        window_size: Edge of the windows, in tokens; the position biases of a
+            checkpoint with other windows are resized. Defaults to the arch's.
+        token_merging: Arguments of
+            :class:`~mmvitcompress.tokens.specs.TokenMerging`, such as
+            ``dict(layers=(5, 6))``; layers are blocks of stage 3, counted
+            from 1 within it. Defaults to the arch's.
+        patch_slimming: Must be None: a Swin has no [CLS] token that patches
+            could be scored against.
+        checkpoint: Weights to start from. A pruned checkpoint carries its
+            arch, which wins over ``arch`` and ``token_merging``; one of timm,
+            Microsoft or OpenMMLab is converted. Loading is strict.
+        out_indices: Stages whose outputs are returned, counted from 0;
+            negative ones from the end. Defaults to all.
+        restore: Whether to return full maps; if not, each output is a
+            :class:`~mmvitcompress.tokens.TokenMap` for the necks that restore
+            later. Defaults to True.
+        restore_mode: How merges are undone, 'nearest' or 'bilinear'.
+            Defaults to 'nearest'.
+        out_type: 'featmap' or, for classifiers, 'raw': the tokens (B, n, D)
+            that remain. Defaults to 'featmap'.
+        final_norm: Whether the last stage's output goes through the
+            classifier's LayerNorm, ``norm``. Defaults to False.
+        out_norms: Whether each output gets a LayerNorm of its own, ``norm0``
+            to ``norm3``, as in MMSegmentation's and MMDetection's Swin.
+            Defaults to True for maps without the final norm.
+        drop_path_rate: Stochastic depth of the last block. Defaults to 0.
+        frozen_stages: How many stages to freeze together with the stem, their
+            merges and norms; 0 freezes the stem only, -1 nothing. Defaults to
+            -1.
+        with_cp: Whether to recompute blocks in the backward pass to save
+            memory. Defaults to False.
+        compactors: Whether to put CDCP's compactors into all blocks, for
+            :class:`~mmvitcompress.engine.hooks.CDCPHook` to prune channels
+            while the model trains. Defaults to False.
+        init_cfg: Must be None, since MMEngine's loading is not strict; use
+            ``checkpoint``.
+
+    Attributes:
+        out_channels: Channels of each output.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+        CheckpointError: If the checkpoint is missing, unsafe, damaged, or of
+            another arch.
+    """
+
+    how_to_make = (
+        'convert a Swin by tools/convert_checkpoint.py, or compress one by a '
+        'recipe of configs/imagenet'
+    )
+
+    def __init__(
+        self,
+        arch: str | dict | SwinArch | None = None,
+        img_size: int | tuple[int, int] | None = None,
+        window_size: int | None = None,
+        token_merging: dict | TokenMerging | None = None,
+        patch_slimming: None = None,
+        checkpoint: str | None = None,
+        out_indices: Sequence[int] | None = None,
+        restore: bool = True,
+        restore_mode: str = 'nearest',
+        out_type: str = 'featmap',
+        final_norm: bool = False,
+        out_norms: bool | None = None,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        compactors: bool = False,
+        init_cfg: None = None,
+    ):
+        check_arguments(init_cfg, out_type, restore_mode)
+        if patch_slimming is not None:
+            raise ConfigError(
+                'patch_slimming scores patches against a [CLS] token, which a '
+                f'Swin does not have: set it to None, but got {patch_slimming}'
+            )
+        wanted = wanted_arch(SWIN, arch, token_merging=token_merging)
+        state_dict, source, resolved = {}, None, wanted
+        if checkpoint is not None:
+            state_dict, source = read_weights(
+                SWIN, checkpoint, wanted, self.how_to_make
+            )
+            resolved = reconcile_swin(source, wanted, window_size, checkpoint)
+        resolved = need_arch(SWIN, resolved)
+        if img_size is not None:
+            resolved = resolved.replace(img_size=img_size)
+        if window_size is not None:
+            resolved = resolved.replace(window_size=window_size)
+
+        count = len(resolved.depths)
+        if out_indices is None:
+            out_indices = range(count)
+        self.out_indices = output_indices(out_indices, count, 'stage')
+        stages = max(self.out_indices) + 1
+        super().__init__(
+            resolved,
+            stages=stages,
+            final_norm=final_norm,
+            drop_path_rate=drop_path_rate,
+            with_cp=with_cp,
+        )
+        check_frozen(frozen_stages, stages)
+        self.restore = restore
+        self.restore_mode = restore_mode
+        self.out_type = out_type
+        self.frozen_stages = frozen_stages
+        self.out_channels = tuple(resolved.dims[i] for i in self.out_indices)
+        self._add_out_norms(out_norms)
+        if checkpoint is not None:
+            load_swin(self, state_dict, source, checkpoint)
+        if compactors:
+            attach_compactors(self)
+        self._freeze()
+
+    def _add_out_norms(self, out_norms: bool | None) -> None:
+        if out_norms is None:
+            out_norms = self.out_type == 'featmap' and self.norm is None
+        if out_norms and self.norm is not None:
+            raise ConfigError(
+                'out_norms and final_norm would both normalise the last '
+                'output: set one of them to False'
+            )
+        self.out_norms = out_norms
+        if out_norms:
+            for index, channels in zip(self.out_indices, self.out_channels):
+                norm = nn.LayerNorm(channels, eps=self.arch.norm_eps)
+                self.add_module(f'norm{index}', norm)
+
+    # -- training -----------------------------------------------------------
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
+        if self.frozen_stages > MERGE_STAGE:
+            frozen.append(self.token_merging)
+        if self.out_norms:
+            frozen += [
+                self.get_submodule(f'norm{index}')
+                for index in self.out_indices
+                if index < self.frozen_stages
+            ]
+        for module in frozen:
+            module.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> 'CompressedSwin':
+        """Set the mode; frozen stages stay in evaluation mode."""
+        super().train(mode)
+        if mode:
+            self._freeze()
+        return self
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Where a parameter stands, for layer-wise learning rate decay.
+
+        Args:
+            param_name: Name of a parameter of the whole model.
+            prefix: What comes before this backbone's names. Defaults to ''.
+
+        Returns:
+            The layer (0: the stem, l: block l counted from 1 over all stages
+            and the merges before it, the last: the rest) and the number of
+            layers.
+        """
+        depth = sum(len(stage.blocks) for stage in self.layers)
+        if not param_name.startswith(prefix):
+            return depth + 1, depth + 2
+        head, *rest = param_name[len(prefix) :].split('.')
+        if head == 'patch_embed':
+            layer = 0
+        elif head == 'token_merging':
+            layer = self.arch.layer(MERGE_STAGE, int(rest[0]))
+        elif head == 'layers':
+            block = int(rest[2]) if rest[1] == 'blocks' else 0
+            layer = self.arch.layer(int(rest[0]), block)
+        else:
+            layer = depth + 1
+        return layer, depth + 2
+
+    # -- forward ------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> tuple[Tensor | TokenMap, ...]:
+        """Images (B, 3, H, W) → one output for each of ``out_indices``.
+
+        Returns:
+            Full maps (B, D·2ⁱ, ⌈H/(p·2ⁱ)⌉, ⌈W/(p·2ⁱ)⌉) of the stages i; with
+            ``restore=False`` a :class:`~mmvitcompress.tokens.TokenMap` each;
+            with ``out_type='raw'`` tokens (B, n, D·2ⁱ).
+
+        Raises:
+            ConfigError: If the image is smaller than one patch.
+        """
+        outputs = dict(
+            zip(sorted(self.out_indices), super().forward(x, self.out_indices))
+        )
+        return tuple([self._output(i, *outputs[i]) for i in self.out_indices])
+
+    def _output(self, index: int, tokens: Tensor, state) -> Tensor | TokenMap:
+        if self.out_norms:
+            tokens = self.get_submodule(f'norm{index}')(tokens)
+        if self.out_type == 'raw':
+            return tokens
+        if not self.restore:
+            return TokenMap(tokens, state)
+        return restore(tokens, state, self.restore_mode)

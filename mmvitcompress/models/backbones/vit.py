@@ -1,0 +1,301 @@
+"""Compressed ViTs as OpenMMLab backbones."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.channels import attach_compactors
+from mmvitcompress.checkpoints.load_vit import (
+    load_vit,
+    read_vit,
+    reconcile_vit,
+)
+from mmvitcompress.models.backbones.parts import (
+    VIT,
+    check_arguments,
+    check_frozen,
+    need_arch,
+    output_indices,
+    wanted_arch,
+)
+from mmvitcompress.models.layers.windowed import WindowedBlocks, quarter_ends
+from mmvitcompress.models.vit import ViT
+from mmvitcompress.registry import MODELS
+from mmvitcompress.tokens import (
+    PatchSlimming,
+    TokenMap,
+    TokenMerging,
+    restore,
+)
+
+
+@MODELS.register_module()
+class CompressedViT(ViT):
+    """A plain ViT whose tokens and channels may be compressed.
+
+    With nothing switched on it is the dense ViT and equals timm's.
+
+    Args:
+        arch: Name, dict of values, or path of an arch JSON; see
+            :mod:`mmvitcompress.arch.zoo`. Defaults to what ``checkpoint``
+            carries.
+        img_size: Image size (H, W) that the position embedding is made for,
+            in pixels; other sizes are interpolated on the fly. Defaults to
+            the arch's.
+        token_merging: Arguments of
+            :class:`~mmvitcompress.tokens.specs.TokenMerging`, such as
+            ``dict(layers=(5, 8), directions='alternate')``; blocks are
+            counted from 1. Defaults to the arch's.
+        patch_slimming: Arguments of
+            :class:`~mmvitcompress.tokens.specs.PatchSlimming`, such as
+            ``dict(base_layer=4, layers=(4, 7, 10), keep_rate=0.7)``. Defaults
+            to the arch's.
+        checkpoint: Weights to start from. A pruned checkpoint carries its
+            arch, which wins over the arguments above (``img_size``
+            excepted); one of timm or DeiT is converted. Loading is strict.
+        out_indices: Blocks whose outputs are returned, counted from 0;
+            negative ones from the end. Defaults to the ends of the four
+            quarters of the depth.
+        restore: Whether to return full maps; if not, each output is a
+            :class:`~mmvitcompress.tokens.TokenMap` for the necks that restore
+            later. Defaults to True.
+        restore_mode: How merges are undone, 'nearest' or 'bilinear'.
+            Defaults to 'nearest'.
+        out_type: 'featmap' or, for classifiers, 'raw': all remaining tokens
+            (B, prefix + n, D). Defaults to 'featmap'.
+        final_norm: Whether outputs go through the final LayerNorm. Defaults
+            to False.
+        drop_path_rate: Stochastic depth of the last block. Defaults to 0.
+        frozen_stages: How many blocks to freeze together with all that comes
+            before them; 0 freezes the stem only, -1 nothing. Defaults to -1.
+        norm_eval: Whether batch norms (of a convolutional stem) stay in
+            evaluation mode. Defaults to False.
+        with_cp: Whether to recompute blocks in the backward pass to save
+            memory. Defaults to False.
+        window_size: Edge, in tokens of the current grid, of the windows that
+            patches attend in, for large images; prefix tokens stay global. A
+            matter of use, not of weights: ``arch`` and its closed form of the
+            MACs, which counts global attention, know nothing of it. Defaults
+            to None: all attend to all.
+        global_blocks: Blocks that attend to all tokens in spite of
+            ``window_size``, counted from 0. Defaults to the ends of the four
+            quarters of the depth.
+        compactors: Whether to put CDCP's compactors into all blocks, for
+            :class:`~mmvitcompress.engine.hooks.CDCPHook` to prune channels
+            while the model trains. Defaults to False.
+        soft_slimming: Whether patch slimming trains its life predictor: in
+            training mode all patches stay and are weighted by their lives, in
+            evaluation mode they leave as ever. A checkpoint without a
+            predictor gets a new one. ``frozen_stages`` leaves it trainable;
+            see :class:`~mmvitcompress.engine.hooks.LifeRegressionHook`.
+            Defaults to False.
+        init_cfg: Must be None, since MMEngine's loading is not strict; use
+            ``checkpoint``.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+        CheckpointError: If the checkpoint is missing, unsafe, damaged, or of
+            another arch.
+    """
+
+    default_merging: ClassVar[dict[int, tuple[int, ...]] | None] = None
+    default_slimming: PatchSlimming | None = None
+    how_to_make = 'convert a timm or DeiT model by tools/convert_checkpoint.py'
+
+    def __init__(
+        self,
+        arch: str | dict | ViTArch | None = None,
+        img_size: int | tuple[int, int] | None = None,
+        token_merging: dict | TokenMerging | None = None,
+        patch_slimming: dict | PatchSlimming | None = None,
+        checkpoint: str | None = None,
+        out_indices: Sequence[int] | None = None,
+        restore: bool = True,
+        restore_mode: str = 'nearest',
+        out_type: str = 'featmap',
+        final_norm: bool = False,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        window_size: int | None = None,
+        global_blocks: Sequence[int] | None = None,
+        compactors: bool = False,
+        soft_slimming: bool = False,
+        init_cfg: None = None,
+    ):
+        check_arguments(init_cfg, out_type, restore_mode)
+        self.soft_slimming = soft_slimming
+        wanted = wanted_arch(
+            VIT,
+            arch,
+            token_merging=token_merging,
+            patch_slimming=patch_slimming,
+        )
+        state_dict, source, resolved = {}, None, wanted
+        if checkpoint is not None:
+            state_dict, source = read_vit(checkpoint, wanted, self.how_to_make)
+            resolved = reconcile_vit(source, wanted, checkpoint, soft_slimming)
+        resolved = need_arch(VIT, resolved)
+        resolved = self._with_defaults(resolved)
+        if img_size is not None:
+            resolved = resolved.replace(img_size=img_size)
+
+        if out_indices is None:
+            out_indices = quarter_ends(resolved.depth)
+        self.out_indices = output_indices(out_indices, resolved.depth, 'block')
+        super().__init__(
+            resolved,
+            depth=max(self.out_indices) + 1,
+            final_norm=final_norm,
+            drop_path_rate=drop_path_rate,
+            with_cp=with_cp,
+            soft_slimming=soft_slimming,
+            windowed=WindowedBlocks.make(resolved, window_size, global_blocks),
+        )
+        check_frozen(frozen_stages, len(self.blocks))
+        self.restore = restore
+        self.restore_mode = restore_mode
+        self.out_type = out_type
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        if checkpoint is not None:
+            load_vit(self, state_dict, source, checkpoint, soft_slimming)
+        if compactors:
+            attach_compactors(self)
+        self._freeze()
+
+    def _with_defaults(self, arch: ViTArch) -> ViTArch:
+        """Fill in what this named form is about, where nothing was said."""
+        if self.default_merging is not None and arch.token_merging is None:
+            layers = self.default_merging.get(
+                arch.embed_dim, self.default_merging[0]
+            )
+            arch = arch.replace(token_merging=TokenMerging(layers))
+        if self.default_slimming is not None and arch.patch_slimming is None:
+            arch = arch.replace(patch_slimming=self.default_slimming)
+        return arch
+
+    # -- training -----------------------------------------------------------
+
+    def _freeze(self) -> None:
+        for module in self._frozen():
+            module.requires_grad_(False)
+            if isinstance(module, nn.Module):
+                module.eval()
+
+    def _frozen(self) -> list[nn.Module | nn.Parameter]:
+        if self.frozen_stages < 0:
+            return []
+        tokens = (
+            self.cls_token,
+            self.dist_token,
+            self.reg_token,
+            self.pos_embed,
+        )
+        frozen = [self.patch_embed, *(t for t in tokens if t is not None)]
+        for index in range(self.frozen_stages):
+            frozen.append(self.blocks[index])
+            if str(index) in self.token_merging:
+                frozen.append(self.token_merging[str(index)])
+        return frozen
+
+    def train(self, mode: bool = True) -> 'CompressedViT':
+        """Set the mode; frozen blocks stay in evaluation mode."""
+        super().train(mode)
+        if mode:
+            self._freeze()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Where a parameter stands, for layer-wise learning rate decay.
+
+        Args:
+            param_name: Name of a parameter of the whole model.
+            prefix: What comes before this backbone's names. Defaults to ''.
+
+        Returns:
+            The layer (0: all before the blocks, l: block l counted from 1 and
+            the merge before it, depth + 1: the rest) and the number of
+            layers.
+        """
+        last = len(self.blocks) + 1
+        if not param_name.startswith(prefix):
+            return last, last + 1
+        name = param_name[len(prefix) :]
+        head, _, rest = name.partition('.')
+        if head in ('blocks', 'token_merging'):
+            return int(rest.split('.')[0]) + 1, last + 1
+        if head == 'patch_slimming':
+            return self.arch.patch_slimming.base_layer, last + 1
+        return (last if head == 'norm' else 0), last + 1
+
+    # -- forward ------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> tuple[Tensor | TokenMap, ...]:
+        """Images (B, 3, H, W) → one output for each of ``out_indices``.
+
+        Returns:
+            Full maps (B, D, ⌈H/p⌉, ⌈W/p⌉); with ``restore=False`` a
+            :class:`~mmvitcompress.tokens.TokenMap` each; with
+            ``out_type='raw'`` tokens (B, prefix + n, D).
+
+        Raises:
+            ConfigError: If the image is smaller than one patch.
+        """
+        outputs = dict(
+            zip(sorted(self.out_indices), super().forward(x, self.out_indices))
+        )
+        if self.out_type == 'raw':
+            return tuple(outputs[i][0] for i in self.out_indices)
+        return tuple([self._output(*outputs[i]) for i in self.out_indices])
+
+    def _output(self, tokens: Tensor, state) -> Tensor | TokenMap:
+        tokens = tokens[:, self.num_prefix_tokens :]
+        if not self.restore:
+            return TokenMap(tokens, state)
+        return restore(tokens, state, self.restore_mode)
+
+
+_MAKE = 'make it by tools/train.py configs/imagenet/{}_deit_s_in1k.py'
+_PRUNE = f'{_MAKE} and tools/export_pruned.py'
+
+
+@MODELS.register_module()
+class ATMEDeiT(CompressedViT):
+    """DeiT whose tokens are merged; by default where our recipes merge."""
+
+    default_merging: ClassVar = {192: (4, 8, 10), 768: (5, 9), 0: (5, 8)}
+    how_to_make = _MAKE.format('atme')
+
+
+@MODELS.register_module()
+class CDCPDeiT(CompressedViT):
+    """DeiT whose channels were pruned; the checkpoint brings the widths."""
+
+    how_to_make = _PRUNE.format('cdcp')
+
+
+@MODELS.register_module()
+class CAITDeiT(CompressedViT):
+    """DeiT with merged tokens and pruned channels (CAIT)."""
+
+    default_merging: ClassVar = {0: (5, 8)}
+    how_to_make = _PRUNE.format('cait')
+
+
+@MODELS.register_module()
+class LifeSlimDeiT(CompressedViT):
+    """DeiT whose patches leave when their lives are over."""
+
+    default_slimming = PatchSlimming()
+    how_to_make = _PRUNE.format('lifeslim')

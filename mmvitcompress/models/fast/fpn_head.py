@@ -1,0 +1,67 @@
+"""Semantic FPN's head with fewer operations, same weights and numbers."""
+
+from collections.abc import Sequence
+
+from mmcv.cnn import ConvModule
+from mmseg.models.decode_heads import FPNHead
+from mmseg.models.utils import Upsample, resize
+from torch import Tensor
+
+from mmvitcompress.models.fast.conv import conv, is_plain
+from mmvitcompress.models.fast.conv_modules import run_conv_module
+from mmvitcompress.registry import MODELS
+
+
+@MODELS.register_module()
+class FastFPNHead(FPNHead):
+    """MMSegmentation's FPNHead, computed in another order.
+
+    Upsampling is linear, so maps that have come to the same size are summed
+    up before they are upsampled for the last time. A branch of the first
+    one's stride has no upsampling and shares nothing. At inference on a CPU
+    batch norm is folded and convolutions run as
+    :class:`~mmvitcompress.models.fast.conv.FastConv2d`. Arguments, state
+    dict, outputs and gradients are those of FPNHead, up to rounding.
+    """
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Maps of several strides → logits (B, classes, H, W) at the
+        first's."""
+        inputs = self._transform_inputs(inputs)
+        total = self._run(self.scale_heads[0], inputs[0])
+        last: dict[tuple[int, int], tuple] = {}
+        for head, x in zip(self.scale_heads[1:], inputs[1:]):
+            if not isinstance(head[-1], Upsample):
+                total = total + self._resize(self._run(head, x), total)
+                continue
+            *steps, upsample = head
+            x = self._run(steps, x)
+            size = tuple(x.shape[2:])
+            if size in last:
+                x = x + last[size][0]
+            last[size] = (x, upsample)
+        for x, upsample in last.values():
+            total = total + self._resize(upsample(x), total)
+        return self.cls_seg(total)
+
+    def cls_seg(self, feat: Tensor) -> Tensor:
+        """(B, channels, H, W) → logits (B, classes, H, W)."""
+        if self.dropout is not None:
+            feat = self.dropout(feat)
+        if not is_plain(self.conv_seg):
+            return self.conv_seg(feat)
+        return conv(feat, self.conv_seg.weight, self.conv_seg.bias)
+
+    def _resize(self, x: Tensor, like: Tensor) -> Tensor:
+        return resize(
+            x,
+            size=like.shape[2:],
+            mode='bilinear',
+            align_corners=self.align_corners,
+        )
+
+    def _run(self, steps: Sequence, x: Tensor) -> Tensor:
+        for step in steps:
+            is_conv = isinstance(step, ConvModule)
+            x = run_conv_module(step, x) if is_conv else step(x)
+        return x

@@ -1,0 +1,1 @@
+"""What the nets are made of."""

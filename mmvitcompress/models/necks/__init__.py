@@ -1,0 +1,6 @@
+"""Necks that restore full maps, at once or as late as possible."""
+
+from mmvitcompress.models.necks.pyramid import UnmergePyramid
+from mmvitcompress.models.necks.upsample import UnmergeUpsample
+
+__all__ = ['UnmergePyramid', 'UnmergeUpsample']

@@ -1,0 +1,277 @@
+"""The plain-ViT pyramid, built on merged maps and restored last.
+
+Giving a token back to the positions that it covers is indexing, so whatever
+works on one position at a time gives the same numbers before as after it. Of
+the ×4 ×2 ×1 ×½ pyramid that is all but the batch norm's statistics, which are
+weighted, and the pooling, which undoes a part of the restoring instead.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.necks.restored_norm import (
+    restored_batch_norm,
+    uses_batch_statistics,
+)
+from mmvitcompress.registry import MODELS
+from mmvitcompress.tokens import (
+    TokenMap,
+    TokenState,
+    restore,
+    to_map,
+    unslim,
+)
+from mmvitcompress.tokens.specs import Grid, merge_factors
+
+RESCALES = (4, 2, 1, 0.5, 0.25)
+
+
+@MODELS.register_module()
+class UnmergePyramid(nn.Module):
+    """Feature pyramid of a plain ViT from maps that are not restored yet.
+
+    Equal to ``UnmergeUpsample(mode='nearest')`` followed by mmseg's
+    ``Feature2Pyramid``, whose arguments and parameter names it shares:
+    outputs, gradients and running statistics, in training and evaluation. Its
+    convolutions work on the merged tokens, of which there are two or four
+    times fewer.
+
+    A map that does not fit this is restored first: diagonal merges, and a norm
+    that is no batch norm (such as GN, which looks at all positions). Slimmed
+    patches return to their places before anything else, with the feature of
+    the block after which they left.
+
+    Args:
+        embed_dim: Channels C of all levels.
+        rescales: By what each level is scaled, in the order of the inputs:
+            of 4, 2, 1, 0.5 and 0.25, none of them twice. Defaults to
+            (4, 2, 1, 0.5): strides 4, 8, 16 and 32 of a patch size of 16.
+        norm_cfg: Norm between the two transposed convolutions of ×4. Defaults
+            to SyncBN.
+        init_cfg: Must be None; there is nothing to load.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        rescales: Sequence[float] = (4, 2, 1, 0.5),
+        norm_cfg: dict | None = None,
+        init_cfg: None = None,
+    ):
+        super().__init__()
+        if init_cfg is not None:
+            raise ConfigError(f'init_cfg must be None, but got {init_cfg}')
+        rescales = tuple(rescales)
+        if not set(rescales) <= set(RESCALES) or (
+            len(set(rescales)) != len(rescales)
+        ):
+            raise ConfigError(
+                f'rescales must be of {", ".join(map(str, RESCALES))}, none '
+                f'of them twice, but got {rescales}'
+            )
+        self.embed_dim = embed_dim
+        self.rescales = rescales
+        if 4 in rescales:
+            self.upsample_4x = nn.Sequential(
+                nn.ConvTranspose2d(embed_dim, embed_dim, 2, 2),
+                _make_norm(norm_cfg, embed_dim),
+                nn.GELU(),
+                nn.ConvTranspose2d(embed_dim, embed_dim, 2, 2),
+            )
+        if 2 in rescales:
+            self.upsample_2x = nn.Sequential(
+                nn.ConvTranspose2d(embed_dim, embed_dim, 2, 2)
+            )
+
+    def forward(
+        self,
+        inputs: Sequence[TokenMap | Tensor],
+        laterals: Sequence[nn.Conv2d] | None = None,
+    ) -> tuple:
+        """One level for each of ``rescales`` → maps (B, C, H·r, W·r).
+
+        Args:
+            inputs: :class:`~mmvitcompress.tokens.TokenMap` or full maps
+                (B, C, H, W), which a dense backbone may return as well.
+            laterals: A 1×1 convolution for each level, from C channels to
+                those of the result. It is done before restoring, in one with
+                the transposed convolution before it. Defaults to none.
+        """
+        if len(inputs) != len(self.rescales):
+            raise ConfigError(
+                f'rescales must name one factor for each of {len(inputs)} '
+                f'levels, but got {self.rescales}'
+            )
+        laterals = laterals or [None] * len(inputs)
+        return tuple(
+            self._level(*self._as_map(level), rescale, lateral)
+            for level, rescale, lateral in zip(inputs, self.rescales, laterals)
+        )
+
+    def _as_map(self, level: TokenMap | Tensor) -> tuple[Tensor, TokenState]:
+        """Merged map (B, C, h, w) and how it was merged."""
+        if isinstance(level, TokenMap):
+            tokens, state = level
+            if 'diagonal' in state.directions:
+                x = restore(tokens, state)
+                state = TokenState.start(state.full_grid)
+            else:
+                x = to_map(unslim(tokens, state), state.grid)
+        else:
+            x, state = level, TokenState.start(tuple(level.shape[-2:]))
+        if x.shape[1] != self.embed_dim:
+            raise ConfigError(
+                f'embed_dim must be the width of the backbone, {x.shape[1]}, '
+                f'but got {self.embed_dim}'
+            )
+        return x, state
+
+    def _level(
+        self,
+        x: Tensor,
+        state: TokenState,
+        rescale: float,
+        lateral: nn.Conv2d | None,
+    ) -> Tensor:
+        factors, full = merge_factors(state.directions), state.full_grid
+        if rescale < 1:
+            x = pool(x, factors, full, round(1 / rescale))
+            return x if lateral is None else _mix(x, lateral)
+        tokens = x.permute(0, 2, 3, 1)  # (B, h, w, C)
+        if rescale == 1:
+            if lateral is not None:
+                weight = lateral.weight.flatten(1)
+                tokens = F.linear(tokens, weight, lateral.bias)
+            return spread(tokens, factors, full)
+        if rescale == 2:
+            tokens = upsample(tokens, self.upsample_2x[0], lateral)
+            return spread(tokens, factors, full)
+        first, norm, activation, second = self.upsample_4x
+        # Identity stands where a batch norm was folded
+        if not isinstance(norm, (_BatchNorm, nn.Identity)):
+            x = self.upsample_4x(spread(tokens, factors, full))
+            return x if lateral is None else _mix(x, lateral)
+        tokens = upsample(tokens, first)  # (B, h, w, 2, 2, C)
+        tokens = activation(_normalise(tokens, norm, factors, full))
+        return spread(upsample(tokens, second, lateral), factors, full)
+
+
+def upsample(
+    x: Tensor, conv: nn.ConvTranspose2d, lateral: nn.Conv2d | None = None
+) -> Tensor:
+    """A transposed convolution of kernel 2 and stride 2, token by token.
+
+    As one matrix product it takes half of the time that the convolution's own
+    kernels need on a CPU.
+
+    Args:
+        x: (…, C).
+        conv: The convolution, C channels in and out.
+        lateral: A 1×1 convolution to O channels after it. Defaults to none.
+
+    Returns:
+        (…, 2, 2, O), the rows and columns that each token becomes; O is C
+        without a lateral convolution.
+    """
+    weight, bias = conv.weight.permute(2, 3, 1, 0), conv.bias  # (2, 2, C, C)
+    if lateral is not None:
+        mix = lateral.weight.flatten(1)  # (O, C)
+        weight = torch.matmul(mix, weight)
+        bias = F.linear(bias, mix, lateral.bias)
+    x = F.linear(x, weight.flatten(0, 2), bias.repeat(4))
+    return x.unflatten(-1, (2, 2, -1))
+
+
+def _mix(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1×1 convolution of (B, C, H, W)."""
+    return F.conv2d(x, conv.weight, conv.bias)
+
+
+def _normalise(
+    x: Tensor, norm: _BatchNorm | nn.Identity, factors: Grid, full: Grid
+) -> Tensor:
+    """Batch norm of (B, h, w, 2, 2, C), as of the restored map."""
+    if isinstance(norm, nn.Identity):
+        return x
+    if factors != (1, 1) and uses_batch_statistics(norm):
+        rows, columns = (
+            _cover(x, count, factor, side)
+            for count, factor, side in zip(x.shape[1:3], factors, full)
+        )
+        cover = (rows[:, None] * columns)[..., None, None].expand(x.shape[:5])
+        flat = restored_batch_norm(x.flatten(0, 4), cover.flatten(), norm)
+        return flat.view(x.shape)
+    # one image of 2x2 pixels for each token: (B·h·w, C, 2, 2)
+    images = norm(x.flatten(0, 2).permute(0, 3, 1, 2))
+    return images.permute(0, 2, 3, 1).reshape(x.shape)
+
+
+def spread(x: Tensor, factors: Grid, full: Grid) -> Tensor:
+    """Hand what a token became back to all positions that it covers.
+
+    Args:
+        x: (B, h, w, C), or with a pair of dimensions (2, 2) between w and C
+            for each time that the map was scaled up.
+        factors: How many rows and columns of positions a token covers.
+        full: Grid (H, W) before merging; what lies outside is cropped.
+
+    Returns:
+        (B, C, H·s, W·s) in channels-last order, s = 2 for each pair; a view
+        if there is nothing to do.
+    """
+    pairs = (x.dim() - 4) // 2
+    x = x[:, :, None, :, None]
+    # (B, h, factor, w, factor, 2, 2, …, C)
+    x = x.expand(-1, -1, factors[0], -1, factors[1], *x.shape[5:])
+    rows = [1, 2, *(5 + 2 * i for i in range(pairs))]
+    columns = [3, 4, *(6 + 2 * i for i in range(pairs))]
+    x = x.permute(0, *rows, *columns, x.dim() - 1)
+    x = x.flatten(2 + len(rows) - 1, -2).flatten(1, len(rows))
+    height, width = (side * 2**pairs for side in full)
+    return x[:, :height, :width].permute(0, 3, 1, 2)
+
+
+def pool(x: Tensor, factors: Grid, full: Grid, size: int) -> Tensor:
+    """Max-pool the restored map of a merged one, without restoring it.
+
+    A window that lies within one token is that token; what is left of its
+    width covers several.
+
+    Args:
+        x: Merged map (B, C, h, w).
+        factors: How many rows and columns of positions a token covers; powers
+            of two.
+        full: Grid (H, W) before merging.
+        size: Edge and stride of a window; a power of two.
+
+    Returns:
+        (B, C, H // size, W // size).
+    """
+    kernel = [max(1, size // factor) for factor in factors]
+    if kernel != [1, 1]:
+        x = F.max_pool2d(x, kernel)
+    rest = tuple(max(1, factor // size) for factor in factors)
+    height, width = (side // size for side in full)
+    # windows that reach over the border of the full grid don't count
+    return spread(x.permute(0, 2, 3, 1), rest, (height, width))
+
+
+def _cover(x: Tensor, count: int, factor: int, side: int) -> Tensor:
+    """(count), how many of ``side`` positions each token covers."""
+    cover = x.new_full((count,), factor, dtype=torch.float32)
+    cover[-1] -= count * factor - side
+    return cover
+
+
+def _make_norm(norm_cfg: dict | None, dim: int) -> nn.Module:
+    from mmcv.cnn import build_norm_layer
+
+    return build_norm_layer(norm_cfg or dict(type='SyncBN'), dim)[1]

@@ -1,0 +1,1 @@
+"""What every room uses: checks, files, images, the command line."""

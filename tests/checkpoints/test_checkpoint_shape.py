@@ -1,0 +1,165 @@
+"""A checkpoint's shape wins over a config's, whoever loads it."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from mmvitcompress.analysis.candidates import build_candidate
+from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.checkpoints.file import read_checkpoint
+from mmvitcompress.checkpoints.shape import is_whole, take_shape
+from mmvitcompress.engine.export import load_trained
+from mmvitcompress.engine.launch import choose_tested_weights
+from mmvitcompress.errors import CheckpointError
+from mmvitcompress.inference import deployed_config
+from mmvitcompress.models import CompressedViT, ImageClassifier
+
+BASE = dict(embed_dim=24, depth=4, num_heads=3, patch_size=8)
+STORED = ViTArch(
+    **BASE,
+    img_size=(32, 48),
+    qk_dims=(8, 4, 6, 2),
+    mlp_dims=40,
+    token_merging=dict(layers=(3,)),
+)
+CONFIG = dict(
+    default_scope='mmvitcompress',
+    model=dict(
+        type='ImageClassifier',
+        backbone=dict(
+            type='CAITDeiT',
+            arch=BASE,
+            img_size=64,
+            token_merging=dict(layers=(2, 4)),
+            patch_slimming=dict(base_layer=1, layers=(1,)),
+            checkpoint='nobody/has/this.pth',
+            compactors=True,
+        ),
+        num_classes=5,
+        distillation=dict(teacher='of training'),
+    ),
+)
+
+
+def load_for_test(config, path):
+    choose_tested_weights(config, path)
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model)
+    if config.load_from:
+        model.load_state_dict(
+            torch.load(path, weights_only=True)['state_dict']
+        )
+    return model
+
+
+def load_for_prediction(config, path):
+    ready = deployed_config(config, path)
+    init_default_scope(ready.default_scope)
+    model = MODELS.build(ready.model)
+    stored, _ = read_checkpoint(path)
+    if is_whole(stored):
+        model.load_state_dict(stored)
+    return model
+
+
+LOADERS = {
+    'test': load_for_test,
+    'benchmark': build_candidate,
+    'predict': load_for_prediction,
+    'export': load_trained,
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A checkpoint of ``STORED``, of a whole classifier or an exported one."""
+
+    def write(whole=True, with_arch=True):
+        torch.manual_seed(0)
+        model = ImageClassifier(dict(type='CompressedViT', arch=STORED), 5)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter)
+        tensors = model.state_dict()
+        if not whole:
+            tensors = {
+                name.removeprefix('backbone.').replace('.fc.', '.'): value
+                for name, value in tensors.items()
+            }
+        meta = dict(arch=STORED.to_dict()) if with_arch else {}
+        path = str(tmp_path / 'trained.pth')
+        torch.save(dict(state_dict=tensors, meta=meta), path)
+        return path, model.state_dict()
+
+    return write
+
+
+def assert_equal(model, tensors, but=()):
+    own = model.state_dict()
+    assert own.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert name in but or torch.equal(own[name], value), name
+
+
+@pytest.mark.parametrize('name', LOADERS)
+def test_a_whole_model_is_built_as_it_was(write, name):
+    """Image size included, for its position embedding has to fit."""
+    path, tensors = write()
+    model = LOADERS[name](Config(copy.deepcopy(CONFIG)), path)
+    assert model.backbone.arch == STORED
+    assert_equal(model, tensors)
+
+
+@pytest.mark.parametrize('name', ['test', 'benchmark', 'predict'])
+def test_a_backbone_is_resized_to_the_config(write, name):
+    path, tensors = write(whole=False)
+    model = LOADERS[name](Config(copy.deepcopy(CONFIG)), path)
+    assert model.backbone.arch == STORED.replace(img_size=64)
+    assert model.backbone.pos_embed.shape == (1, 1 + 8 * 8, 24)
+    assert_equal(model, tensors, but=['backbone.pos_embed'])
+
+
+@pytest.mark.parametrize('name', LOADERS)
+def test_without_an_arch_the_config_tells_the_shape(write, name):
+    config = Config(copy.deepcopy(CONFIG))
+    backbone = config.model.backbone
+    backbone.update(arch=STORED, img_size=None, patch_slimming=None)
+    backbone.token_merging = None
+    path, tensors = write(with_arch=False)
+    assert_equal(LOADERS[name](config, path), tensors)
+
+
+def test_without_any_arch_the_file_it_started_from_tells(write, tmp_path):
+    path, tensors = write(with_arch=False)
+    start = str(tmp_path / 'start.pth')
+    meta = dict(arch=STORED.to_dict())
+    torch.save(dict(state_dict=tensors, meta=meta), start)
+    for load in LOADERS.values():
+        backbone = dict(type='CompressedViT', checkpoint=start)
+        model = dict(type='ImageClassifier', backbone=backbone, num_classes=5)
+        config = Config(dict(default_scope='mmvitcompress', model=model))
+        assert_equal(load(config, path), tensors)
+
+
+def test_compactors_are_built_where_the_checkpoint_has_them():
+    pruned = CompressedViT(BASE, compactors=True).state_dict()
+    for state_dict, expected in ((pruned, True), ({'cls_token': 0}, None)):
+        for prefix in ('', 'backbone.'):
+            model = copy.deepcopy(CONFIG['model'])
+            tensors = {prefix + k: v for k, v in state_dict.items()}
+            take_shape(model, tensors, dict(arch=BASE), 'x.pth')
+            assert model['backbone'].get('compactors') is expected
+
+
+def test_foreign_backbones_stay_as_they_are():
+    model = dict(backbone=dict(type='ResNet', depth=18))
+    take_shape(model, {'backbone.conv1.weight': 0}, {}, 'x.pth')
+    assert model == dict(backbone=dict(type='ResNet', depth=18))
+
+
+def test_an_arch_that_is_none():
+    model, tensors = dict(backbone={}), {'backbone.cls_token': 0}
+    with pytest.raises(CheckpointError, match=r"'x\.pth' must be a dict"):
+        take_shape(model, tensors, dict(arch='vit_small'), 'x.pth')

@@ -1,0 +1,74 @@
+"""Rates that are foreseen, against those that a run then has."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.optim import CosineAnnealingLR, LinearLR, MultiStepLR
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+
+from mmvitcompress.engine.learning_rates import FORESEEN, foreseen_rates
+
+EPOCH, ITERATIONS = 4, 20
+
+
+def make_run(schedule, kind=EpochBasedTrainLoop, length=ITERATIONS):
+    """What is read of a runner, with two groups of parameters."""
+    params = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [dict(params=[params[0]]), dict(params=[params[1]], lr=0.5)]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    return SimpleNamespace(
+        optim_wrapper=SimpleNamespace(optimizer=optimizer),
+        param_schedulers=schedule(optimizer),
+        train_dataloader=range(EPOCH),
+        train_loop=object.__new__(kind),
+        max_iters=length,
+    )
+
+
+def warm_then_cosine(optimizer):
+    return [
+        LinearLR(optimizer, 0.1, by_epoch=False, end=5),
+        CosineAnnealingLR(
+            optimizer, eta_min=1e-3, by_epoch=False, begin=5, end=ITERATIONS
+        ),
+    ]
+
+
+def steps_of_epochs(optimizer):
+    return [MultiStepLR(optimizer, [2, 3], gamma=0.1, by_epoch=True)]
+
+
+@pytest.mark.parametrize('index', [0, 1])
+@pytest.mark.parametrize('schedule', [warm_then_cosine, steps_of_epochs])
+def test_the_run_has_the_foreseen_rates(schedule, index):
+    run = make_run(schedule)
+    optimizer = run.optim_wrapper.optimizer
+    group = optimizer.param_groups[index]
+    rates = foreseen_rates(run, group)
+    seen = []
+    for iteration in range(1, ITERATIONS + 1):
+        seen.append(group['lr'])
+        optimizer.step()
+        for scheduler in run.param_schedulers:
+            if not scheduler.by_epoch or iteration % EPOCH == 0:
+                scheduler.step()
+    np.testing.assert_allclose(rates, seen)
+    assert len(set(seen)) > 2
+
+
+def test_runs_of_iterations_have_no_epochs():
+    run = make_run(steps_of_epochs, IterBasedTrainLoop)
+    group = run.optim_wrapper.optimizer.param_groups[1]
+    assert (foreseen_rates(run, group) == 0.5).all()
+
+
+def test_what_is_not_foreseen():
+    run = make_run(lambda optimizer: None)
+    group = run.optim_wrapper.optimizer.param_groups[0]
+    assert (foreseen_rates(run, group) == 0.1).all()
+    run.param_schedulers = {'generator': [], 'discriminator': []}
+    assert foreseen_rates(run, group) is None
+    run = make_run(warm_then_cosine, length=FORESEEN + 1)
+    assert foreseen_rates(run, group) is None

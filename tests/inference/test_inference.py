@@ -1,0 +1,388 @@
+"""Trained models on images and videos: ours, and OpenMMLab's own ways."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from mmvitcompress.errors import CheckpointError, ConfigError, DataError
+from mmvitcompress.inference import Predictor, deployed_config, predict
+from mmvitcompress.inference.inputs import (
+    Frame,
+    Source,
+    find_sources,
+    read_frames,
+)
+from mmvitcompress.inference.outputs import distinct_colours
+from mmvitcompress.inference.predicting import batches
+from mmvitcompress.utils import cli
+
+ROOT = Path(__file__).parents[2]
+NARROW = dict(
+    base='vit_micro',
+    qk_dims=[24, 32, 16, 8, 8, 8, 8, 8],
+    v_dims=24,
+    mlp_dims=64,
+    token_merging=dict(layers=(2, 4)),
+)
+CONFIGS = {
+    # its backbone names a checkpoint that nobody has here
+    'segmentation': 'upernet_cait_vit_micro_digits.py',
+    'detection': 'mask_rcnn_atme_vit_micro_digits.py',
+    'classification': 'imagenet/cait_vit_micro_digits.py',
+}
+CLASSES = {'segmentation': ('paper', 'ink')}
+
+
+@pytest.fixture(scope='session')
+def runs(tmp_path_factory):
+    """For each task a config and what a run of it might have written."""
+    root, made = tmp_path_factory.mktemp('runs'), {}
+    for task, name in CONFIGS.items():
+        path = str(ROOT / 'configs' / name)
+        cfg = Config.fromfile(path)
+        init_default_scope(cfg.default_scope)
+        cfg.model.backbone.pop('token_merging', None)
+        cfg.model.backbone.update(
+            arch=NARROW, checkpoint=None, compactors=False
+        )
+        cfg.model.pop('distillation', None)
+        torch.manual_seed(0)
+        model = MODELS.build(cfg.model)
+        for name, parameter in model.named_parameters():
+            if 'conv_seg' in name or 'fc_cls' in name or 'head.fc' in name:
+                torch.nn.init.normal_(parameter, std=0.5)
+        meta = dict(arch=model.backbone.arch.to_dict())
+        if task in CLASSES:
+            palette = [[255, 255, 255], [200, 30, 30]]
+            classes = dict(classes=CLASSES[task], palette=palette)
+            meta['dataset_meta'] = classes
+        checkpoint = root / f'{task}.pth'
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), checkpoint)
+        made[task] = (path, str(checkpoint))
+    return made
+
+
+def draw(seed, shape=(64, 96)):
+    rng = np.random.RandomState(seed)
+    small = rng.randint(0, 256, (8, 12, 3), np.uint8)
+    return cv2.resize(small, shape[::-1])
+
+
+@pytest.fixture(scope='session')
+def folder(tmp_path_factory):
+    """Three images, of two sizes, and a text."""
+    root = tmp_path_factory.mktemp('photos')
+    (root / 'sub').mkdir()
+    cv2.imwrite(str(root / 'a.png'), draw(1))
+    cv2.imwrite(str(root / 'b.png'), draw(2))
+    cv2.imwrite(str(root / 'sub' / 'a.bmp'), draw(3, (96, 64)))
+    (root / 'notes.txt').write_text('no image')
+    return root
+
+
+@pytest.fixture(scope='session')
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp('video') / 'ride.avi'
+    writer = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*'MJPG'), 5, (96, 64)
+    )
+    for seed in range(3):
+        writer.write(draw(seed))
+    writer.release()
+    return path
+
+
+# -- with OpenMMLab's own functions -----------------------------------------
+
+
+def test_segmentors_as_mmseg_has_it(runs, folder):
+    apis = pytest.importorskip('mmseg.apis')
+    config, checkpoint = runs['segmentation']
+    with pytest.raises(CheckpointError, match='not found'):
+        apis.init_model(config, checkpoint, device='cpu')
+    image = str(folder / 'a.png')
+    ready = deployed_config(config, checkpoint)
+    model = apis.init_model(ready, checkpoint, device='cpu')
+    assert model.backbone.arch.qk_dims == tuple(NARROW['qk_dims'])
+    assert model.dataset_meta['classes'] == CLASSES['segmentation']
+    first = apis.inference_model(model, image).pred_sem_seg.data[0].numpy()
+    assert first.shape == (64, 96) and len(np.unique(first)) == 2
+    pair = apis.inference_model(model, [cv2.imread(image)] * 2)
+    assert len(pair) == 2
+    # the checkpoint of the whole model serves as the backbone's, too
+    options = {'model.backbone.checkpoint': checkpoint}
+    model = apis.init_model(config, checkpoint, 'cpu', options)
+    again = apis.inference_model(model, image).pred_sem_seg.data[0].numpy()
+    assert np.array_equal(again, first)
+    inferencer = apis.MMSegInferencer(ready, checkpoint, device='cpu')
+    found = inferencer(image, return_vis=True)
+    assert np.array_equal(found['predictions'], first)
+    assert found['visualization'].shape == (64, 96, 3)
+
+
+def test_detectors_as_mmdet_has_it(runs, folder):
+    apis = pytest.importorskip('mmdet.apis')
+    config, checkpoint = runs['detection']
+    image = str(folder / 'a.png')
+    ready = deployed_config(config, checkpoint)
+    # mmdet reads the data set that the config names, for its colours
+    ready.test_dataloader.dataset.metainfo = dict(palette=[(1, 2, 3)] * 10)
+    model = apis.init_detector(
+        ready, checkpoint, palette='random', device='cpu'
+    )
+    assert model.backbone.arch.qk_dims == tuple(NARROW['qk_dims'])
+    found = apis.inference_detector(model, image).pred_instances
+    assert len(found) > 0 and found.masks.shape[1:] == (64, 96)
+    inferencer = apis.DetInferencer(
+        ready, checkpoint, device='cpu', palette='random'
+    )
+    boxes = inferencer(image)['predictions'][0]['bboxes']
+    assert np.allclose(boxes, found.bboxes.numpy(), atol=1e-4)
+
+
+CLEAN = """
+import sys, types
+# what a compiled MMCV has, as far as importing it asks for
+class Operations(types.ModuleType):
+    def __getattr__(self, name):
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: None
+sys.modules['mmcv._ext'] = Operations('mmcv._ext')
+from mmseg.apis import MMSegInferencer, init_model
+assert 'mmvitcompress' not in sys.modules
+options = {'model.backbone.checkpoint': sys.argv[2]}
+model = init_model(sys.argv[1], sys.argv[2], 'cpu', options)
+assert type(model.backbone).__name__ == 'CAITDeiT'
+"""
+
+
+def test_a_clean_process_imports_what_a_config_names(runs, tmp_path):
+    """Where MMCV's operations are compiled, no import of ours is needed."""
+    config, checkpoint = runs['segmentation']
+    cfg = Config.fromfile(config)
+    cfg.pop('custom_imports')
+    cfg.dump(tmp_path / 'config.py')
+    subprocess.run(
+        [sys.executable, '-c', CLEAN, tmp_path / 'config.py', checkpoint],
+        check=True,
+        cwd=ROOT,
+    )
+
+
+# -- predict ----------------------------------------------------------------
+
+
+def read(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def test_segmentation_of_a_folder(runs, folder, tmp_path):
+    report = predict(
+        *runs['segmentation'], [folder], tmp_path, 'cpu', 2, progress=False
+    )
+    assert report == json.loads((tmp_path / 'predictions.json').read_text())
+    assert report['task'] == 'segmentation' and report['images'] == 3
+    assert report['classes'] == ['paper', 'ink']
+    predictor = Predictor(*runs['segmentation'], device='cpu')
+    names = ['a', 'b', 'sub/a']
+    for record, name in zip(report['inputs'], names, strict=True):
+        image = read(record['input'])
+        labels = read(tmp_path / 'labels' / f'{name}.png')
+        (expected,) = predictor([image])  # alone, not in a batch
+        assert np.array_equal(labels, expected.pred_sem_seg.data[0].numpy())
+        overlay = read(tmp_path / 'overlay' / f'{name}.png')
+        # half the image, half the colour of the class (palettes are RGB)
+        colours = np.array([[255, 255, 255], [200, 30, 30]])[:, ::-1]
+        blend = image * 0.5 + colours[labels] * 0.5
+        assert np.abs(overlay - blend).max() <= 1
+    # results in the folder itself are not taken for images
+    shutil.copytree(folder, tmp_path / 'photos')
+    out = tmp_path / 'photos' / 'out'
+    shutil.copytree(tmp_path / 'overlay', out)
+    again = find_sources([out.parent], besides=out)
+    assert [source.name for source in again] == names
+    assert len(find_sources([out.parent])) == 6
+
+
+def test_segmentation_of_a_video(runs, video, tmp_path, capsys):
+    report = predict(*runs['segmentation'], [str(video)], tmp_path, 'cpu', 2)
+    assert '3/3' in capsys.readouterr().err or report['images'] == 3
+    (record,) = report['inputs']
+    assert 'frames' not in record
+    labels = sorted((tmp_path / 'labels' / 'ride').iterdir())
+    assert [path.name for path in labels] == [f'{i:06d}.png' for i in range(3)]
+    frames = list(read_frames(find_sources([video])))
+    predictor = Predictor(*runs['segmentation'], device='cpu')
+    for path, frame in zip(labels, frames, strict=True):
+        (expected,) = predictor([frame.image])
+        expected = expected.pred_sem_seg.data[0].numpy()
+        assert np.array_equal(read(path), expected)
+    written = list(read_frames(find_sources([tmp_path / 'overlay'])))
+    assert [f.image.shape for f in written] == [(64, 96, 3)] * 3
+    written = cv2.VideoCapture(record['overlay'])
+    assert written.get(cv2.CAP_PROP_FPS) == 5
+
+
+def test_detection(runs, folder, video, tmp_path):
+    from pycocotools.mask import decode
+
+    report = predict(
+        *runs['detection'],
+        [folder / 'a.png', video],
+        tmp_path,
+        'cpu',
+        score_threshold=0.06,
+        progress=False,
+    )
+    image, film = report['inputs']
+    stored = json.loads(Path(image['detections']).read_text())
+    (expected,) = Predictor(*runs['detection'], 'cpu')([draw(1)])
+    expected = expected.pred_instances
+    expected = expected[expected.scores >= 0.06].numpy()
+    found = stored['detections']
+    assert len(found) == len(expected) > 0
+    assert [f['label'] for f in found] == expected.labels.tolist()
+    assert all(f['class'] == report['classes'][f['label']] for f in found)
+    boxes = [f['box'] for f in found]
+    assert np.allclose(boxes, expected.bboxes, atol=1e-3)
+    for entry, mask in zip(found, expected.masks):
+        assert np.array_equal(decode(entry['mask']), mask)
+    assert read(image['overlay']).shape == (64, 96, 3)
+    frames = json.loads(Path(film['detections']).read_text())['frames']
+    assert len(frames) == 3 and all('detections' in f for f in frames)
+
+
+def test_classification(runs, folder, video, tmp_path):
+    path, checkpoint = runs['classification']
+    report = predict(
+        path, checkpoint, [folder, video], tmp_path, 'cpu', 3, topk=2
+    )
+    predictor = Predictor(path, checkpoint, 'cpu')
+    assert predictor.classes == tuple('0123456789')
+    for record in report['inputs'][:3]:
+        (scores,) = predictor([read(record['input'])])
+        assert scores.sum() == pytest.approx(1)
+        best = scores.argsort(descending=True)[:2].tolist()
+        assert [entry['label'] for entry in record['top']] == best
+        assert record['top'][0]['score'] == pytest.approx(
+            scores.max().item(), abs=1e-5
+        )
+    assert len(report['inputs'][3]['frames']) == 3
+    with pytest.raises(ConfigError, match='10 classes apart, but 2 names'):
+        Predictor(path, checkpoint, 'cpu', classes=['a', 'b'])
+
+
+def test_an_exported_classifier(runs, folder, tmp_path):
+    path, checkpoint = runs['classification']
+    content = torch.load(checkpoint, weights_only=True)
+    content['state_dict'] = {
+        name.removeprefix('backbone.').replace('head.fc.', 'head.'): value
+        for name, value in content['state_dict'].items()
+    }
+    exported = tmp_path / 'small.pth'
+    torch.save(content, exported)
+    image = [draw(1)]
+    (a,), (b,) = (
+        Predictor(path, each, 'cpu')(image) for each in (checkpoint, exported)
+    )
+    assert torch.equal(a, b)
+    for name in ('head.weight', 'head.bias'):
+        del content['state_dict'][name]
+    torch.save(content, exported)
+    with pytest.raises(CheckpointError, match='no classifier for 10'):
+        Predictor(path, exported, 'cpu')
+    with pytest.raises(CheckpointError, match='holds a backbone only'):
+        deployed_config(runs['segmentation'][0], exported)
+
+
+def test_batches_are_of_one_size():
+    source = Source(Path('x.png'), 'x')
+    shapes = [(4, 4, 3)] * 3 + [(4, 5, 3)] + [(4, 4, 3)]
+    frames = [Frame(source, 0, np.zeros(shape)) for shape in shapes]
+    sizes = [len(batch) for batch in batches(frames, 2)]
+    assert sizes == [2, 1, 1, 1]
+
+
+def test_colours_differ():
+    colours = distinct_colours(60)
+    assert len(set(colours)) == 60
+    assert all(0 <= c <= 255 for colour in colours for c in colour)
+
+
+# -- refused ----------------------------------------------------------------
+
+
+def test_wrong_inputs(tmp_path, folder):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'torn.png').write_bytes((folder / 'a.png').read_bytes()[:50])
+    (tmp_path / 'torn.mp4').write_bytes(b'no video')
+    (tmp_path / 'a.png').write_bytes((folder / 'a.png').read_bytes())
+    for inputs, message in (
+        (['none.png'], "'none.png' not found"),
+        ([tmp_path / 'empty'], 'no images or videos in folder'),
+        ([folder / 'notes.txt'], 'neither an image'),
+        ([folder / 'a.png', tmp_path / 'a.png'], 'the same files'),
+        ([], 'no inputs'),
+        ([tmp_path / 'torn.png'], "torn.png' cannot be read"),
+        ([tmp_path / 'torn.mp4'], "torn.mp4' cannot be read"),
+    ):
+        with pytest.raises(DataError, match=message):
+            list(read_frames(find_sources(inputs)))
+
+
+def test_wrong_arguments(runs, folder, tmp_path):
+    for arguments, message in (
+        (dict(batch_size=0), 'batch_size must be a whole number'),
+        (dict(opacity=2), r'opacity must lie in \[0, 1\], but got 2'),
+        (dict(device='warp'), "device 'warp' cannot be used"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            predict(*runs['segmentation'], [folder], tmp_path, **arguments)
+    config, checkpoint = runs['segmentation'][0], runs['detection'][1]
+    with pytest.raises(CheckpointError, match='of another model'):
+        Predictor(config, checkpoint, 'cpu')
+    cfg = Config.fromfile(config)
+    cfg.default_scope = 'mmpose'
+    with pytest.raises(ConfigError, match="but got 'mmpose'"):
+        Predictor(cfg, checkpoint, 'cpu')
+
+
+def run_tool(monkeypatch, *arguments):
+    """Run tools/predict.py in this process."""
+    path = ROOT / 'tools' / 'predict.py'
+    spec = importlib.util.spec_from_file_location('predict_tool', path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(sys, 'argv', ['predict.py', *map(str, arguments)])
+    try:
+        cli.run(tool.main)
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_the_tool(runs, folder, tmp_path, monkeypatch, capsys):
+    names = tmp_path / 'names.txt'
+    names.write_text('\n'.join(f'digit {i}' for i in range(10)))
+    arguments = [*runs['classification'], folder, '--out', tmp_path]
+    more = ['--classes', names, '--json', tmp_path / 'r.json', '--no-progress']
+    assert run_tool(monkeypatch, *arguments, *more, '--topk', 1) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith('classification of 3 images in')
+    report = json.loads((tmp_path / 'r.json').read_text())
+    top = report['inputs'][0]['top']
+    assert len(top) == 1 and top[0]['class'] in lines[1]
+    assert run_tool(monkeypatch, *arguments[:2], 'none', '--out', 'x') == 1
+    assert "error: input 'none' not found" in capsys.readouterr().err
+    assert run_tool(monkeypatch, *arguments, '--tpok', 3) == 2

@@ -1,0 +1,138 @@
+"""Bipartite matching (ToMe) against brute force, token by token."""
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens.tome import (
+    MatchState,
+    TokenMatching,
+    match,
+    merge_pairs,
+    size_bias,
+    take,
+    unmatch,
+)
+
+
+def brute_force(members, keys, r):
+    """ToMe for one image, on lists.
+
+    Args:
+        members: For each token the patches in it.
+        keys: For each token its key.
+        r: How many pairs merge.
+    """
+
+    def cosine(a, b):
+        return float(a @ b / (a.norm() * b.norm()))
+
+    if len(keys) < 2:
+        return members
+    first, second = range(0, len(keys), 2), range(1, len(keys), 2)
+    best = {
+        i: max(second, key=lambda j, i=i: cosine(keys[i], keys[j]))
+        for i in first
+    }
+    ranked = sorted(first, key=lambda i: -cosine(keys[i], keys[best[i]]))
+    after = {j: list(members[j]) for j in second}
+    for i in ranked[:r]:
+        after[best[i]] += members[i]
+    return [members[i] for i in ranked[r:]] + list(after.values())
+
+
+@example(height=1, width=2, num_prefix=1, share=1.0, seed=0)
+@given(
+    height=st.integers(1, 6),
+    width=st.integers(2, 7),
+    num_prefix=st.integers(0, 3),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=60, deadline=None)
+def test_against_brute_force(height, width, num_prefix, share, seed):
+    """Merge twice; then every token is the mean of the patches in it."""
+    torch.manual_seed(seed)
+    total = height * width
+    start = torch.randn(2, num_prefix + total, 5, dtype=torch.float64)
+    x, state = start, MatchState((height, width))
+    groups = [[[p] for p in range(total)] for _ in range(2)]
+    for _ in range(2):
+        count = x.shape[1] - num_prefix
+        r = int(share * (count // 2))
+        keys = torch.randn(2, count, 3, dtype=torch.float64)
+        x, state = merge_pairs(x, match(keys, r), state, num_prefix)
+        groups = [brute_force(g, k, r) for g, k in zip(groups, keys)]
+        assert x.shape[1] == num_prefix + count - r
+    assert torch.equal(x[:, :num_prefix], start[:, :num_prefix])
+    restored = unmatch(x[:, num_prefix:], state).flatten(2)
+    bias = size_bias(state, num_prefix)[:, 0, 0]
+    assert not bias[:, :num_prefix].any()
+    for image, tokens in enumerate(groups):
+        patches = start[image, num_prefix:]
+        found = x[image, num_prefix:]
+        for token, members in zip(found, tokens, strict=True):
+            torch.testing.assert_close(token, patches[members].mean(0))
+            for patch in members:
+                assert torch.equal(restored[image, :, patch], token)
+        sizes = torch.tensor([len(members) for members in tokens])
+        torch.testing.assert_close(
+            bias[image, num_prefix:].exp(), sizes.float()
+        )
+
+
+def test_nothing_merged_is_nothing_changed():
+    x = torch.randn(2, 7, 4)
+    state = MatchState((2, 3))
+    assert size_bias(state, 1) is None
+    restored = unmatch(x[:, 1:], state)
+    assert torch.equal(restored.flatten(2).transpose(1, 2), x[:, 1:])
+    after, state = merge_pairs(x, match(x[:, 1:], 0), state, 1)
+    assert after.shape == x.shape
+    assert torch.equal(unmatch(after[:, 1:], state), restored)
+
+
+def test_take_is_gather():
+    x, index = torch.randn(3, 6, 4), torch.randint(0, 6, (3, 5))
+    rows = index[..., None].expand(-1, -1, 4)
+    assert torch.equal(take(x, index), x.gather(1, rows))
+
+
+def test_gradients_are_shared_among_those_that_merged():
+    x = torch.randn(1, 4, 2, dtype=torch.float64, requires_grad=True)
+    pairs = match(torch.ones(1, 4, 1), 2)
+    torch.autograd.gradcheck(
+        lambda x: merge_pairs(x, pairs, MatchState((2, 2)), 0)[0], x
+    )
+
+
+def test_low_precision_counts_exactly():
+    """257 patches in one token: bfloat16 knows 256 and 258."""
+    x = torch.ones(1, 2, 1, dtype=torch.bfloat16)
+    state = MatchState((1, 257), torch.tensor([[0] * 256 + [1]]), None)
+    state = state._replace(sizes=torch.tensor([[256.0, 1.0]]))
+    x, state = merge_pairs(x, match(x, 1), state, 0)
+    assert state.sizes.tolist() == [[257.0]]
+    assert x.dtype == torch.bfloat16 and x.item() == 1
+    assert unmatch(x, state).shape == (1, 1, 1, 257)
+
+
+def test_specification():
+    assert TokenMatching().at(4) == (2, 3, 4)
+    half, few = TokenMatching((2, 4)), TokenMatching((2,), r=5)
+    assert half.at(4) == (2, 4)
+    assert [half.removed(n) for n in (8, 7, 1)] == [4, 3, 0]
+    assert [few.removed(n) for n in (20, 9)] == [5, 4]
+    for arguments, message in (
+        (dict(layers='some'), "must be 'all' or whole numbers"),
+        (dict(layers=(3, 2)), 'must ascend'),
+        (dict(r=-1), 'at least 0, but got -1'),
+        (dict(r=2, macs_of=dict(layers=(2,))), 'give one of the two'),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            TokenMatching(**arguments)
+    for layers in ((1, 2), (5,)):
+        with pytest.raises(ConfigError, match=r'must lie in 2\.\.4'):
+            TokenMatching(layers).at(4)

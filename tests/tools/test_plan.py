@@ -1,0 +1,193 @@
+"""The planner as a function and as a tool."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmvitcompress.arch.zoo import get_arch
+from mmvitcompress.channels import SelectionRules
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.planning import plan
+
+ROOT = Path(__file__).parents[2]
+
+
+def check(found, name, img_size, num_classes=0):
+    """A plan's figures are those of the arch that it describes."""
+    dense = get_arch(name)
+    merged = dense.replace(
+        token_merging=dict(
+            layers=found.layers, directions=found.directions
+        )
+    )  # fmt: skip
+    whole = dense.macs(img_size, num_classes)
+    by_tokens = 1 - merged.macs(img_size, num_classes) / whole
+    assert found.dense_macs == whole
+    assert found.token_reduction == pytest.approx(by_tokens, abs=1e-12)
+    both = found.token_reduction + found.channel_reduction
+    assert found.reduction == pytest.approx(both, abs=1e-12)
+    assert found.macs == pytest.approx((1 - both) * whole, abs=1)
+
+
+@pytest.mark.parametrize(
+    'name, target, layers, gigamacs',
+    [
+        ('deit_small', 0.41, (5, 9), 2.71),
+        ('deit_small', 0.43, (5, 8), 2.62),
+        ('deit_tiny', 0.50, (4, 8, 10), 0.63),
+    ],
+)
+def test_tokens_alone(name, target, layers, gigamacs):
+    found = plan(get_arch(name), target, 224, num_classes=1000)
+    check(found, name, 224, 1000)
+    assert found.layers == layers
+    pair = ('horizontal', 'vertical')
+    assert found.directions == (*pair, *pair)[: len(layers)]
+    assert found.channel_reduction == 0
+    assert found.macs / 1e9 == pytest.approx(gigamacs, abs=0.005)
+
+
+def test_resolution_of_deployment_decides():
+    """At 512 px attention weighs more, and merges may come later."""
+    at_224 = plan(get_arch('deit_small'), 0.43, 224)
+    at_512 = plan(get_arch('deit_small'), 0.43, 512)
+    check(at_512, 'deit_small', 512)
+    assert sum(at_512.layers) > sum(at_224.layers)
+
+
+def test_longer_side_is_merged_first():
+    for size, first in (((800, 1344), 'horizontal'), ((96, 64), 'vertical')):
+        found = plan(get_arch('vit_micro'), 0.3, size)
+        check(found, 'vit_micro', size)
+        assert found.directions[0] == first
+
+
+@pytest.mark.parametrize(
+    'name, target',
+    [
+        ('deit_tiny', 1 - 0.6 / 1.258),
+        ('deit_small', 1 - 2.1 / 4.608),
+        ('deit_base', 1 - 7.4 / 17.583),
+    ],
+)
+def test_joint_plan_is_caits(name, target):
+    """Merges evenly at 5 and 9; the channels make up the difference."""
+    found = plan(get_arch(name), target, 224, channels=0.25, num_classes=1000)
+    check(found, name, 224, 1000)
+    assert found.layers == (5, 9)
+    assert found.reduction == pytest.approx(target, abs=1e-12)
+    assert 0.05 < found.channel_reduction < 0.2
+
+
+def test_channels_alone():
+    found = plan(get_arch('deit_small'), 0.381, 224, channels=1.0)
+    check(found, 'deit_small', 224)
+    assert (found.layers, found.directions) == ((), ())
+    assert found.channel_reduction == pytest.approx(0.381)
+
+
+def test_a_compressed_arch_is_planned_from_its_dense_form():
+    merged = get_arch('deit_small').replace(token_merging=dict(layers=(2,)))
+    dense = plan(get_arch('deit_small'), 0.43, 224)
+    assert plan(merged, 0.43, 224) == dense
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(target=0.95), r'8 merges, .* save 84\.\d+%; lower the target'),
+        (dict(target=0.97, channels=0.5), r'at its floor it is 9\d\.\d+%'),
+        (dict(target=1.5), 'between 0 and 1 .* got 1.5'),
+        (dict(target=-1, channels=0.5), 'between 0 and 1 .* got -1'),
+        (dict(target=0.4, channels=2), 'in 0..1, but got 2'),
+        (dict(target=0.4, img_size=(8, 224)), 'at least one patch'),
+    ],
+)
+def test_what_cannot_be_reached_is_said(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(**dict(arch=get_arch('deit_small'), img_size=224) | arguments)
+
+
+def test_floors_limit_what_channels_can_do():
+    half = SelectionRules(min_head_dim=32, min_mlp_dim=768)
+    arch = get_arch('deit_small')
+    plan(arch, 0.4, 224, channels=1.0, rules=half)
+    with pytest.raises(ConfigError, match='out of reach'):
+        plan(arch, 0.6, 224, channels=1.0, rules=half)
+
+
+# -- the tool -----------------------------------------------------------------
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """Run the tool in this process; returns its exit status."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['plan.py', *arguments])
+        try:
+            runpy.run_path(str(ROOT / 'tools/plan.py'), run_name='__main__')
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    return run
+
+
+def test_tool_prints_and_writes_the_plan(tmp_path):
+    file = tmp_path / 'plan.json'
+    arguments = (
+        *('--arch', 'deit_small', '--target', '0.54', '--shape', '512', '640'),
+        *('--channels', '0.2', '--json', str(file)),
+    )
+    result = subprocess.run(
+        [sys.executable, 'tools/plan.py', *arguments],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    content = json.loads(file.read_text())
+    expected = plan(get_arch('deit_small'), 0.54, (512, 640), 0.2)
+    assert expected.to_dict().items() <= content.items()
+    required = 'layers directions reduction macs channel_reduction'
+    assert set(required.split()) <= content.keys()
+    assert 'deit_small at 512 x 640 pixels' in result.stdout
+    assert '54.00% less' in result.stdout
+    # the line for a config is one
+    [setting] = re.findall(r'token_merging=(dict\(.*\))', result.stdout)
+    merged = get_arch('deit_small').replace(token_merging=eval(setting))
+    assert merged.token_merging.layers == expected.layers
+
+
+@pytest.mark.parametrize(
+    ('arch', 'blocks'),
+    [('swin_small', 'blocks of stage 3 '), ('deit_small', 'blocks ')],
+)
+def test_tool_says_whose_blocks_merge(tool, capsys, arch, blocks):
+    assert tool('--arch', arch, '--target', '.2', '--shape', '224') == 0
+    assert f'merges before {blocks}(counted' in capsys.readouterr().out
+
+
+def test_tool_says_what_is_reachable(tool, capsys):
+    arguments = ('--arch', 'deit_tiny', '--target', '.95', '--shape', '224')
+    assert tool(*arguments) == 1
+    assert re.fullmatch(
+        r'plan\.py: error: a reduction of 95\.00% cannot .*\n',
+        capsys.readouterr().err,
+    )
+
+
+@pytest.mark.parametrize(
+    'extra', [('--shape', '1', '2', '3'), ('--shape', '224', '--tokens', '1')]
+)
+def test_tool_refuses_wrong_command_lines(tool, capsys, extra):
+    assert tool('--arch', 'deit_tiny', '--target', '.4', *extra) == 2
+    assert 'usage: plan.py' in capsys.readouterr().err
