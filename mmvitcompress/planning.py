@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from mmvitcompress.arch.base import Arch
-from mmvitcompress.arch.targets import check_target, dense
+from mmvitcompress.arch.base import Arch, dense
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.selection import SelectionRules
 from mmvitcompress.errors import ConfigError
@@ -15,6 +14,7 @@ from mmvitcompress.tokens.placement import (
     place_merges,
 )
 from mmvitcompress.tokens.specs import TokenMerging
+from mmvitcompress.utils.checks import check_target
 
 
 @dataclass(frozen=True)

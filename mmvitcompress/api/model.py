@@ -6,11 +6,11 @@ from timm.layers import global_pool_nlc, trunc_normal_
 from torch import Tensor, nn
 
 from mmvitcompress.api.features import FORMATS, block_indices, normalised
-from mmvitcompress.arch.base import check_choice
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import restore
+from mmvitcompress.utils.checks import check_choice
 
 POOLS = ('token', 'avg', 'avgmax', 'max', '')
 

@@ -12,8 +12,6 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from mmvitcompress.arch.base import per_block
-from mmvitcompress.arch.targets import check_target
 from mmvitcompress.channels import (
     MacBudget,
     SelectionRules,
@@ -25,6 +23,7 @@ from mmvitcompress.channels import (
 from mmvitcompress.channels.compactors import Kinds, transformer_blocks
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
+from mmvitcompress.utils.checks import check_target, per_block
 
 _DIMS = ('qk_dims', 'v_dims', 'mlp_dims')
 _KEEP = ('qk', 'v', 'mlp')

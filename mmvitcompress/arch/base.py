@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.specs import Grid, is_number
+from mmvitcompress.tokens.specs import Grid
 from mmvitcompress.utils.files import write_json
 
 CONVENTIONS = ('fvcore', 'matmul')
@@ -126,30 +125,6 @@ def read_json(path: str | Path) -> dict:
     return content
 
 
-def check_positive(name: str, value) -> None:
-    """Raise ConfigError unless ``value`` is a whole number of at least 1."""
-    if type(value) is not int or value < 1:
-        raise ConfigError(
-            f'{name} must be a whole number of at least 1, but got {value!r}'
-        )
-
-
-def check_positive_number(name: str, value) -> None:
-    """Raise ConfigError unless ``value`` is a finite number above 0."""
-    if not is_number(value) or value <= 0:
-        raise ConfigError(
-            f'{name} must be a positive number, but got {value!r}'
-        )
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ConfigError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ConfigError(
-            f'{name} must be one of {", ".join(choices)}, but got {value!r}'
-        )
-
-
 def check_image(img_size: Grid, patch_size: int) -> None:
     """Raise ConfigError if an image is smaller than one patch."""
     if min(img_size) < patch_size:
@@ -181,49 +156,8 @@ def patch_grid(img_size: int | Grid, patch_size: int) -> Grid:
     return -(-height // patch_size), -(-width // patch_size)
 
 
-def pair(name: str, value: int | Sequence[int]) -> Grid:
-    """(height, width) from one size or two."""
-    pair = tuple(value) if isinstance(value, Iterable) else (value, value)
-    if len(pair) != 2 or not all(type(size) is int for size in pair):
-        raise ConfigError(
-            f'{name} must be one or two sizes in whole numbers, but got '
-            f'{value!r}'
-        )
-    return pair
-
-
-def per_block(
-    name: str, value: int | Sequence[int] | None, defaults: Sequence[int]
-) -> tuple[int, ...]:
-    """One width for each block, from one for all, one for each, or None."""
-    value = defaults if value is None else value
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        value = (value,) * len(defaults)
-    value = tuple(value)
-    if len(value) != len(defaults):
-        raise ConfigError(
-            f'{name} must be one width or one for each of {len(defaults)} '
-            f'blocks, but got {len(value)} widths'
-        )
-    for width in value:
-        check_positive(name, width)
-    return value
-
-
-def build_spec(name: str, spec: type, value):
-    """A spec from a dict of its arguments; None and specs pass through."""
-    if value is None or isinstance(value, spec):
-        return value
-    if not isinstance(value, dict):
-        raise ConfigError(f'{name} must be a dict, but got {value!r}')
-    known = [field.name for field in dataclasses.fields(spec)]
-    unknown = sorted(set(value) - set(known))
-    if unknown:
-        raise ConfigError(
-            f'{name} has no key {unknown[0]!r}; known keys are '
-            f'{", ".join(known)}'
-        )
-    try:
-        return spec(**value)
-    except TypeError as error:
-        raise ConfigError(f'{name}: {error}') from None
+def dense(arch):
+    """The arch without merging and slimming, what reductions refer to."""
+    reductions = ('token_merging', 'patch_slimming')
+    changes = {name: None for name in reductions if hasattr(arch, name)}
+    return arch.replace(**changes)

@@ -10,22 +10,24 @@ from typing import ClassVar, NamedTuple
 from mmvitcompress.arch.base import (
     CONVENTIONS,
     Arch,
-    build_spec,
-    check_choice,
     check_image,
-    check_positive,
-    check_positive_number,
-    pair,
     patch_grid,
-    per_block,
 )
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.specs import (
     Grid,
     TokenMerging,
-    check_flag,
     fan_in,
     merged_grid,
+)
+from mmvitcompress.utils.checks import (
+    build_spec,
+    check_choice,
+    check_flag,
+    check_positive,
+    check_positive_number,
+    pair,
+    per_block,
 )
 
 MERGE_STAGE = 2

@@ -11,23 +11,25 @@ from typing import ClassVar
 from mmvitcompress.arch.base import (
     CONVENTIONS,
     Arch,
-    build_spec,
-    check_choice,
     check_image,
-    check_positive,
-    check_positive_number,
-    pair,
     patch_grid,
-    per_block,
 )
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.specs import (
     Grid,
     PatchSlimming,
     TokenMerging,
-    check_flag,
     fan_in,
     merged_grid,
+)
+from mmvitcompress.utils.checks import (
+    build_spec,
+    check_choice,
+    check_flag,
+    check_positive,
+    check_positive_number,
+    pair,
+    per_block,
 )
 
 

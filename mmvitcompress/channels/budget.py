@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mmvitcompress.arch.targets import check_target, dense
+from mmvitcompress.arch.base import dense
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.checks import check_target
 
 
 class ChannelCosts(NamedTuple):

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from mmvitcompress.arch.targets import check_target
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.checks import check_target
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmvitcompress.arch.targets import dense
+from mmvitcompress.arch.base import dense
 from mmvitcompress.channels import (
     column_norms,
     find_compactors,

@@ -20,9 +20,9 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mmvitcompress.arch.targets import check_target
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.specs import Grid
+from mmvitcompress.utils.checks import check_target
 
 STEP_WORTH = 0.01
 """How much nearer to the target one block of shift must bring the reduction,

@@ -12,6 +12,12 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.checks import (
+    check_flag,
+    check_layers,
+    is_number,
+    layer_tuple,
+)
 
 Grid = tuple[int, int]
 """Height and width of a token grid, in tokens."""
@@ -48,43 +54,6 @@ def merge_factors(directions: Sequence[str]) -> Grid:
         step_h, step_w = STEPS[direction]
         height, width = height * step_h, width * step_w
     return height, width
-
-
-def layer_tuple(name: str, layers: int | Sequence[int]) -> tuple[int, ...]:
-    """Whole numbers that ascend; ConfigError if ``layers`` are not."""
-    given = layers
-    layers = tuple(given) if isinstance(given, Iterable) else (given,)
-    if not all(type(layer) is int for layer in layers):
-        raise ConfigError(f'{name} must be whole numbers, but got {given!r}')
-    if len(set(layers)) != len(layers):
-        raise ConfigError(f'{name} must not repeat a layer, but got {layers}')
-    if list(layers) != sorted(layers):
-        raise ConfigError(f'{name} must ascend, but got {layers}')
-    return layers
-
-
-def check_flag(name: str, value) -> None:
-    """Raise ConfigError unless ``value`` is True or False."""
-    if type(value) is not bool:
-        raise ConfigError(f'{name} must be True or False, but got {value!r}')
-
-
-def is_number(value) -> bool:
-    """Whether this is a finite real number; a bool is none."""
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
-
-
-def _check_range(name: str, layers: Sequence[int], depth: int) -> None:
-    for layer in layers:
-        if not 1 <= layer <= depth:
-            raise ConfigError(
-                f'{name} must lie in 1..{depth} (blocks are counted from 1), '
-                f'but got {layer}'
-            )
 
 
 @dataclass(frozen=True)
@@ -143,7 +112,7 @@ class TokenMerging:
 
     def validate(self, depth: int) -> None:
         """Raise ConfigError if a layer lies outside of 1..depth."""
-        _check_range('token_merging.layers', self.layers, depth)
+        check_layers('token_merging.layers', self.layers, depth)
 
     def direction_at(self, layer: int) -> str | None:
         """The merge before block ``layer``, or None."""
@@ -203,8 +172,8 @@ class PatchSlimming:
 
     def validate(self, depth: int) -> None:
         """Raise ConfigError if a layer lies outside of 1..depth."""
-        _check_range('patch_slimming.base_layer', [self.base_layer], depth)
-        _check_range('patch_slimming.layers', self.layers, depth)
+        check_layers('patch_slimming.base_layer', [self.base_layer], depth)
+        check_layers('patch_slimming.layers', self.layers, depth)
 
     def kept(self, patches: int) -> int:
         """Patches that stay of ``patches`` at one slimming layer: ⌈ρ·n⌉."""

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.restore import to_map
-from mmvitcompress.tokens.specs import Grid, TokenMerging, layer_tuple
+from mmvitcompress.tokens.specs import Grid, TokenMerging
+from mmvitcompress.utils.checks import layer_tuple
 
 
 @dataclass(frozen=True)

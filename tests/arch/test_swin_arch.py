@@ -7,8 +7,8 @@ import pytest
 import timm
 import torch
 
+from mmvitcompress.arch.base import dense
 from mmvitcompress.arch.swin import SwinArch
-from mmvitcompress.arch.targets import dense
 from mmvitcompress.arch.zoo import ARCHS, get_arch
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.compactors import Kinds

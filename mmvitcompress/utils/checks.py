@@ -1,0 +1,126 @@
+"""Check values that users give; errors name the value and the remedy."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+from mmvitcompress.errors import ConfigError
+
+
+def is_number(value) -> bool:
+    """Whether this is a finite real number; a bool is none."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def check_flag(name: str, value) -> None:
+    """Raise ConfigError unless ``value`` is True or False."""
+    if type(value) is not bool:
+        raise ConfigError(f'{name} must be True or False, but got {value!r}')
+
+
+def check_positive(name: str, value) -> None:
+    """Raise ConfigError unless ``value`` is a whole number of at least 1."""
+    if type(value) is not int or value < 1:
+        raise ConfigError(
+            f'{name} must be a whole number of at least 1, but got {value!r}'
+        )
+
+
+def check_positive_number(name: str, value) -> None:
+    """Raise ConfigError unless ``value`` is a finite number above 0."""
+    if not is_number(value) or value <= 0:
+        raise ConfigError(
+            f'{name} must be a positive number, but got {value!r}'
+        )
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ConfigError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ConfigError(
+            f'{name} must be one of {", ".join(choices)}, but got {value!r}'
+        )
+
+
+def check_target(target: float) -> None:
+    """Raise ConfigError if a target reduction is no fraction."""
+    if not 0 < target < 1:
+        raise ConfigError(
+            'a target reduction must lie between 0 and 1 (0.5 saves half of '
+            f'the MACs), but got {target}'
+        )
+
+
+def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) from one size or two."""
+    pair = tuple(value) if isinstance(value, Iterable) else (value, value)
+    if len(pair) != 2 or not all(type(size) is int for size in pair):
+        raise ConfigError(
+            f'{name} must be one or two sizes in whole numbers, but got '
+            f'{value!r}'
+        )
+    return pair
+
+
+def per_block(
+    name: str, value: int | Sequence[int] | None, defaults: Sequence[int]
+) -> tuple[int, ...]:
+    """One width for each block, from one for all, one for each, or None."""
+    value = defaults if value is None else value
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        value = (value,) * len(defaults)
+    value = tuple(value)
+    if len(value) != len(defaults):
+        raise ConfigError(
+            f'{name} must be one width or one for each of {len(defaults)} '
+            f'blocks, but got {len(value)} widths'
+        )
+    for width in value:
+        check_positive(name, width)
+    return value
+
+
+def layer_tuple(name: str, layers: int | Sequence[int]) -> tuple[int, ...]:
+    """Whole numbers that ascend; ConfigError if ``layers`` are not."""
+    given = layers
+    layers = tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(type(layer) is int for layer in layers):
+        raise ConfigError(f'{name} must be whole numbers, but got {given!r}')
+    if len(set(layers)) != len(layers):
+        raise ConfigError(f'{name} must not repeat a layer, but got {layers}')
+    if list(layers) != sorted(layers):
+        raise ConfigError(f'{name} must ascend, but got {layers}')
+    return layers
+
+
+def check_layers(name: str, layers: Sequence[int], depth: int) -> None:
+    """Raise ConfigError if a layer lies outside of 1..depth."""
+    for layer in layers:
+        if not 1 <= layer <= depth:
+            raise ConfigError(
+                f'{name} must lie in 1..{depth} (blocks are counted from 1), '
+                f'but got {layer}'
+            )
+
+
+def build_spec(name: str, spec: type, value):
+    """A spec from a dict of its arguments; None and specs pass through."""
+    if value is None or isinstance(value, spec):
+        return value
+    if not isinstance(value, dict):
+        raise ConfigError(f'{name} must be a dict, but got {value!r}')
+    known = [field.name for field in dataclasses.fields(spec)]
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise ConfigError(
+            f'{name} has no key {unknown[0]!r}; known keys are '
+            f'{", ".join(known)}'
+        )
+    try:
+        return spec(**value)
+    except TypeError as error:
+        raise ConfigError(f'{name}: {error}') from None
