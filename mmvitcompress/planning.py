@@ -6,6 +6,7 @@ from mmvitcompress.arch.base import Arch, dense
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.selection import SelectionRules
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens import TokenMerging
 from mmvitcompress.tokens.placement import (
     Layers,
     Placement,
@@ -13,7 +14,6 @@ from mmvitcompress.tokens.placement import (
     most_merges,
     place_merges,
 )
-from mmvitcompress.tokens.specs import TokenMerging
 from mmvitcompress.utils.checks import check_target
 
 

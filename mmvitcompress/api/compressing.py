@@ -18,7 +18,7 @@ from mmvitcompress.channels import (
 )
 from mmvitcompress.checkpoints.file import resize_pos_embed
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens import TokenMerging
+from mmvitcompress.tokens import METHODS, TokenMerging
 
 
 def compress(
@@ -30,6 +30,7 @@ def compress(
     img_size: int | tuple[int, int] | None = None,
     drop_path_rate: float | None = None,
     pretrained: bool = True,
+    **methods,
 ) -> CompressedModel:
     """Compress a ViT of timm.
 
@@ -48,7 +49,7 @@ def compress(
             :mod:`mmvitcompress.channels`) are folded.
         token_merging: Blocks, counted from 1, before which tokens are merged;
             or the arguments of
-            :class:`~mmvitcompress.tokens.specs.TokenMerging`, such as
+            :class:`~mmvitcompress.tokens.TokenMerging`, such as
             ``dict(layers=(5, 8), directions='alternate')``. Defaults to none.
         channels: ``dict(target=0.4)`` to save so much of the dense model's
             MACs, merges included; ``dict(qk=0.75, v=0.75, mlp=0.6)`` for
@@ -56,7 +57,7 @@ def compress(
             mlp_dims=1024)`` for widths. More in
             :func:`~mmvitcompress.api.pruning.prune_`. Defaults to none.
         slimming: Arguments of
-            :class:`~mmvitcompress.tokens.specs.PatchSlimming`, such as
+            :class:`~mmvitcompress.tokens.PatchSlimming`, such as
             ``dict(keep_rate=0.7)``. Defaults to none.
         img_size: Image size (H, W), in pixels, that the position embedding is
             made for. Defaults to the model's.
@@ -64,6 +65,8 @@ def compress(
             model's.
         pretrained: Whether to download the weights of a model that is given
             by its name. Defaults to True.
+        **methods: Arguments of any other token method by its key, see
+            :data:`~mmvitcompress.tokens.METHODS`.
 
     Returns:
         A model of its own, on the same device, of the same dtype, in the same
@@ -77,17 +80,18 @@ def compress(
     """
     training = isinstance(model, nn.Module) and model.training
     source, name = _parts(model, pretrained)
-    arch = _wanted(source.arch, token_merging, slimming, img_size)
+    methods |= dict(token_merging=token_merging, patch_slimming=slimming)
+    arch = _wanted(source.arch, methods, img_size)
     options = dict(source.options)
     if drop_path_rate is not None:
         options['drop_path_rate'] = drop_path_rate
     tensors = dict(source.state_dict)
     resize_pos_embed(tensors, source.arch, arch)
-    new = []
-    if arch.token_merging != source.arch.token_merging:
-        new.append('token_merging.')
-    if arch.patch_slimming != source.arch.patch_slimming:
-        new.append('patch_slimming.')
+    new = [
+        f'{spec.key}.'
+        for spec in arch.reductions
+        if spec not in source.arch.reductions
+    ]
     source = Source(arch, options, tensors, source.pretrained_cfg)
     result = build(source, name, tuple(new))
     if channels is not None:
@@ -160,22 +164,21 @@ def _parts_of_ours(model: CompressedModel) -> Source:
 
 
 def _wanted(
-    arch: ViTArch,
-    token_merging: Mapping | Sequence[int] | TokenMerging | None,
-    slimming: Mapping | None,
-    img_size: int | tuple[int, int] | None,
+    arch: ViTArch, methods: Mapping, img_size: int | tuple[int, int] | None
 ) -> ViTArch:
-    if isinstance(token_merging, Sequence):
-        token_merging = TokenMerging(tuple(token_merging))
-    changes = dict(token_merging=token_merging, patch_slimming=slimming)
-    for name, value in changes.items():
+    for key, value in methods.items():
+        if key not in METHODS:
+            raise ConfigError(
+                f'compress takes no argument {key!r}; token methods are '
+                f'{", ".join(METHODS)}'
+            )
         if value is None:
             continue
-        if getattr(arch, name) is not None:
+        if getattr(arch, key) is not None:
             raise ConfigError(
-                f'the model has {name} already ({getattr(arch, name)}); '
+                f'the model has {key} already ({getattr(arch, key)}); '
                 'start from the dense one to change it'
             )
         value = dict(value) if isinstance(value, Mapping) else value
-        arch = arch.replace(**{name: value})
+        arch = arch.replace(**{key: value})
     return arch if img_size is None else arch.replace(img_size=img_size)

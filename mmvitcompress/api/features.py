@@ -40,5 +40,4 @@ def normalised(
     tokens: Tensor, state: TokenState, norm: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, TokenState]:
     """Tokens (B, n, D), and the patches that have left, through a norm."""
-    departed = tuple(map(norm, state.departed))
-    return norm(tokens), state._replace(departed=departed)
+    return norm(tokens), state.apply(norm)

@@ -68,7 +68,7 @@ class CompressedModel(nn.Module):
             arch,
             final_norm=False,  # features are wanted before and after it
             drop_path_rate=drop_path_rate,
-            soft_slimming=arch.patch_slimming is not None,
+            soft_slimming=any(s.untrained for s in arch.reductions),
         )
         self.global_pool = global_pool
         self.pool_include_prefix = pool_include_prefix
@@ -292,10 +292,19 @@ class CompressedModel(nn.Module):
 
         A merge belongs to the block that follows it.
         """
-        block = r'^backbone\.(?:blocks|token_merging)\.(\d+)'
+        # what tells its block by its name; the rest comes with the head
+        named, rest = ['blocks'], ['norm']
+        for key in self.backbone.method_keys:
+            method = getattr(self.backbone, key)
+            names = [name for name, _ in method.named_parameters()]
+            numbered = all(name.split('.')[0].isdigit() for name in names)
+            (named if numbered else rest).append(
+                key if numbered else rf'backbone\.{key}'
+            )
+        block = rf'^backbone\.(?:{"|".join(named)})\.(\d+)'
         stem = (
             r'^backbone\.(?:cls_token|dist_token|reg_token|pos_embed|'
             r'patch_embed)'
         )
-        rest = [(block, None), (r'^backbone\.patch_slimming|^norm', (99999,))]
-        return dict(stem=stem, blocks=rest)
+        last = (rf'^(?:{"|".join(rest)})', (99999,))
+        return dict(stem=stem, blocks=[(block, None), last])

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.specs import Grid
+from mmvitcompress.tokens import METHODS, TokenSpec
+from mmvitcompress.tokens.grids import Grid
+from mmvitcompress.utils.checks import build_spec
 from mmvitcompress.utils.files import write_json
 
 CONVENTIONS = ('fvcore', 'matmul')
@@ -21,11 +24,29 @@ of matrix products and convolutions; 'matmul' counts only the latter.
 class Arch:
     """Base of the architectures' frozen dataclasses.
 
+    Token methods are given and found by their keys
+    (:data:`~mmvitcompress.tokens.METHODS`), as ``ViTArch(…,
+    token_merging=dict(layers=(5, 8)))`` and ``arch.token_merging``, which is
+    None where there is none.
+
     Attributes:
         family: Name of the family, which a dict of an arch's values carries.
+        layers_counted: How ``layers`` of token methods are counted.
+        token_dim: Width of the tokens that methods reduce, in channels.
+        token_depth: Number of blocks that methods choose from.
+        reductions: Specifications of its token methods.
     """
 
     family: ClassVar[str]
+    layers_counted: ClassVar[str] = 'blocks are counted from 1'
+    reductions: tuple[TokenSpec, ...]
+
+    def __getattr__(self, name: str):
+        if name not in METHODS:
+            raise AttributeError(
+                f'{type(self).__name__!r} object has no attribute {name!r}'
+            )
+        return next((s for s in self.reductions if s.key == name), None)
 
     def _set(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
@@ -34,17 +55,58 @@ class Arch:
         """A copy with some values changed."""
         return dataclasses.replace(self, **changes)
 
+    def with_reductions(self, *specs: TokenSpec) -> 'Arch':
+        """A copy with these token methods, and no others."""
+        return self.replace(reductions=specs)
+
+    def _settle_reductions(self) -> None:
+        """Check the token methods, in themselves and together."""
+        specs = [spec for spec in self.reductions if not spec.is_empty()]
+        self._set('reductions', ())
+        specs = tuple(spec.resolved(self) for spec in specs)
+        self._check_grids(specs)
+        for spec in specs:
+            spec.check(self)
+        self._set('reductions', specs)
+
+    def _check_grids(self, specs: Sequence[TokenSpec]) -> None:
+        last = self._last_gridded(specs)
+        for spec in specs:
+            met = spec.last_gridded()
+            if last is not None and met is not None and met > last[0]:
+                raise ConfigError(
+                    f'{spec.key}.layers must not lie after block {last[0]}, '
+                    f'from which on {last[1]} leaves no grid of tokens, but '
+                    f'got {met}: merge earlier, or let {last[1]} start later'
+                )
+
+    def _last_gridded(
+        self, specs: Sequence[TokenSpec]
+    ) -> tuple[int, str] | None:
+        """The last block that meets a grid of tokens, and the key of the
+        method that leaves none; None if all blocks do."""
+        found = [
+            (block, spec.key)
+            for spec in specs
+            if (block := spec.ungridded_after(self.token_depth)) is not None
+        ]
+        if len(found) > 1:
+            keys = ' and '.join(key for _, key in found)
+            raise ConfigError(
+                f'{keys} both leave no grid of tokens: give only one of them'
+            )
+        return found[0] if found else None
+
     def to_dict(self) -> dict:
         """Builtin types only; the inverse of :meth:`from_dict`."""
         content = {'family': self.family}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if hasattr(value, 'to_dict'):
-                value = value.to_dict()
             content[field.name] = (
                 list(value) if isinstance(value, tuple) else value
             )
-        return content
+        del content['reductions']
+        return content | {s.key: s.to_dict() for s in self.reductions}
 
     @classmethod
     def from_dict(cls, content: dict) -> 'Arch':
@@ -71,7 +133,8 @@ class Arch:
                 f'{family!r}'
             )
         fields = dataclasses.fields(cls)
-        known = [field.name for field in fields]
+        known = [f.name for f in fields if f.name != 'reductions']
+        known += METHODS
         unknown = sorted(set(content) - set(known))
         if unknown:
             raise ConfigError(
@@ -156,8 +219,27 @@ def patch_grid(img_size: int | Grid, patch_size: int) -> Grid:
     return -(-height // patch_size), -(-width // patch_size)
 
 
-def dense(arch):
-    """The arch without merging and slimming, what reductions refer to."""
-    reductions = ('token_merging', 'patch_slimming')
-    changes = {name: None for name in reductions if hasattr(arch, name)}
-    return arch.replace(**changes)
+def dense(arch: Arch) -> Arch:
+    """The arch without token methods, what reductions refer to."""
+    return arch.with_reductions()
+
+
+def takes_token_methods(cls: type[Arch]) -> type[Arch]:
+    """Let an arch's class take token methods by their keys.
+
+    Beside ``reductions`` it then takes ``KEY=…`` for every method: a spec, a
+    dict of its arguments, the layers alone, or None for none.
+    """
+    init = cls.__init__
+
+    def __init__(self, *args, reductions=(), **kwargs):
+        specs = {spec.key: spec for spec in reductions}
+        for key, method in METHODS.items():
+            if key in kwargs:
+                specs[key] = build_spec(key, method, kwargs.pop(key))
+        ordered = (specs.get(key) for key in METHODS)
+        reductions = tuple(spec for spec in ordered if spec is not None)
+        init(self, *args, reductions=reductions, **kwargs)
+
+    cls.__init__ = __init__
+    return cls

@@ -5,23 +5,21 @@ Stages are counted from 1 in texts, as in Swin's paper, and from 0 in code.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from mmvitcompress.arch.base import (
     CONVENTIONS,
     Arch,
     check_image,
     patch_grid,
+    takes_token_methods,
 )
+from mmvitcompress.arch.windows import Windows
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.specs import (
-    Grid,
-    TokenMerging,
-    fan_in,
-    merged_grid,
-)
+from mmvitcompress.tokens import TokenSpec
+from mmvitcompress.tokens.grids import Grid, merged_grid
+from mmvitcompress.tokens.method import Counts, count_tokens
 from mmvitcompress.utils.checks import (
-    build_spec,
     check_choice,
     check_flag,
     check_positive,
@@ -34,25 +32,7 @@ MERGE_STAGE = 2
 """Where tokens may be merged: stage 3, counted from 0."""
 
 
-class Windows(NamedTuple):
-    """How one block divides its grid.
-
-    Attributes:
-        grid: Token grid (H, W).
-        window: Window (h, w), in tokens.
-        shift: By how many tokens windows are shifted down and right.
-    """
-
-    grid: Grid
-    window: Grid
-    shift: Grid
-
-    @property
-    def padded(self) -> Grid:
-        """The grid, padded to whole windows."""
-        return tuple(-(-n // w) * w for n, w in zip(self.grid, self.window))
-
-
+@takes_token_methods
 @dataclass(frozen=True)
 class SwinArch(Arch):
     """Shape of a Swin Transformer, compressed or not.
@@ -84,18 +64,20 @@ class SwinArch(Arch):
             they are shifted, then padded, as timm does; with True they are
             padded, then shifted, as MMSegmentation and MMDetection do.
             Defaults to False.
-        token_merging: Where tokens are merged; a
-            :class:`~mmvitcompress.tokens.specs.TokenMerging`, a dict of its
-            arguments, or None. ``layers`` are blocks of stage 3, the only one
-            that may merge, counted from 1 within it: CAIT's Swin-T merges at
-            (5, 6), its Swin-S at (7, 13), which the paper, counting from 0,
-            calls 4 and 5, 6 and 12.
+        reductions: Token methods that keep a grid; see
+            :class:`~mmvitcompress.arch.base.Arch`. Their ``layers`` are
+            blocks of stage 3, the only one that may merge, counted from 1
+            within it: CAIT's Swin-T merges at (5, 6), its Swin-S at (7, 13),
+            which the paper, counting from 0, calls 4 and 5, 6 and 12.
 
     Raises:
         ConfigError: If a value is out of range, or values don't fit together.
     """
 
     family: ClassVar[str] = 'swin'
+    layers_counted: ClassVar[str] = (
+        'blocks of stage 3, the only one that merges, counted from 1 within it'
+    )
 
     embed_dim: int
     depths: Sequence[int]
@@ -110,7 +92,7 @@ class SwinArch(Arch):
     qkv_bias: bool = True
     norm_eps: float = 1e-5
     pad_first: bool = False
-    token_merging: TokenMerging | None = None
+    reductions: tuple[TokenSpec, ...] = ()
 
     def __post_init__(self):
         for name in ('embed_dim', 'window_size', 'patch_size', 'in_chans'):
@@ -128,7 +110,7 @@ class SwinArch(Arch):
             self._set(name, per_block(name, getattr(self, name), defaults))
         self._set('img_size', pair('img_size', self.img_size))
         check_image(self.img_size, self.patch_size)
-        self._check_merging()
+        self._settle_reductions()
 
     def _check_stages(self) -> None:
         for name in ('depths', 'num_heads'):
@@ -147,25 +129,17 @@ class SwinArch(Arch):
                     f'of its heads, but got {dim} channels for {heads} heads'
                 )
 
-    def _check_merging(self) -> None:
-        merging = build_spec('token_merging', TokenMerging, self.token_merging)
-        if merging is not None and not merging.layers:
-            merging = None
-        self._set('token_merging', merging)
-        if merging is None:
-            return
-        if len(self.depths) <= MERGE_STAGE:
-            raise ConfigError(
-                'token_merging takes place in stage 3, but the arch has '
-                f'{len(self.depths)} stages'
-            )
-        depth = self.depths[MERGE_STAGE]
-        for layer in merging.layers:
-            if not 1 <= layer <= depth:
+    def _check_grids(self, specs: Sequence[TokenSpec]) -> None:
+        for spec in specs:
+            if len(self.depths) <= MERGE_STAGE:
                 raise ConfigError(
-                    f'token_merging.layers must lie in 1..{depth} (blocks of '
-                    'stage 3, the only one that merges, counted from 1 within '
-                    f'it), but got {layer}'
+                    f'{spec.key} takes place in stage 3, but the arch has '
+                    f'{len(self.depths)} stages'
+                )
+            if spec.ungridded_after(self.token_depth) is not None:
+                raise ConfigError(
+                    f'{spec.key} leaves no grid of tokens, which the windows '
+                    'of a Swin need: leave it away, or compress a plain ViT'
                 )
 
     # -- shape --------------------------------------------------------------
@@ -206,11 +180,15 @@ class SwinArch(Arch):
         """Which of all blocks, from 1, a stage's block (from 0) is."""
         return sum(self.depths[:stage]) + block + 1
 
-    def direction_at(self, stage: int, block: int) -> str | None:
-        """The merge before a block (both counted from 0), or None."""
-        if self.token_merging is None or stage != MERGE_STAGE:
-            return None
-        return self.token_merging.direction_at(block + 1)
+    @property
+    def token_dim(self) -> int:
+        """Width of the tokens that methods reduce, in channels."""
+        return self.dims[MERGE_STAGE]
+
+    @property
+    def token_depth(self) -> int:
+        """Number of blocks that methods choose from."""
+        return self.depths[MERGE_STAGE]
 
     def grid(self, img_size: int | Grid) -> Grid:
         """Patch grid of an image; a last incomplete patch counts as one.
@@ -252,22 +230,22 @@ class SwinArch(Arch):
     ) -> list[tuple[int, int, Grid]]:
         """(stage, block, grid in its attention) of each block, all of them
         counted from 0."""
-        return list(self._walk(img_size or self.img_size))
+        walk = self._walk(img_size or self.img_size)
+        return [(stage, block, c.grid) for stage, block, c in walk]
 
-    def _walk(self, img_size: int | Grid) -> Iterator[tuple[int, int, Grid]]:
+    def _walk(self, img_size: int | Grid) -> Iterator[tuple[int, int, Counts]]:
         grid = self.grid(img_size)
         for stage, depth in enumerate(self.depths):
             if stage:
                 grid = merged_grid(grid, 'symmetric')
-            for block in range(depth):
-                direction = self.direction_at(stage, block)
-                if direction:
-                    grid = merged_grid(grid, direction)
-                yield stage, block, grid
+            specs = self._specs_in(stage)
+            for block, counts in enumerate(count_tokens(specs, grid, depth)):
+                grid = counts.grid
+                yield stage, block, counts
 
-    def tokens_per_block(self, img_size: int | Grid | None = None) -> list:
+    def counts(self, img_size: int | Grid | None = None) -> list[Counts]:
         """Tokens of each block (without what windows are padded with)."""
-        return [h * w for *_, (h, w) in self.block_grids(img_size)]
+        return [c for *_, c in self._walk(img_size or self.img_size)]
 
     # -- cost ---------------------------------------------------------------
 
@@ -300,28 +278,24 @@ class SwinArch(Arch):
         grid = self.grid(img_size)
         inputs = self.in_chans * self.patch_size**2
         total = grid[0] * grid[1] * self.embed_dim * (inputs + norm)
-        for stage, block, after in self._walk(img_size):
+        for stage, block, counts in self._walk(img_size):
             if stage >= stages:
                 break
-            dim, tokens = self.dims[stage], after[0] * after[1]
+            dim, tokens, after = self.dims[stage], counts.mlp, counts.grid
             if stage and not block:
                 h, w = merged_grid(grid, 'symmetric')
                 total += h * w * 2 * dim * (dim + norm)
             grid = after
-            total += self._merge_macs(stage, block, tokens)
+            for spec in self._specs_in(stage):
+                total += spec.macs(block + 1, counts, self, norm)
             total += self._block_macs(stage, block, grid)
             total += 2 * norm * tokens * dim
         if final_norm:
             total += norm * tokens * dim
         return total + num_classes * dim
 
-    def _merge_macs(self, stage: int, block: int, tokens: int) -> int:
-        direction = self.direction_at(stage, block)
-        if direction is None:
-            return 0
-        dim = self.dims[stage]
-        conv = 9 * dim if self.token_merging.conv else 0
-        return tokens * (fan_in(direction) * dim**2 + conv)
+    def _specs_in(self, stage: int) -> tuple[TokenSpec, ...]:
+        return self.reductions if stage == MERGE_STAGE else ()
 
     def _block_macs(self, stage: int, block: int, grid: Grid) -> int:
         dim, heads = self.dims[stage], self.num_heads[stage]
@@ -351,15 +325,13 @@ class SwinArch(Arch):
         total = (inputs + 3) * self.embed_dim
         for dim in dims[1:]:
             total += 2 * dim * (2 + dim)
-        for stage, dim in enumerate(dims):
+        for stage in range(stages):
             for block in range(self.depths[stage]):
                 total += self._block_params(stage, block)
-                direction = self.direction_at(stage, block)
-                if direction:
-                    total += fan_in(direction) * dim**2 + dim
-                    total += 10 * dim * self.token_merging.conv
-        total += 2 * dim * final_norm
-        return total + num_classes * (dim + 1)
+                for spec in self._specs_in(stage):
+                    total += spec.params(block + 1, self)
+        total += 2 * dims[-1] * final_norm
+        return total + num_classes * (dims[-1] + 1)
 
     def _block_params(self, stage: int, block: int) -> int:
         dim, heads = self.dims[stage], self.num_heads[stage]

@@ -13,17 +13,15 @@ from mmvitcompress.arch.base import (
     Arch,
     check_image,
     patch_grid,
+    takes_token_methods,
 )
+from mmvitcompress.arch.cost import vit_macs, vit_params
+from mmvitcompress.arch.windows import Windows, resolve_global_blocks
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.specs import (
-    Grid,
-    PatchSlimming,
-    TokenMerging,
-    fan_in,
-    merged_grid,
-)
+from mmvitcompress.tokens import Counts, TokenSpec
+from mmvitcompress.tokens.grids import Grid
+from mmvitcompress.tokens.method import count_tokens
 from mmvitcompress.utils.checks import (
-    build_spec,
     check_choice,
     check_flag,
     check_positive,
@@ -33,6 +31,7 @@ from mmvitcompress.utils.checks import (
 )
 
 
+@takes_token_methods
 @dataclass(frozen=True)
 class ViTArch(Arch):
     """Shape of a plain Vision Transformer, compressed or not.
@@ -69,12 +68,14 @@ class ViTArch(Arch):
         skip_scale: Divisor of the residual branches (LV-ViT: 2). Defaults to
             1.
         norm_eps: Epsilon of all LayerNorms. Defaults to 1e-6.
-        token_merging: Where tokens are merged; a
-            :class:`~mmvitcompress.tokens.specs.TokenMerging`, a dict of its
-            arguments, or None.
-        patch_slimming: Where patches leave; a
-            :class:`~mmvitcompress.tokens.specs.PatchSlimming`, a dict of its
-            arguments, or None.
+        window_size: Edge, in tokens of a block's own grid, of the windows
+            that patches attend in; prefix tokens stay global. Defaults to
+            None: all tokens attend to all.
+        global_blocks: Blocks that attend to all tokens in spite of
+            ``window_size``, counted from 0. Defaults to the ends of the four
+            quarters of the depth.
+        reductions: Token methods; see
+            :class:`~mmvitcompress.arch.base.Arch`. Defaults to none.
 
     Raises:
         ConfigError: If a value is out of range, or values don't fit together.
@@ -102,8 +103,9 @@ class ViTArch(Arch):
     qkv_bias: bool = True
     skip_scale: float = 1.0
     norm_eps: float = 1e-6
-    token_merging: TokenMerging | None = None
-    patch_slimming: PatchSlimming | None = None
+    window_size: int | None = None
+    global_blocks: Sequence[int] | None = None
+    reductions: tuple[TokenSpec, ...] = ()
 
     def __post_init__(self):
         for name in (
@@ -139,7 +141,8 @@ class ViTArch(Arch):
                 f'patch_size, but got {self.patch_size}'
             )
         check_image(self.img_size, self.patch_size)
-        self._check_reductions()
+        self._settle_reductions()
+        self._check_windows()
 
     def _check_values(self) -> None:
         for name in ('class_token', 'dist_token', 'layer_scale', 'qkv_bias'):
@@ -154,32 +157,32 @@ class ViTArch(Arch):
         check_choice('stem', self.stem, ('linear', 'conv'))
         check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
 
-    def _check_reductions(self) -> None:
-        merging = build_spec('token_merging', TokenMerging, self.token_merging)
-        if merging is not None and not merging.layers:
-            merging = None
-        self._set('token_merging', merging)
-        slimming = build_spec(
-            'patch_slimming', PatchSlimming, self.patch_slimming
+    def _check_windows(self) -> None:
+        blocks = resolve_global_blocks(
+            self.window_size, self.global_blocks, self.depth
         )
-        self._set('patch_slimming', slimming)
-        if merging is not None:
-            merging.validate(self.depth)
-        if slimming is None:
+        self._set('global_blocks', blocks)
+        last = self._last_gridded(self.reductions)
+        if blocks is None or last is None:
             return
-        slimming.validate(self.depth)
-        if not self.num_prefix_tokens:
-            raise ConfigError(
-                'patch_slimming scores patches against a prefix token, but '
-                'the arch has none: set class_token=True'
-            )
-        if merging is not None and merging.layers[-1] > slimming.base_layer:
-            raise ConfigError(
-                'token_merging.layers must not lie after '
-                f'patch_slimming.base_layer ({slimming.base_layer}), since '
-                'slimmed patches no longer form a grid, but got '
-                f'{merging.layers[-1]}: merge earlier or slim later'
-            )
+        for index in range(last[0], self.depth):
+            if index not in blocks:
+                raise ConfigError(
+                    f'windows need a whole grid, but {last[1]} leaves none '
+                    f'after block {last[0]}: name all blocks from {last[0]} '
+                    'on (counted from 0) in global_blocks, or leave '
+                    f'window_size away; {index} is missing'
+                )
+
+    @property
+    def token_dim(self) -> int:
+        """Width of the tokens that methods reduce, in channels."""
+        return self.embed_dim
+
+    @property
+    def token_depth(self) -> int:
+        """Number of blocks that methods choose from."""
+        return self.depth
 
     @property
     def num_features(self) -> int:
@@ -210,25 +213,21 @@ class ViTArch(Arch):
         the number of blocks to choose from."""
         return self.grid(img_size), self.depth
 
-    def tokens_per_block(self, img_size: int | Grid | None = None) -> list:
-        """Patch tokens in the attention of each block (without prefix)."""
+    def counts(self, img_size: int | Grid | None = None) -> list[Counts]:
+        """Patch tokens of each block, without prefix tokens."""
         grid = self.grid(img_size or self.img_size)
-        counts, kept = [], None
-        for layer in range(1, self.depth + 1):
-            direction = self._direction_at(layer)
-            if direction:
-                grid = merged_grid(grid, direction)
-            count = grid[0] * grid[1] if kept is None else kept
-            counts.append(count)
-            slimming = self.patch_slimming
-            if slimming is not None and layer in slimming.layers:
-                kept = slimming.kept(count)
-        return counts
+        return count_tokens(self.reductions, grid, self.depth)
 
-    def _direction_at(self, layer: int) -> str | None:
-        if self.token_merging is None:
+    def windows(self, index: int, grid: Grid) -> Windows | None:
+        """Windows of a block (counted from 0) on a grid; None if it is global.
+
+        A side that is shorter than a window is one window; if both are, that
+        is global attention.
+        """
+        if self.window_size is None or index in self.global_blocks:
             return None
-        return self.token_merging.direction_at(layer)
+        window = tuple(min(self.window_size, side) for side in grid)
+        return None if window == grid else Windows(grid, window, (0, 0))
 
     # -- cost ---------------------------------------------------------------
 
@@ -252,51 +251,9 @@ class ViTArch(Arch):
             convention: See :data:`CONVENTIONS`. Defaults to 'fvcore'.
         """
         check_choice('convention', convention, CONVENTIONS)
-        per_norm = 5 * self.embed_dim if convention == 'fvcore' else 0
         depth = self.depth if depth is None else depth
-        img_size = pair('img_size', img_size or self.img_size)
-        counts = self.tokens_per_block(img_size)
-        total = self._stem_macs(self.grid(img_size), convention)
-        for layer in range(1, depth + 1):
-            patches = counts[layer - 1]
-            tokens = patches + self.num_prefix_tokens
-            total += self._merge_macs(layer, patches)
-            total += self._block_macs(layer, tokens) + 2 * per_norm * tokens
-            slimming = self.patch_slimming
-            if slimming is not None and layer == slimming.base_layer:
-                total += per_norm * tokens
-                total += (tokens + patches) * self.embed_dim**2
-                total += patches * self.embed_dim
-        if final_norm:
-            # of all that the last block returns: patches that leave after it
-            # still have their features
-            total += per_norm * tokens
-        heads = 1 + int(self.dist_token)
-        return total + heads * num_classes * self.embed_dim
-
-    def _stem_macs(self, grid: Grid, convention: str) -> int:
-        patches = grid[0] * grid[1]
-        if self.stem == 'linear':
-            inputs = self.in_chans * self.patch_size**2
-            return patches * inputs * self.embed_dim
-        width = self.stem_dim
-        pixels = patches * (self.patch_size // 2) ** 2
-        convs = 49 * self.in_chans * width + 2 * 9 * width**2
-        norms = 3 * 2 * width if convention == 'fvcore' else 0
-        return pixels * (convs + norms + width * self.embed_dim)
-
-    def _merge_macs(self, layer: int, patches: int) -> int:
-        direction = self._direction_at(layer)
-        if direction is None:
-            return 0
-        conv = 9 * self.embed_dim if self.token_merging.conv else 0
-        return patches * (fan_in(direction) * self.embed_dim**2 + conv)
-
-    def _block_macs(self, layer: int, tokens: int) -> int:
-        qk, v, mlp = self.widths(layer)
-        attended = self.num_heads * (qk + v)
-        linear = self.embed_dim * (2 * attended + 2 * mlp)
-        return tokens * linear + tokens**2 * attended
+        size = pair('img_size', img_size or self.img_size)
+        return vit_macs(self, size, num_classes, depth, final_norm, convention)
 
     def widths(self, layer: int) -> tuple[int, int, int]:
         """(Q/K, V, MLP) widths of block ``layer``, counted from 1."""
@@ -310,36 +267,5 @@ class ViTArch(Arch):
         final_norm: bool = True,
     ) -> int:
         """Parameters, in closed form; arguments as in :meth:`macs`."""
-        dim = self.embed_dim
         depth = self.depth if depth is None else depth
-        total = self._stem_params() + dim * self.num_prefix_tokens
-        grid = self.pos_grid
-        if self.pos_embed != 'none':
-            total += dim * grid[0] * grid[1]
-        if self.pos_embed == 'all':
-            total += dim * self.num_prefix_tokens
-        for layer in range(1, depth + 1):
-            qk, v, mlp = self.widths(layer)
-            attended = self.num_heads * (qk + v)
-            total += dim * (2 * attended + 2 * mlp) + mlp + 2 * dim
-            total += self.num_heads * (2 * qk + v) * self.qkv_bias
-            total += 4 * dim + 2 * dim * self.layer_scale
-            direction = self._direction_at(layer)
-            if direction:
-                total += fan_in(direction) * dim**2 + dim
-                total += 10 * dim * self.token_merging.conv
-            slimming = self.patch_slimming
-            if slimming is not None and layer == slimming.base_layer:
-                total += 2 * dim**2 + 2 * dim
-        total += 2 * dim * final_norm
-        heads = 1 + int(self.dist_token)
-        return total + heads * num_classes * (dim + 1) * bool(num_classes)
-
-    def _stem_params(self) -> int:
-        if self.stem == 'linear':
-            inputs = self.in_chans * self.patch_size**2
-            return (inputs + 1) * self.embed_dim
-        width = self.stem_dim
-        convs = 49 * self.in_chans * width + 2 * 9 * width**2
-        proj = (width * (self.patch_size // 2) ** 2 + 1) * self.embed_dim
-        return convs + 3 * 2 * width + proj
+        return vit_params(self, num_classes, depth, final_norm)

@@ -50,14 +50,8 @@ def reconcile_swin(
         for name in _IDENTITY
         if name != 'window_size' or window_size is None
     ]
-    source = reconcile(
-        source,
-        wanted,
-        path,
-        identity,
-        ['token_merging'],
-        dict(window_size=remedy),
-    )
+    remedies = dict(window_size=remedy)
+    source = reconcile(source, wanted, path, identity, remedies)
     return source.replace(pad_first=wanted.pad_first or source.pad_first)
 
 
@@ -86,12 +80,14 @@ def load_swin(
     built = len(model.layers)
     unused = norms + [f'layers.{i}.' for i in range(built, len(depths))]
     if built <= MERGE_STAGE:
-        unused.append('token_merging.')
+        unused += [f'{spec.key}.' for spec in source.reductions]
     if model.norm is None:
         unused.append('norm.')
-    may_start = {}
-    if source.token_merging is None:
-        may_start['new merges start as means'] = ['token_merging.']
+    may_start = {
+        spec.start: [f'{spec.key}.']
+        for spec in model.arch.reductions
+        if spec.start and getattr(source, spec.key) is None
+    }
     may_start['the norms of the outputs start anew'] = norms
     load_weights(model, state_dict, path, may_start, unused)
 

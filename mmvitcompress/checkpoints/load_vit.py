@@ -13,6 +13,7 @@ from mmvitcompress.models.backbones.parts import (
     reconcile,
 )
 from mmvitcompress.models.vit import ViT
+from mmvitcompress.tokens import METHODS, TokenSpec
 
 # what a checkpoint and the arch that the config names must agree in
 _IDENTITY = (
@@ -29,7 +30,6 @@ _IDENTITY = (
     'reg_tokens',
     'layer_scale',
 )
-_PREDICTOR = 'patch_slimming.'
 
 
 def read_vit(
@@ -41,13 +41,11 @@ def read_vit(
     :func:`~mmvitcompress.models.backbones.parts.read_weights`.
     """
     state_dict, source = read_weights(VIT, path, wanted, how_to_make)
-    if (
-        wanted is not None
-        and source.patch_slimming is None
-        and any(key.startswith(_PREDICTOR) for key in state_dict)
-    ):
-        # when its patches leave can't be seen in tensors
-        source = source.replace(patch_slimming=wanted.patch_slimming)
+    for spec in () if wanted is None else wanted.reductions:
+        stored = any(key.startswith(f'{spec.key}.') for key in state_dict)
+        if stored and getattr(source, spec.key) is None:
+            # where tokens leave can't be seen in tensors
+            source = source.replace(**{spec.key: spec})
     return state_dict, source
 
 
@@ -69,17 +67,16 @@ def reconcile_vit(
     Raises:
         CheckpointError: If they don't fit together.
     """
-    resolved = reconcile(
-        source, wanted, path, _IDENTITY, ('token_merging', 'patch_slimming')
-    )
-    lacks_predictor = resolved.patch_slimming and not source.patch_slimming
-    if lacks_predictor and not soft_slimming:
-        raise CheckpointError(
-            f'checkpoint {path!r} has no life predictor, which '
-            'patch_slimming needs: train one by a lifeslim config '
-            '(soft_slimming=True), or leave patch_slimming away'
-        )
+    resolved = reconcile(source, wanted, path, _IDENTITY)
+    for spec in _new(resolved, source):
+        if spec.untrained and not soft_slimming:
+            raise CheckpointError(f'checkpoint {path!r} {spec.untrained}')
     return resolved
+
+
+def _new(arch: ViTArch, source: ViTArch) -> list[TokenSpec]:
+    """The token methods that only ``arch`` has."""
+    return [s for s in arch.reductions if getattr(source, s.key) is None]
 
 
 def load_vit(
@@ -111,16 +108,19 @@ def load_vit(
         )
     unused = [
         f'{part}.{index}.'
-        for part in ('blocks', 'token_merging')
+        for part in ('blocks', *METHODS)
         for index in range(len(model.blocks), source.depth)
     ]
     if model.norm is None:
         unused.append('norm.')
-    if model.patch_slimming is None:
-        unused.append(_PREDICTOR)
-    may_start = {}
-    if source.token_merging is None:
-        may_start['new merges start as means'] = ['token_merging.']
-    if source.patch_slimming is None and soft_slimming:
-        may_start['the life predictor starts untrained'] = [_PREDICTOR]
+    unused += [
+        f'{spec.key}.'
+        for spec in source.reductions
+        if spec.key not in model.method_keys
+    ]
+    may_start = {
+        spec.start: [f'{spec.key}.']
+        for spec in _new(model.arch, source)
+        if spec.start
+    }
     load_weights(model, state_dict, path, may_start, unused)

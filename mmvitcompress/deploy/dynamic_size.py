@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmvitcompress.tokens.specs import Grid
+from mmvitcompress.tokens.grids import Grid
 
 
 def interpolated_position(vit: nn.Module, grid: Grid) -> Tensor:

@@ -25,7 +25,7 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenMap
-from mmvitcompress.tokens.specs import Grid, merge_factors
+from mmvitcompress.tokens.grids import Grid
 
 PARTS = ('encoder', 'all')
 DYNAMIC = ('batch', 'size', 'none')
@@ -125,12 +125,10 @@ class DeployedNetwork(nn.Module):
         Grids are then even wherever they are merged, and images whole
         patches: nothing has to be padded.
         """
-        arch = self.backbone.arch
-        rows, columns = (
-            (1, 1)
-            if arch.token_merging is None
-            else merge_factors(arch.token_merging.directions)
-        )
+        arch, rows, columns = self.backbone.arch, 1, 1
+        for spec in arch.reductions:
+            step = spec.grid_step()
+            rows, columns = rows * step[0], columns * step[1]
         return arch.patch_size * rows, arch.patch_size * columns
 
     def example(self, batch_size: int | None = None) -> Tensor:
@@ -172,11 +170,13 @@ class DeployedNetwork(nn.Module):
                 "dynamic='size' needs a CompressedViT, but the backbone is "
                 f'of type {type(self.backbone).__name__}: {remedy}'
             )
-        if self.backbone.patch_slimming is not None:
-            raise ConfigError(
-                "dynamic='size' is not possible with patch_slimming, whose "
-                f'numbers of patches are constants of the graph: {remedy}'
-            )
+        arch = self.backbone.arch
+        for spec in arch.reductions:
+            if spec.ungridded_after(arch.depth) is not None:
+                raise ConfigError(
+                    f"dynamic='size' is not possible with {spec.key}, whose "
+                    f'numbers of tokens are constants of the graph: {remedy}'
+                )
         step = self.size_step()
         if any(side % n for side, n in zip(self.spec.shape, step)):
             raise ConfigError(

@@ -80,7 +80,7 @@ def optimize_for_inference(
             if block.mlp.fc1.weight.is_cuda:
                 pad_widths(block)
         vit.blocks = nn.ModuleList(map(InPlaceBlock, vit.blocks)).eval()
-        slimmer = vit.patch_slimming
+        slimmer = getattr(vit, 'patch_slimming', None)
         if slimmer is not None:
             slimmer.predictor = FoldedLifePredictor(slimmer.predictor)
         if mean is not None:

@@ -13,6 +13,7 @@ from mmvitcompress.channels.compactors import each_kind
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmvitcompress.tokens import METHODS
 
 # tables and tokens: neither norms nor biases, but just as little to decay
 UNDECAYED = (
@@ -26,10 +27,12 @@ UNDECAYED = (
     'gamma',
 )
 
+PREDICTORS = {key for key, spec in METHODS.items() if spec.untrained}
+
 
 def is_predictor(name: str) -> bool:
-    """Whether a parameter of this name belongs to a life predictor."""
-    return 'patch_slimming' in name.split('.')
+    """Whether a parameter of this name decides which tokens stay."""
+    return not PREDICTORS.isdisjoint(name.split('.'))
 
 
 # what may be given values of its own, and how it is told by its name

@@ -25,8 +25,9 @@ from mmvitcompress.models.layers.windows import (
     cut,
     join,
 )
-from mmvitcompress.tokens import TokenMerge, TokenState
-from mmvitcompress.tokens.specs import merged_grid
+from mmvitcompress.tokens import TokenMethod, TokenState
+from mmvitcompress.tokens.grids import merged_grid
+from mmvitcompress.tokens.method import add_methods
 
 
 class WindowAttention(Attention):
@@ -175,15 +176,10 @@ class SwinStage(nn.Module):
 
 def halved(state: TokenState) -> TokenState:
     """The state after patch merging, on whose grid the next stage runs."""
-    # 2×2 tokens of a diagonal merge cover 4×2 positions, no longer askew
-    directions = tuple(
-        'vertical' if direction == 'diagonal' else direction
-        for direction in state.directions
-    )
     return state.having(
         full_grid=merged_grid(state.full_grid, 'symmetric'),
         grid=merged_grid(state.grid, 'symmetric'),
-        directions=directions,
+        undo=tuple(record.halved() for record in state.undo),
     )
 
 
@@ -218,14 +214,9 @@ class Swin(nn.Module):
             SwinStage(arch, stage, list(islice(rates, arch.depths[stage])))
             for stage in range(stages)
         )
-        # keyed by the index of the block of stage 3 that follows
-        self.token_merging = nn.ModuleDict()
-        if arch.token_merging is not None and stages > MERGE_STAGE:
-            merging = arch.token_merging
-            for layer, direction in zip(merging.layers, merging.directions):
-                self.token_merging[str(layer - 1)] = TokenMerge(
-                    arch.dims[MERGE_STAGE], direction, merging.conv
-                )
+        self.method_keys = ()
+        if stages > MERGE_STAGE:
+            self.method_keys = add_methods(self, arch, arch.token_depth)
         self.norm = (
             nn.LayerNorm(arch.dims[stages - 1], eps=arch.norm_eps)
             if final_norm
@@ -233,6 +224,11 @@ class Swin(nn.Module):
         )
         self._layouts = LayoutCache(arch.window_size)
         self._init_weights()
+
+    @property
+    def methods(self) -> tuple[TokenMethod, ...]:
+        """The token methods, all of stage 3."""
+        return tuple(getattr(self, key) for key in self.method_keys)
 
     def _init_weights(self) -> None:
         # merges and the stem keep their own initialisation
@@ -262,14 +258,13 @@ class Swin(nn.Module):
         last = len(self.layers) - 1
         take = (last,) if take is None else take
         x, state = self.embed(x)
-        outputs = []
+        methods, outputs = self.methods, []
         for i, stage in enumerate(self.layers):
             if stage.downsample is not None:
                 x, state = stage.downsample(x), halved(state)
             for j, block in enumerate(stage.blocks):
-                if i == MERGE_STAGE and str(j) in self.token_merging:
-                    merge = self.token_merging[str(j)]
-                    x, state = merge(x.flatten(1, 2), state, 0)
+                for method in methods if i == MERGE_STAGE else ():
+                    x, state = method.before(j + 1, x.flatten(1, 2), state)
                     x = x.unflatten(1, state.grid)
                 x = self._run(block, x, state.grid)
             if i in take:

@@ -6,6 +6,7 @@ wanted blocks.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +16,15 @@ from torch.utils.checkpoint import checkpoint
 
 from mmvitcompress.arch.base import check_patch
 from mmvitcompress.arch.vit import ViTArch
-from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.layers.blocks import STEMS, Block, drop_path_rates
-from mmvitcompress.models.layers.positions import resample_position
-from mmvitcompress.models.layers.windowed import WindowedBlocks
-from mmvitcompress.tokens import (
-    PatchSlimmer,
-    SoftPatchSlimmer,
-    TokenMerge,
-    TokenState,
+from mmvitcompress.models.layers.blocks import (
+    STEMS,
+    Attended,
+    Block,
+    drop_path_rates,
 )
+from mmvitcompress.models.layers.positions import resample_position
+from mmvitcompress.tokens import TokenMethod, TokenState
+from mmvitcompress.tokens.method import add_methods
 
 
 class ViT(nn.Module):
@@ -44,10 +44,9 @@ class ViT(nn.Module):
             rises linearly from 0 over the blocks. Defaults to 0.
         with_cp: Whether to recompute blocks in the backward pass to save
             memory. Defaults to False.
-        soft_slimming: Whether patch slimming only weights the patches while
-            training, so that its predictor learns. Defaults to False.
-        windowed: Which blocks attend in windows only. Defaults to None: none
-            of them.
+        soft_slimming: Whether token methods that have a way of their own to
+            learn take it while training: patch slimming then only weights the
+            patches, so that its predictor learns. Defaults to False.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class ViT(nn.Module):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         soft_slimming: bool = False,
-        windowed: WindowedBlocks | None = None,
     ):
         super().__init__()
         depth = arch.depth if depth is None else depth
@@ -66,7 +64,6 @@ class ViT(nn.Module):
         self.arch = arch
         self.num_prefix_tokens = arch.num_prefix_tokens
         self.with_cp = with_cp
-        self.windowed = windowed
 
         self.patch_embed = STEMS[arch.stem](arch)
         self.cls_token = _token(1, dim) if arch.class_token else None
@@ -75,32 +72,21 @@ class ViT(nn.Module):
             _token(arch.reg_tokens, dim) if arch.reg_tokens else None
         )
         self.pos_embed = self._make_pos_embed()
-        # set for inference only, and no part of the weights: the embedding of
-        # one grid, and the pixel (3, 1, 1) that images are padded with
-        self._ready_grid: tuple[int, int] | None = None
-        self.register_buffer('_ready_position', None, persistent=False)
-        self.register_buffer('_border', None, persistent=False)
-
         rates = drop_path_rates(drop_path_rate, arch.depth)
         self.blocks = nn.ModuleList(
             Block(arch, layer, rates[layer - 1])
             for layer in range(1, depth + 1)
         )
-        # keyed by the index of the block that follows, as ``blocks`` is
-        self.token_merging = nn.ModuleDict()
-        if arch.token_merging is not None:
-            for layer, direction in zip(
-                arch.token_merging.layers, arch.token_merging.directions
-            ):
-                if layer <= depth:
-                    self.token_merging[str(layer - 1)] = TokenMerge(
-                        dim, direction, arch.token_merging.conv
-                    )
-        self.patch_slimming = _make_slimmer(arch, depth, soft_slimming)
+        self.method_keys = add_methods(self, arch, depth, soft_slimming)
         self.norm = (
             nn.LayerNorm(dim, eps=arch.norm_eps) if final_norm else None
         )
         self._init_weights()
+
+    @property
+    def methods(self) -> tuple[TokenMethod, ...]:
+        """The token methods of the blocks that were built."""
+        return tuple(getattr(self, key) for key in self.method_keys)
 
     def _make_pos_embed(self) -> nn.Parameter | None:
         if self.arch.pos_embed == 'none':
@@ -142,34 +128,33 @@ class ViT(nn.Module):
         """
         take = (len(self.blocks) - 1,) if take is None else take
         x, state = self.embed(x)
-        outputs = []
+        methods, outputs = self.methods, []
         for index, block in enumerate(self.blocks):
-            if str(index) in self.token_merging:
-                merge = self.token_merging[str(index)]
-                x, state = merge(x, state, self.num_prefix_tokens)
-            bias = None
-            if self.patch_slimming is not None:
-                bias = self.patch_slimming.bias(
-                    index + 1, state, self.num_prefix_tokens
-                )
-            windows = self.windowed and self.windowed.at(index, state.grid)
-            x = self._run(block, x, bias, windows)
+            layer = index + 1
+            for method in methods:
+                x, state = method.before(layer, x, state)
+            bias = _bias(methods, layer, state)
+            windows = self.arch.windows(index, state.grid)
+            within = [m for m in methods if layer in m.within]
+            if within:
+                reduce = partial(_reduce, within, layer, state)
+                x, state = self._run(block, x, bias, windows, reduce)
+            else:
+                x = self._run(block, x, bias, windows)
             if index in take:
-                # before slimming: a patch that leaves after this block still
+                # before ``after``: a patch that leaves after this block still
                 # has its feature here
                 outputs.append((x, state))
-            if self.patch_slimming is not None:
-                x, state = self.patch_slimming.after(
-                    index + 1, x, state, self.num_prefix_tokens
-                )
+            for method in methods:
+                x, state = method.after(layer, x, state)
         if self.norm is not None:
             outputs = [(self.norm(tokens), s) for tokens, s in outputs]
         return outputs
 
-    def _run(self, block: nn.Module, *inputs, **options):
+    def _run(self, block: nn.Module, *inputs):
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False, **options)
-        return block(*inputs, **options)
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def embed(self, x: Tensor) -> tuple[Tensor, TokenState]:
         """Images (B, 3, H, W) → tokens (B, prefix + N, D) with position."""
@@ -177,7 +162,7 @@ class ViT(nn.Module):
         size = self.arch.patch_size
         check_patch((height, width), size)
         if height % size or width % size:
-            x = self._pad(x, (0, -width % size, 0, -height % size))
+            x = F.pad(x, (0, -width % size, 0, -height % size))
         x = self.patch_embed(x)
         # of the tensor itself: where sizes are symbols, nothing is to prove
         grid = tuple(x.shape[2:])
@@ -196,11 +181,6 @@ class ViT(nn.Module):
             x = x + pos
         return x, TokenState.start(grid)
 
-    def _pad(self, x: Tensor, sides: tuple[int, ...]) -> Tensor:
-        if self._border is None:
-            return F.pad(x, sides)
-        return F.pad(x - self._border, sides) + self._border
-
     def _position(self, grid: tuple[int, int]) -> Tensor | None:
         """Position embedding for a grid; interpolated if need be.
 
@@ -211,64 +191,34 @@ class ViT(nn.Module):
         """
         if self.pos_embed is None or grid == self.arch.pos_grid:
             return self.pos_embed
-        if grid == self._ready_grid and not self.pos_embed.requires_grad:
-            return self._ready_position
-        return self._resample(grid)
-
-    @torch.no_grad()
-    def prepare_position(self, shape: int | tuple[int, int]) -> None:
-        """Keep the position embedding for images of one size (H, W).
-
-        For a model that learns no more, such as
-        :func:`~mmvitcompress.deploy.optimize.optimize_for_inference` makes:
-        what is kept doesn't follow the parameter that it is made of. It is
-        left unused once that requires gradients again, and dropped when
-        weights are loaded.
-
-        Raises:
-            ConfigError: If the model is in training mode, or its position
-                embedding requires gradients.
-        """
-        if self.pos_embed is None:
-            return
-        if self.training or self.pos_embed.requires_grad:
-            raise ConfigError(
-                'prepare_position keeps an embedding that would not follow '
-                'training: call model.eval().requires_grad_(False) first'
-            )
-        self._ready_grid = self.arch.grid(shape)
-        self._ready_position = self._resample(self._ready_grid)
-
-    def _resample(self, grid: tuple[int, int]) -> Tensor:
         return resample_position(
             self.pos_embed, self.arch.pos_grid, grid, self._pos_prefix
         )
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        self._ready_grid = self._ready_position = None
-        super()._load_from_state_dict(*args, **kwargs)
+
+def _bias(
+    methods: Sequence[TokenMethod], layer: int, state: TokenState
+) -> Tensor | None:
+    """What methods add to the attention logits of a block."""
+    total = None
+    for method in methods:
+        bias = method.bias(layer, state)
+        if bias is not None:
+            total = bias if total is None else total + bias
+    return total
 
 
-def _make_slimmer(arch: ViTArch, depth: int, soft: bool) -> nn.Module | None:
-    slimming = arch.patch_slimming
-    if soft and slimming is None:
-        raise ConfigError(
-            'soft_slimming trains a life predictor, but the arch has none: '
-            'give patch_slimming, for example dict(keep_rate=0.7)'
-        )
-    if soft:
-        if slimming.base_layer >= depth:
-            raise ConfigError(
-                'soft_slimming weights patches in the blocks after '
-                f'patch_slimming.base_layer ({slimming.base_layer}), but only '
-                f'{depth} blocks are built: take a later output'
-            )
-        return SoftPatchSlimmer(
-            arch.embed_dim, slimming, arch.depth, arch.norm_eps
-        )
-    if slimming is None or slimming.base_layer > depth:
-        return None
-    return PatchSlimmer(arch.embed_dim, slimming, arch.norm_eps)
+def _reduce(
+    methods: Sequence[TokenMethod],
+    layer: int,
+    state: TokenState,
+    x: Tensor,
+    attended: Attended,
+) -> tuple[Tensor, TokenState]:
+    """What methods do between attention and MLP of a block."""
+    for method in methods:
+        x, state = method.between(layer, x, state, attended)
+    return x, state
 
 
 def _token(count: int, dim: int) -> nn.Parameter:

@@ -5,28 +5,150 @@ horizontally or vertically, so that what remains is again a rectangular grid.
 Prefix tokens are never merged. Restoring upsamples by the same factors.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.specs import (
+from mmvitcompress.tokens.grids import (
+    STEPS,
     Grid,
+    GridMerge,
     fan_in,
     merge_factors,
     merged_grid,
+    shear,
+)
+from mmvitcompress.tokens.method import (
+    Counts,
+    Size,
+    TokenMethod,
+    TokenSpec,
 )
 from mmvitcompress.tokens.state import TokenState
+from mmvitcompress.utils.checks import (
+    check_flag,
+    check_layers,
+    layer_tuple,
+)
 
-RESTORE_MODES = ('nearest', 'bilinear')
 
+@dataclass(frozen=True)
+class TokenMerging(TokenSpec):
+    """Where and how neighbouring tokens are merged (ATME, CAIT III-B).
 
-def check_restore_mode(name: str, mode: str) -> None:
-    """Raise ConfigError unless merges can be undone by ``mode``."""
-    if mode not in RESTORE_MODES:
-        raise ConfigError(
-            f"{name} must be 'nearest' or 'bilinear', but got {mode!r}"
+    Args:
+        layers: Blocks before whose attention a merge takes place.
+        directions: 'alternate', one direction for all layers, or one for each
+            layer: 'horizontal', 'vertical', 'symmetric' (2x2 blocks) or
+            'diagonal'. Defaults to 'alternate'.
+        first: The direction that 'alternate' starts with, 'horizontal' or
+            'vertical'. Once that is resolved, ``directions`` say it all: of
+            two specs that merge alike, ``first`` makes no difference, and it
+            isn't saved. Defaults to 'horizontal'.
+        conv: Whether a depthwise 3x3 convolution follows each fuse
+            (ATME+Conv, Table XIII). Defaults to False.
+    """
+
+    key: ClassVar[str] = 'token_merging'
+    start: ClassVar[str] = 'new merges start as means'
+
+    layers: tuple[int, ...]
+    directions: tuple[str, ...] | str = 'alternate'
+    first: str = field(default='horizontal', compare=False, repr=False)
+    conv: bool = False
+
+    def __post_init__(self):
+        layers = layer_tuple('token_merging.layers', self.layers)
+        object.__setattr__(self, 'layers', layers)
+        object.__setattr__(self, 'directions', self._resolve(len(layers)))
+        check_flag('token_merging.conv', self.conv)
+
+    def _resolve(self, count: int) -> tuple[str, ...]:
+        directions = self.directions
+        pair = ('horizontal', 'vertical')
+        if self.first not in pair:
+            raise ConfigError(
+                "token_merging.first must be 'horizontal' or 'vertical', but "
+                f'got {self.first!r}'
+            )
+        if directions == 'alternate':
+            start = pair.index(self.first)
+            return tuple(pair[(start + i) % 2] for i in range(count))
+        if isinstance(directions, str) or not isinstance(directions, Iterable):
+            directions = (directions,) * count
+        for direction in directions:
+            if direction not in tuple(STEPS):
+                raise ConfigError(
+                    "token_merging.directions must be 'alternate' or of "
+                    f'{", ".join(STEPS)}, but got {direction!r}'
+                )
+        if len(directions) != count:
+            raise ConfigError(
+                f'token_merging.directions must name one direction for each '
+                f'of {count} layers, but got {len(directions)}'
+            )
+        return tuple(directions)
+
+    def to_dict(self) -> dict:
+        content = super().to_dict()
+        del content['first']  # directions are resolved
+        return content
+
+    def is_empty(self) -> bool:
+        return not self.layers
+
+    def check(self, arch) -> None:
+        check_layers(
+            'token_merging.layers',
+            self.layers,
+            arch.token_depth,
+            arch.layers_counted,
         )
+
+    def last_gridded(self) -> int | None:
+        return self.layers[-1] if self.layers else None
+
+    def grid_step(self) -> Grid:
+        return merge_factors(self.directions)
+
+    def direction_at(self, layer: int) -> str | None:
+        """The merge before block ``layer``, or None."""
+        if layer not in self.layers:
+            return None
+        return self.directions[self.layers.index(layer)]
+
+    def before(self, layer: int, size: Size) -> Size:
+        direction = self.direction_at(layer)
+        if direction is None:
+            return size
+        height, width = merged_grid(size.grid, direction)
+        return Size(height * width, (height, width))
+
+    def macs(self, layer: int, counts: Counts, arch, norm: int) -> int:
+        direction = self.direction_at(layer)
+        if direction is None:
+            return 0
+        dim = arch.token_dim
+        conv = 9 * dim if self.conv else 0
+        return counts.attention * (fan_in(direction) * dim**2 + conv)
+
+    def params(self, layer: int, arch) -> int:
+        direction = self.direction_at(layer)
+        if direction is None:
+            return 0
+        dim = arch.token_dim
+        return fan_in(direction) * dim**2 + dim + 10 * dim * self.conv
+
+    def build(
+        self, arch, depth: int, training: bool = False
+    ) -> 'NeighbourMerging | None':
+        if self.layers[0] > depth:
+            return None
+        return NeighbourMerging(self, arch, depth)
 
 
 def _pad_to_even(x: Tensor, dim: int) -> Tensor:
@@ -41,26 +163,12 @@ def _pad_to_even(x: Tensor, dim: int) -> Tensor:
     return torch.cat([x, x.narrow(dim, size - 1, 1)], dim)
 
 
-def shear(x: Tensor) -> Tensor:
-    """Swap the columns 2j and 2j+1 in every odd row of (B, H, W, D).
-
-    This turns diagonal neighbours into vertical ones. It is its own inverse.
-    A last column without a partner stays where it is.
-    """
-    even_width = x.shape[2] // 2 * 2
-    odd = x[:, 1::2, :even_width]
-    swapped = odd.unflatten(2, (-1, 2)).flip(3).flatten(2, 3)
-    out = x.clone()
-    out[:, 1::2, :even_width] = swapped
-    return out
-
-
 def neighbours(x: Tensor, direction: str) -> Tensor:
     """Concatenate the tokens that one merge fuses.
 
     Args:
         x: Token grid (B, H, W, D).
-        direction: See :data:`~mmvitcompress.tokens.specs.STEPS`.
+        direction: See :data:`~mmvitcompress.tokens.grids.STEPS`.
 
     Returns:
         (B, H', W', k·D) with k tokens to a group, the upper left one first.
@@ -126,57 +234,34 @@ class TokenMerge(nn.Module):
         grid = tuple(patches.shape[1:3])
         patches = patches.flatten(1, 2)
         x = torch.cat([prefix, patches], 1) if num_prefix else patches
-        return x, state.having(
-            grid=grid,
-            directions=(*state.directions, self.direction),
-        )
+        last = state.newest(GridMerge)
+        full, before = last or (state.grid, ())
+        record = GridMerge(full, (*before, self.direction))
+        return x, state.recording(record, last).having(grid=grid)
 
     def extra_repr(self) -> str:
         return f'direction={self.direction!r}'
 
 
-def unmerge(x: Tensor, state: TokenState, mode: str = 'nearest') -> Tensor:
-    """Bring a merged map back to the full grid.
+class NeighbourMerging(TokenMethod, nn.ModuleDict):
+    """The merges of a net, keyed by the index (from 0) of the block after.
 
     Args:
-        x: Map (B, C, h, w) on ``state.grid``.
-        state: State with which the map left the backbone.
-        mode: 'nearest' hands each token back to all positions that it covers,
-            'bilinear' interpolates between the tokens. Defaults to 'nearest'.
-
-    Returns:
-        (B, C, H, W) on ``state.full_grid``; ``x`` itself if nothing was
-        merged.
+        spec: Where and how to merge.
+        arch: What holds it.
+        depth: How many blocks are built.
     """
-    check_restore_mode('mode', mode)
-    if mode == 'nearest' and 'diagonal' in state.directions:
-        return _unmerge_stepwise(x, state)
-    return _upsample(x, merge_factors(state.directions), state.full_grid, mode)
 
+    def __init__(self, spec: TokenMerging, arch, depth: int):
+        super().__init__(arch.num_prefix_tokens)
+        for layer, direction in zip(spec.layers, spec.directions):
+            if layer <= depth:
+                merge = TokenMerge(arch.token_dim, direction, spec.conv)
+                self[str(layer - 1)] = merge
 
-def _upsample(x: Tensor, factors: Grid, size: Grid, mode: str) -> Tensor:
-    if factors == (1, 1):
-        return x
-    align = None if mode == 'nearest' else False
-    x = F.interpolate(
-        x,
-        size=(x.shape[2] * factors[0], x.shape[3] * factors[1]),
-        mode=mode,
-        align_corners=align,
-    )
-    # an odd grid was rounded up when it was merged
-    return x[:, :, : size[0], : size[1]]
-
-
-def _unmerge_stepwise(x: Tensor, state: TokenState) -> Tensor:
-    """Undo merge by merge, since shears don't commute with upsampling."""
-    grids = [state.full_grid]
-    for direction in state.directions:
-        grids.append(merged_grid(grids[-1], direction))
-    for direction, grid in zip(
-        reversed(state.directions), reversed(grids[:-1])
-    ):
-        x = _upsample(x, merge_factors([direction]), grid, 'nearest')
-        if direction == 'diagonal':
-            x = shear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    return x
+    def before(
+        self, layer: int, x: Tensor, state: TokenState
+    ) -> tuple[Tensor, TokenState]:
+        if str(layer - 1) not in self:
+            return x, state
+        return self[str(layer - 1)](x, state, self.num_prefix)

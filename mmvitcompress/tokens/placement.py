@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.specs import Grid
+from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.utils.checks import check_target
 
 STEP_WORTH = 0.01

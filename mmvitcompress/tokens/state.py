@@ -1,10 +1,56 @@
 """Where the tokens of a reduced sequence came from."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from mmvitcompress.tokens.specs import Grid
+from mmvitcompress.tokens.grids import Grid
+
+
+class Undo(Protocol):
+    """A record of what one method did to the tokens, able to undo it.
+
+    Records are named tuples of tensors and plain values, so that states pass
+    through ``torch.compile``, ``torch.export`` and checkpointing.
+    """
+
+    def undo(self, x: Tensor, mode: str, fill: Tensor | None) -> Tensor:
+        """Give back the tokens that there were before.
+
+        Args:
+            x: Patch tokens (B, n, C) as the method left them.
+            mode: How merges of a grid are undone; see
+                :func:`~mmvitcompress.tokens.restore.restore`.
+            fill: Token (C) that takes the place of what was dropped; None for
+                the features that it left with.
+
+        Returns:
+            (B, m, C), or a map (B, C, h, w) from records of grids.
+        """
+        ...
+
+    def apply(self, function) -> 'Undo':
+        """Apply a function of tokens (B, n, D) to features that it keeps."""
+        ...
+
+
+class Indexed(NamedTuple):
+    """Each of the tokens before is part of one of those after.
+
+    What matching (ToMe) and fusing (EViT) leave behind.
+
+    Attributes:
+        index: (B, m), for each token before the place of its token now.
+    """
+
+    index: Tensor
+
+    def undo(self, x: Tensor, mode: str, fill: Tensor | None) -> Tensor:
+        return take(x, self.index)
+
+    def apply(self, function) -> 'Indexed':
+        return self
 
 
 class TokenState(NamedTuple):
@@ -16,25 +62,17 @@ class TokenState(NamedTuple):
 
     Attributes:
         full_grid: Patch grid (H, W) before any reduction.
-        grid: Patch grid (h, w) after merging.
-        directions: Merges so far, in their order.
-        order: (B, h·w), the grid position of each patch in the order of
-            decreasing life, or None while patches lie in raster order.
-        departed: Features (B, n, D) of the patches that have left, one entry
-            for each slimming layer passed.
-        lives: Predicted lives (B, h·w) of the patches, in layers, where they
-            train (soft slimming), or None.
-        places: (B, h·w), the inverse of ``order``: where in it the patch of
-            each grid position stands, or None if it was not worked out.
+        grid: Patch grid (h, w) after merges of neighbours; the last one where
+            tokens no longer lie in a grid.
+        undo: Records of what was done, newest last; see :class:`Undo`.
+        notes: What methods note for themselves while blocks run, by their
+            keys, such as how many patches each token stands for.
     """
 
     full_grid: Grid
     grid: Grid
-    directions: tuple[str, ...] = ()
-    order: Tensor | None = None
-    departed: tuple[Tensor, ...] = ()
-    lives: Tensor | None = None
-    places: Tensor | None = None
+    undo: tuple[Undo, ...] = ()
+    notes: dict[str, Any] = {}  # noqa: RUF012, never written to
 
     @classmethod
     def start(cls, grid: Grid) -> 'TokenState':
@@ -49,3 +87,40 @@ class TokenState(NamedTuple):
         """
         now = dict(zip(TokenState._fields, self))
         return TokenState(**{**now, **values})
+
+    def noting(self, key: str, value: Any) -> 'TokenState':
+        """A copy with a note of the method ``key``."""
+        return self.having(notes={**self.notes, key: value})
+
+    def newest(self, kind: type) -> Any | None:
+        """The newest record, if it is of a kind: what may be extended."""
+        if self.undo and isinstance(self.undo[-1], kind):
+            return self.undo[-1]
+        return None
+
+    def recording(self, record: Undo, extends: Undo | None = None):
+        """A copy with one more record, or with the newest one extended."""
+        kept = self.undo[:-1] if extends is not None else self.undo
+        return self.having(undo=(*kept, record))
+
+    def reindexed(self, index: Tensor) -> 'TokenState':
+        """A copy that records where tokens went; see :class:`Indexed`."""
+        last = self.newest(Indexed)
+        if last is not None:
+            index = index.gather(1, last.index)
+        return self.recording(Indexed(index), last)
+
+    def apply(self, function) -> 'TokenState':
+        """A copy in which kept features went through a function as well."""
+        return self.having(undo=tuple(u.apply(function) for u in self.undo))
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Tokens (B, k, D) of ``x`` (B, n, D) at ``index`` (B, k).
+
+    As ``gather`` would, but whole rows at a time, which is many times faster
+    on a CPU.
+    """
+    start = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
+    rows = x.flatten(0, 1).index_select(0, (index + start).flatten())
+    return rows.unflatten(0, index.shape)

@@ -1,39 +1,51 @@
-"""Token matching (ToMe): similar tokens merge, wherever they lie.
+"""ToMe: similar tokens merge, wherever they lie.
 
-What merging by place (:mod:`mmvitcompress.tokens.atme`) is compared with.
 Bipartite soft matching (Bolya et al., "Token Merging: Your ViT but Faster",
-ICLR 2023): patch tokens are assigned to two sets by turns; each token of the
-first finds the most similar one of the second; the ``r`` best pairs become
-their mean, in which every patch counts the same. What is left is no grid, so
-that full maps are put together by indexing.
+ICLR 2023). In a block, between attention and MLP, patch tokens are assigned to
+two sets by turns; each token of the first finds the one of the second whose
+keys are the most similar; the ``r`` best pairs become their mean, in which
+every patch counts the same. What is left is no grid, so that full maps are put
+together by indexing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.restore import to_map
-from mmvitcompress.tokens.specs import Grid, TokenMerging
-from mmvitcompress.utils.checks import layer_tuple
+from mmvitcompress.tokens.atme import TokenMerging
+from mmvitcompress.tokens.method import (
+    Counts,
+    Size,
+    TokenMethod,
+    TokenSpec,
+)
+from mmvitcompress.tokens.state import TokenState, take
+from mmvitcompress.utils.checks import (
+    check_flag,
+    check_layers,
+    layer_tuple,
+)
+
+if TYPE_CHECKING:
+    from mmvitcompress.models.layers.blocks import Attended
 
 
 @dataclass(frozen=True)
-class TokenMatching:
+class TokenMatching(TokenSpec):
     """Where and how many tokens are matched and merged.
 
     Args:
-        layers: Blocks before which tokens are merged, counted from 1; 'all'
-            are those from the second on, since tokens are compared by the
-            keys of the block before. Defaults to 'all'.
-        r: Tokens that disappear at each of them; at most half of those that
+        layers: Blocks in which tokens merge, counted from 1, or 'all' of
+            them. Defaults to 'all'.
+        r: Tokens that disappear in each of them; at most half of those that
             are there do. Defaults to None: half of them.
         macs_of: Arguments of
-            :class:`~mmvitcompress.tokens.specs.TokenMerging`; ``r`` is then
+            :class:`~mmvitcompress.tokens.atme.TokenMerging`; ``r`` is then
             chosen so that the model costs what it would cost with these.
             Defaults to None.
         proportional: Whether attention weighs each key by the number of
@@ -41,21 +53,23 @@ class TokenMatching:
             faster. Defaults to True.
     """
 
+    key: ClassVar[str] = 'token_matching'
+
     layers: tuple[int, ...] | str = 'all'
     r: int | None = None
     macs_of: TokenMerging | None = None
     proportional: bool = True
 
     def __post_init__(self):
-        if isinstance(self.layers, str):
-            if self.layers != 'all':
+        if self.layers != 'all':
+            if isinstance(self.layers, str):
                 raise ConfigError(
                     "token_matching.layers must be 'all' or whole numbers, "
                     f'but got {self.layers!r}'
                 )
-        else:
             layers = layer_tuple('token_matching.layers', self.layers)
             object.__setattr__(self, 'layers', layers)
+        check_flag('token_matching.proportional', self.proportional)
         if self.r is not None and (type(self.r) is not int or self.r < 0):
             raise ConfigError(
                 'token_matching.r must be a whole number of at least 0, but '
@@ -70,43 +84,110 @@ class TokenMatching:
             spec = TokenMerging(**self.macs_of)
             object.__setattr__(self, 'macs_of', spec)
 
-    def at(self, depth: int) -> tuple[int, ...]:
-        """The layers in a model of ``depth`` blocks.
+    def is_empty(self) -> bool:
+        return self.layers == () or self.r == 0
 
-        Raises:
-            ConfigError: If one lies outside of 2..depth.
-        """
-        if self.layers == 'all':
-            return tuple(range(2, depth + 1))
-        for layer in self.layers:
-            if not 2 <= layer <= depth:
-                raise ConfigError(
-                    f'token_matching.layers must lie in 2..{depth} (blocks '
-                    'are counted from 1, and the first has none before it '
-                    f'whose keys could be compared), but got {layer}'
-                )
-        return self.layers
+    def resolved(self, arch) -> 'TokenMatching':
+        if self.macs_of is None:
+            return self
+        target = arch.with_reductions(self.macs_of).macs()
+        fixed = replace(self, macs_of=None)
+        # the more tokens merge the less it costs: the first that costs less,
+        # or the one before
+        low, high = 0, arch.grid(arch.img_size)
+        high = -(-high[0] * high[1] // 2)
+
+        def cost(r: int) -> int:
+            return arch.with_reductions(replace(fixed, r=r)).macs()
+
+        if cost(high) > target:
+            raise ConfigError(
+                f'token_matching.layers {self.layers} save less than the '
+                f'merges of macs_of ({self.macs_of}) even if half of the '
+                'tokens merge in each of them: name more layers, or earlier '
+                'ones'
+            )
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (
+                (low, middle) if cost(middle) <= target else (middle, high)
+            )
+        nearest = min((high, low), key=lambda r: abs(cost(r) - target))
+        return replace(fixed, r=nearest)
+
+    def check(self, arch) -> None:
+        if self.layers != 'all':
+            name = 'token_matching.layers'
+            check_layers(name, self.layers, arch.token_depth)
+
+    def merges_in(self, layer: int) -> bool:
+        """Whether tokens merge in block ``layer``."""
+        return self.layers == 'all' or layer in self.layers
+
+    def ungridded_after(self, depth: int) -> int | None:
+        return 1 if self.layers == 'all' else min(self.layers, default=None)
 
     def removed(self, patches: int) -> int:
-        """How many of ``patches`` disappear at one layer."""
+        """How many of ``patches`` disappear in one layer."""
         half = patches // 2
         return half if self.r is None else min(self.r, half)
 
+    def between(self, layer: int, size: Size) -> Size:
+        if not self.merges_in(layer):
+            return size
+        return size._replace(patches=size.patches - self.removed(size.patches))
 
-class MatchState(NamedTuple):
-    """Where the patches of an image went.
+    def macs(self, layer: int, counts: Counts, arch, norm: int) -> int:
+        patches = counts.attention
+        if not self.merges_in(layer) or not self.removed(patches):
+            return 0
+        second = patches // 2
+        return (patches - second) * second * arch.widths(layer)[0]
 
-    Attributes:
-        full_grid: Patch grid (H, W) before any merge.
-        index: (B, H·W), for each patch the token that it is in now; None as
-            long as that is its own.
-        sizes: (B, n), how many patches each token stands for; None if all
-            stand for one.
+    def build(
+        self, arch, depth: int, training: bool = False
+    ) -> 'SimilarMerging':
+        return SimilarMerging(self, arch, depth)
+
+
+class SimilarMerging(TokenMethod):
+    """Merges similar tokens between the attention and the MLP of blocks.
+
+    Args:
+        spec: Where, and how many.
+        arch: What holds it.
+        depth: How many blocks are built.
     """
 
-    full_grid: Grid
-    index: Tensor | None = None
-    sizes: Tensor | None = None
+    def __init__(self, spec: TokenMatching, arch, depth: int):
+        super().__init__(arch.num_prefix_tokens)
+        self.spec = spec
+        self.within = frozenset(
+            layer for layer in range(1, depth + 1) if spec.merges_in(layer)
+        )
+
+    def bias(self, layer: int, state: TokenState) -> Tensor | None:
+        sizes = state.notes.get(self.spec.key)
+        if sizes is None or not self.spec.proportional:
+            return None
+        return F.pad(sizes.log(), (self.num_prefix, 0))[:, None, None]
+
+    def between(
+        self, layer: int, x: Tensor, state: TokenState, attention: 'Attended'
+    ) -> tuple[Tensor, TokenState]:
+        prefix = self.num_prefix
+        total = x.shape[1] - prefix
+        r = self.spec.removed(total)
+        if not r:  # too few are left
+            return x, state
+        pairs = match(attention.keys().mean(1)[:, prefix:], r)
+        sizes = state.notes.get(self.spec.key)
+        x, sizes = merge_pairs(x, pairs, sizes, prefix)
+        state = state.reindexed(moves(pairs, total))
+        return x, state.noting(self.spec.key, sizes)
+
+    def extra_repr(self) -> str:
+        return str(self.spec)
 
 
 class Pairs(NamedTuple):
@@ -150,22 +231,22 @@ def match(keys: Tensor, r: int) -> Pairs:
 
 
 def merge_pairs(
-    x: Tensor, pairs: Pairs, state: MatchState, num_prefix: int
-) -> tuple[Tensor, MatchState]:
+    x: Tensor, pairs: Pairs, sizes: Tensor | None, num_prefix: int
+) -> tuple[Tensor, Tensor]:
     """Merge what :func:`match` found.
 
     Args:
         x: Tokens (B, num_prefix + n, D).
         pairs: Pairs of patch tokens.
-        state: State of ``x``.
+        sizes: (B, n), how many patches each token stands for; None if all
+            stand for one.
         num_prefix: Number of prefix tokens, which stay as they are.
 
     Returns:
         Tokens (B, num_prefix + n - r, D), those of the first set that stay
-        before the second set, and their state.
+        before the second set, and their sizes.
     """
     stay = pairs.kept.shape[1]
-    sizes = state.sizes
     if sizes is None:
         sizes = x.new_ones(x.shape[0], x.shape[1] - num_prefix).float()
     # at least float32: in bfloat16 numbers above 256 are not exact
@@ -177,49 +258,15 @@ def merge_pairs(
     sums.scatter_add_(1, target[..., None].expand_as(added), added)
     counts.scatter_add_(1, target, sizes.gather(1, pairs.merged))
     patches = (sums / counts[..., None]).to(x.dtype)
-    moved = _moves(pairs, sizes.shape[1])
-    if state.index is not None:
-        moved = moved.gather(1, state.index)
-    x = torch.cat([x[:, :num_prefix], patches], 1)
-    return x, MatchState(state.full_grid, moved, counts)
+    return torch.cat([x[:, :num_prefix], patches], 1), counts
 
 
-def _moves(pairs: Pairs, total: int) -> Tensor:
-    """(B, n): the place of each token after merging."""
+def moves(pairs: Pairs, total: int) -> Tensor:
+    """(B, total): the place of each of ``total`` tokens after merging."""
     batch, stay = pairs.kept.shape
     places = torch.arange(stay + total // 2, device=pairs.kept.device)
     places = places.expand(batch, -1)
-    moves = pairs.kept.new_empty(batch, total)
-    moves[:, 1::2] = places[:, stay:]
-    moves.scatter_(1, pairs.kept, places[:, :stay])
-    return moves.scatter_(1, pairs.merged, stay + pairs.partner)
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Tokens (B, k, D) of ``x`` (B, n, D) at ``index`` (B, k).
-
-    As ``gather`` would, but whole rows at a time, which is many times faster
-    on a CPU.
-    """
-    start = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
-    rows = x.flatten(0, 1).index_select(0, (index + start).flatten())
-    return rows.unflatten(0, index.shape)
-
-
-def size_bias(state: MatchState, num_prefix: int) -> Tensor | None:
-    """What proportional attention adds to the logits: log of the key's size.
-
-    Returns:
-        (B, 1, 1, num_prefix + n), or None as long as all sizes are 1.
-    """
-    if state.sizes is None:
-        return None
-    return F.pad(state.sizes.log(), (num_prefix, 0))[:, None, None]
-
-
-def unmatch(tokens: Tensor, state: MatchState) -> Tensor:
-    """Patch tokens (B, n, D) → full map (B, D, H, W): each patch gets the
-    token that it has become part of."""
-    if state.index is not None:
-        tokens = take(tokens, state.index)
-    return to_map(tokens, state.full_grid)
+    moved = pairs.kept.new_empty(batch, total)
+    moved[:, 1::2] = places[:, stay:]
+    moved.scatter_(1, pairs.kept, places[:, :stay])
+    return moved.scatter_(1, pairs.merged, stay + pairs.partner)

@@ -97,22 +97,31 @@ def layer_tuple(name: str, layers: int | Sequence[int]) -> tuple[int, ...]:
     return layers
 
 
-def check_layers(name: str, layers: Sequence[int], depth: int) -> None:
+def check_layers(
+    name: str,
+    layers: Sequence[int],
+    depth: int,
+    counted: str = 'blocks are counted from 1',
+) -> None:
     """Raise ConfigError if a layer lies outside of 1..depth."""
     for layer in layers:
         if not 1 <= layer <= depth:
             raise ConfigError(
-                f'{name} must lie in 1..{depth} (blocks are counted from 1), '
-                f'but got {layer}'
+                f'{name} must lie in 1..{depth} ({counted}), but got {layer}'
             )
 
 
 def build_spec(name: str, spec: type, value):
-    """A spec from a dict of its arguments; None and specs pass through."""
+    """A spec from a dict of its arguments, or from its layers alone; None and
+    specs pass through."""
     if value is None or isinstance(value, spec):
         return value
+    if isinstance(value, list | tuple):
+        value = dict(layers=value)
     if not isinstance(value, dict):
-        raise ConfigError(f'{name} must be a dict, but got {value!r}')
+        raise ConfigError(
+            f'{name} must be a dict, or layers, but got {value!r}'
+        )
     known = [field.name for field in dataclasses.fields(spec)]
     unknown = sorted(set(value) - set(known))
     if unknown:

@@ -96,6 +96,7 @@ def figures(model, size):
     }
     params = [arch.params(num_classes=n) for n in (0, 10)]
     content = json.loads(json.dumps(arch.to_dict()))
+    content = {k: v for k, v in content.items() if v is not None}
     return dict(arch=content, macs=macs, params=params)
 
 

@@ -26,7 +26,8 @@ from mmvitcompress.checkpoints.vit import (
     to_timm_keys,
 )
 from mmvitcompress.errors import CheckpointError, ConfigError
-from mmvitcompress.tokens.atme import check_restore_mode
+from mmvitcompress.tokens import METHODS
+from mmvitcompress.tokens.restore import check_restore_mode
 
 _WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
 
@@ -72,6 +73,16 @@ def check_arguments(init_cfg: None, out_type: str, restore_mode: str) -> None:
             f"out_type must be 'featmap' or 'raw', but got {out_type!r}"
         )
     check_restore_mode('restore_mode', restore_mode)
+
+
+def check_methods(backbone: str, methods: Mapping) -> None:
+    """Raise ConfigError unless these are arguments of token methods."""
+    for name in methods:
+        if name not in METHODS:
+            raise ConfigError(
+                f'{backbone} takes no argument {name!r}; token methods are '
+                f'{", ".join(METHODS)}'
+            )
 
 
 def check_frozen(frozen_stages: int, count: int) -> None:
@@ -209,7 +220,6 @@ def reconcile(
     wanted: Arch | None,
     path: str,
     identity: Sequence[str],
-    additions: Sequence[str],
     remedies: Mapping[str, str] | None = None,
 ) -> Arch:
     """The checkpoint's arch, with what only the config asks for added.
@@ -218,9 +228,9 @@ def reconcile(
         source: The checkpoint's arch.
         wanted: The config's, or None if it leaves it open.
         path: The checkpoint's file, for messages.
-        identity: Names of the values that must be equal.
-        additions: Names of those that the config adds where the checkpoint
-            has None. Where both have some, the checkpoint's count.
+        identity: Names of the values that must be equal. Windows of attention
+            and token methods are the config's where the checkpoint has none;
+            where both have some, the checkpoint's count.
         remedies: What to do about an unequal value, by its name.
 
     Raises:
@@ -236,16 +246,21 @@ def reconcile(
                 f'checkpoint {path!r} is of another arch: its {name} is '
                 f'{theirs}, but the config asks for {ours}{remedy}'
             )
-    for name in (*_WIDTHS, *additions):
+    added = {}
+    for name in (*_WIDTHS, *METHODS):
         ours, theirs = getattr(wanted, name), getattr(source, name)
         if theirs is None:
-            source = source.replace(**{name: ours})
+            added[name] = ours
         elif ours is not None and theirs != ours:
             print_log(
                 f'{name} of {path} replaces that of the config: {theirs}',
                 'current',
             )
-    return source
+    if isinstance(wanted, ViTArch) and wanted.window_size is not None:
+        # a matter of use, not of weights
+        added['window_size'] = wanted.window_size
+        added['global_blocks'] = wanted.global_blocks
+    return source.replace(**added)
 
 
 def load_weights(

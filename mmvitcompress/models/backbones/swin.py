@@ -12,6 +12,7 @@ from mmvitcompress.models.backbones.parts import (
     SWIN,
     check_arguments,
     check_frozen,
+    check_methods,
     need_arch,
     output_indices,
     read_weights,
@@ -37,11 +38,9 @@ class CompressedSwin(Swin):
         window_size: Edge of the windows, in tokens; the position biases of a
             checkpoint with other windows are resized. Defaults to the arch's.
         token_merging: Arguments of
-            :class:`~mmvitcompress.tokens.specs.TokenMerging`, such as
+            :class:`~mmvitcompress.tokens.TokenMerging`, such as
             ``dict(layers=(5, 6))``; layers are blocks of stage 3, counted
             from 1 within it. Defaults to the arch's.
-        patch_slimming: Must be None: a Swin has no [CLS] token that patches
-            could be scored against.
         checkpoint: Weights to start from. A pruned checkpoint carries its
             arch, which wins over ``arch`` and ``token_merging``; one of timm,
             Microsoft or OpenMMLab is converted. Loading is strict.
@@ -70,6 +69,8 @@ class CompressedSwin(Swin):
             while the model trains. Defaults to False.
         init_cfg: Must be None, since MMEngine's loading is not strict; use
             ``checkpoint``.
+        **methods: Arguments of any other token method that keeps a grid, by
+            its key, see :data:`~mmvitcompress.tokens.METHODS`.
 
     Attributes:
         out_channels: Channels of each output.
@@ -91,7 +92,6 @@ class CompressedSwin(Swin):
         img_size: int | tuple[int, int] | None = None,
         window_size: int | None = None,
         token_merging: dict | TokenMerging | None = None,
-        patch_slimming: None = None,
         checkpoint: str | None = None,
         out_indices: Sequence[int] | None = None,
         restore: bool = True,
@@ -104,14 +104,13 @@ class CompressedSwin(Swin):
         with_cp: bool = False,
         compactors: bool = False,
         init_cfg: None = None,
+        **methods,
     ):
         check_arguments(init_cfg, out_type, restore_mode)
-        if patch_slimming is not None:
-            raise ConfigError(
-                'patch_slimming scores patches against a [CLS] token, which a '
-                f'Swin does not have: set it to None, but got {patch_slimming}'
-            )
-        wanted = wanted_arch(SWIN, arch, token_merging=token_merging)
+        check_methods(type(self).__name__, methods)
+        wanted = wanted_arch(
+            SWIN, arch, token_merging=token_merging, **methods
+        )
         state_dict, source, resolved = {}, None, wanted
         if checkpoint is not None:
             state_dict, source = read_weights(
@@ -170,7 +169,7 @@ class CompressedSwin(Swin):
             return
         frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
         if self.frozen_stages > MERGE_STAGE:
-            frozen.append(self.token_merging)
+            frozen += self.methods
         if self.out_norms:
             frozen += [
                 self.get_submodule(f'norm{index}')
@@ -207,8 +206,9 @@ class CompressedSwin(Swin):
         head, *rest = param_name[len(prefix) :].split('.')
         if head == 'patch_embed':
             layer = 0
-        elif head == 'token_merging':
-            layer = self.arch.layer(MERGE_STAGE, int(rest[0]))
+        elif head in self.method_keys:
+            layer = getattr(self, head).layer_of('.'.join(rest))
+            layer = self.arch.layer(MERGE_STAGE, layer - 1)
         elif head == 'layers':
             block = int(rest[2]) if rest[1] == 'blocks' else 0
             layer = self.arch.layer(int(rest[0]), block)

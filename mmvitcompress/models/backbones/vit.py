@@ -1,12 +1,13 @@
 """Compressed ViTs as OpenMMLab backbones."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.arch.windows import quarter_ends
 from mmvitcompress.channels import attach_compactors
 from mmvitcompress.checkpoints.load_vit import (
     load_vit,
@@ -17,11 +18,11 @@ from mmvitcompress.models.backbones.parts import (
     VIT,
     check_arguments,
     check_frozen,
+    check_methods,
     need_arch,
     output_indices,
     wanted_arch,
 )
-from mmvitcompress.models.layers.windowed import WindowedBlocks, quarter_ends
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import (
@@ -46,11 +47,11 @@ class CompressedViT(ViT):
             in pixels; other sizes are interpolated on the fly. Defaults to
             the arch's.
         token_merging: Arguments of
-            :class:`~mmvitcompress.tokens.specs.TokenMerging`, such as
+            :class:`~mmvitcompress.tokens.TokenMerging`, such as
             ``dict(layers=(5, 8), directions='alternate')``; blocks are
             counted from 1. Defaults to the arch's.
         patch_slimming: Arguments of
-            :class:`~mmvitcompress.tokens.specs.PatchSlimming`, such as
+            :class:`~mmvitcompress.tokens.PatchSlimming`, such as
             ``dict(base_layer=4, layers=(4, 7, 10), keep_rate=0.7)``. Defaults
             to the arch's.
         checkpoint: Weights to start from. A pruned checkpoint carries its
@@ -76,10 +77,8 @@ class CompressedViT(ViT):
         with_cp: Whether to recompute blocks in the backward pass to save
             memory. Defaults to False.
         window_size: Edge, in tokens of the current grid, of the windows that
-            patches attend in, for large images; prefix tokens stay global. A
-            matter of use, not of weights: ``arch`` and its closed form of the
-            MACs, which counts global attention, know nothing of it. Defaults
-            to None: all attend to all.
+            patches attend in, for large images; prefix tokens stay global.
+            Defaults to the arch's.
         global_blocks: Blocks that attend to all tokens in spite of
             ``window_size``, counted from 0. Defaults to the ends of the four
             quarters of the depth.
@@ -94,6 +93,8 @@ class CompressedViT(ViT):
             Defaults to False.
         init_cfg: Must be None, since MMEngine's loading is not strict; use
             ``checkpoint``.
+        **methods: Arguments of any other token method by its key, see
+            :data:`~mmvitcompress.tokens.METHODS`.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -101,8 +102,7 @@ class CompressedViT(ViT):
             another arch.
     """
 
-    default_merging: ClassVar[dict[int, tuple[int, ...]] | None] = None
-    default_slimming: PatchSlimming | None = None
+    defaults: ClassVar[dict[str, Any]] = {}
     how_to_make = 'convert a timm or DeiT model by tools/convert_checkpoint.py'
 
     def __init__(
@@ -126,14 +126,19 @@ class CompressedViT(ViT):
         compactors: bool = False,
         soft_slimming: bool = False,
         init_cfg: None = None,
+        **methods,
     ):
         check_arguments(init_cfg, out_type, restore_mode)
+        check_methods(type(self).__name__, methods)
         self.soft_slimming = soft_slimming
         wanted = wanted_arch(
             VIT,
             arch,
             token_merging=token_merging,
             patch_slimming=patch_slimming,
+            window_size=window_size,
+            global_blocks=global_blocks,
+            **methods,
         )
         state_dict, source, resolved = {}, None, wanted
         if checkpoint is not None:
@@ -154,7 +159,6 @@ class CompressedViT(ViT):
             drop_path_rate=drop_path_rate,
             with_cp=with_cp,
             soft_slimming=soft_slimming,
-            windowed=WindowedBlocks.make(resolved, window_size, global_blocks),
         )
         check_frozen(frozen_stages, len(self.blocks))
         self.restore = restore
@@ -170,13 +174,10 @@ class CompressedViT(ViT):
 
     def _with_defaults(self, arch: ViTArch) -> ViTArch:
         """Fill in what this named form is about, where nothing was said."""
-        if self.default_merging is not None and arch.token_merging is None:
-            layers = self.default_merging.get(
-                arch.embed_dim, self.default_merging[0]
-            )
-            arch = arch.replace(token_merging=TokenMerging(layers))
-        if self.default_slimming is not None and arch.patch_slimming is None:
-            arch = arch.replace(patch_slimming=self.default_slimming)
+        for key, value in self.defaults.items():
+            if getattr(arch, key) is None:
+                value = value(arch) if callable(value) else value
+                arch = arch.replace(**{key: value})
         return arch
 
     # -- training -----------------------------------------------------------
@@ -199,8 +200,8 @@ class CompressedViT(ViT):
         frozen = [self.patch_embed, *(t for t in tokens if t is not None)]
         for index in range(self.frozen_stages):
             frozen.append(self.blocks[index])
-            if str(index) in self.token_merging:
-                frozen.append(self.token_merging[str(index)])
+            for method in self.methods:
+                frozen += method.parts_of(index + 1)
         return frozen
 
     def train(self, mode: bool = True) -> 'CompressedViT':
@@ -233,10 +234,10 @@ class CompressedViT(ViT):
             return last, last + 1
         name = param_name[len(prefix) :]
         head, _, rest = name.partition('.')
-        if head in ('blocks', 'token_merging'):
+        if head == 'blocks':
             return int(rest.split('.')[0]) + 1, last + 1
-        if head == 'patch_slimming':
-            return self.arch.patch_slimming.base_layer, last + 1
+        if head in self.method_keys:
+            return getattr(self, head).layer_of(rest), last + 1
         return (last if head == 'norm' else 0), last + 1
 
     # -- forward ------------------------------------------------------------
@@ -261,6 +262,8 @@ class CompressedViT(ViT):
 
     def _output(self, tokens: Tensor, state) -> Tensor | TokenMap:
         tokens = tokens[:, self.num_prefix_tokens :]
+        if self.norm is not None:
+            state = state.apply(self.norm)
         if not self.restore:
             return TokenMap(tokens, state)
         return restore(tokens, state, self.restore_mode)
@@ -270,11 +273,16 @@ _MAKE = 'make it by tools/train.py configs/imagenet/{}_deit_s_in1k.py'
 _PRUNE = f'{_MAKE} and tools/export_pruned.py'
 
 
+def _usual_merges(arch: ViTArch) -> tuple[int, ...]:
+    """Where our recipes merge, by the width of the model."""
+    return {192: (4, 8, 10), 768: (5, 9)}.get(arch.embed_dim, (5, 8))
+
+
 @MODELS.register_module()
 class ATMEDeiT(CompressedViT):
     """DeiT whose tokens are merged; by default where our recipes merge."""
 
-    default_merging: ClassVar = {192: (4, 8, 10), 768: (5, 9), 0: (5, 8)}
+    defaults: ClassVar = {'token_merging': _usual_merges}
     how_to_make = _MAKE.format('atme')
 
 
@@ -289,7 +297,7 @@ class CDCPDeiT(CompressedViT):
 class CAITDeiT(CompressedViT):
     """DeiT with merged tokens and pruned channels (CAIT)."""
 
-    default_merging: ClassVar = {0: (5, 8)}
+    defaults: ClassVar = {'token_merging': (5, 8)}
     how_to_make = _PRUNE.format('cait')
 
 
@@ -297,5 +305,16 @@ class CAITDeiT(CompressedViT):
 class LifeSlimDeiT(CompressedViT):
     """DeiT whose patches leave when their lives are over."""
 
-    default_slimming = PatchSlimming()
+    defaults: ClassVar = {'patch_slimming': PatchSlimming()}
     how_to_make = _PRUNE.format('lifeslim')
+
+
+@MODELS.register_module()
+class ToMeViT(CompressedViT):
+    """A plain ViT whose similar tokens are merged (ToMe).
+
+    By default in every block, as many as cost what the merges of neighbours
+    before blocks 5 and 8 do.
+    """
+
+    defaults: ClassVar = {'token_matching': dict(macs_of=dict(layers=(5, 8)))}

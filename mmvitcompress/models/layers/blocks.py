@@ -3,15 +3,18 @@
 Parameter names are timm's, so that its checkpoints load as they are.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
-from mmvitcompress.arch.swin import Windows
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.arch.windows import Windows
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers.attend import attend
 from mmvitcompress.models.layers.windowed import windowed_attention
+from mmvitcompress.tokens import TokenState
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:
@@ -24,6 +27,46 @@ def drop_path_rates(rate: float, depth: int) -> list[float]:
         raise ConfigError(f'drop_path_rate must lie in [0, 1), but got {rate}')
     # plain numbers: tensors on the meta device could not be read
     return [rate * block / max(depth - 1, 1) for block in range(depth)]
+
+
+class Attended:
+    """What an attention saw, for token methods that ask.
+
+    Args:
+        q: Queries (B, h, n, d): a view into the projection, as the keys.
+        k: Keys (B, h, n, d).
+        scale: Softmax scale.
+        bias: What was added to the logits, or None.
+    """
+
+    def __init__(self, q: Tensor, k: Tensor, scale: float, bias=None):
+        self._q, self._k, self._scale, self._bias = q, k, scale, bias
+
+    def keys(self) -> Tensor:
+        """The keys (B, h, n, d)."""
+        return self._k
+
+    def class_row(self, num_prefix: int) -> Tensor:
+        """How much [CLS] attends to each token, (B, h, n).
+
+        The softmax of one query's logits, for n·d multiply-accumulates a
+        head: the n×n weights are never made. Where there is no prefix token
+        the mean query of all patches stands for [CLS].
+
+        Args:
+            num_prefix: Number of prefix tokens, [CLS] first.
+        """
+        query = self._q[:, :, :1]
+        if not num_prefix:
+            query = self._q.mean(2, keepdim=True)
+        logits = (query @ self._k.transpose(2, 3)) * self._scale
+        if self._bias is not None:
+            logits = logits + self._bias
+        return logits.float().softmax(-1).squeeze(2)
+
+
+Reduce = Callable[[Tensor, Attended], tuple[Tensor, TokenState]]
+"""Takes tokens and what their attention saw; returns fewer and their state."""
 
 
 class Attention(nn.Module):
@@ -65,8 +108,8 @@ class Attention(nn.Module):
         x: Tensor,
         bias: Tensor | None = None,
         windows: Windows | None = None,
-        return_keys: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        observe: bool = False,
+    ) -> Tensor | tuple[Tensor, Attended]:
         """(B, n, D) → (B, n, D).
 
         Args:
@@ -75,20 +118,20 @@ class Attention(nn.Module):
                 broadcasts to (B, h, n, n). Defaults to None.
             windows: Into which windows patches are divided, without a bias.
                 Defaults to None: all tokens attend to all.
-            return_keys: Whether to return the keys (B, h, n, width), too.
+            observe: Whether to return what token methods may ask for, too.
                 Defaults to False.
         """
         qkv = self.qkv(x)
+        q, k, v = self._heads(qkv)
+        if bias is not None:
+            bias = bias.to(q.dtype)  # which autocast may have chosen
         if windows is not None:
             x = windowed_attention(qkv, windows, self._heads, self.scale)
         else:
-            q, k, v = self._heads(qkv)
-            if bias is not None:
-                bias = bias.to(q.dtype)  # which autocast may have chosen
             x = attend(q, k, v, bias, self.scale)
             x = x.transpose(1, 2).flatten(2)
         x = self.proj(x)
-        return (x, self._heads(qkv)[1]) if return_keys else x
+        return (x, Attended(q, k, self.scale, bias)) if observe else x
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Q, K, V, each (B, h, n, width): views into one projection."""
@@ -138,14 +181,26 @@ class Block(nn.Module):
         x: Tensor,
         bias: Tensor | None = None,
         windows: Windows | None = None,
-        return_keys: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """(B, n, D) → (B, n, D); arguments as of :class:`Attention`."""
-        y = self.attn(self.norm1(x), bias, windows, return_keys)
-        y, keys = y if return_keys else (y, None)
-        x = x + self._branch(self.ls1(y))
+        reduce: Reduce | None = None,
+    ) -> Tensor | tuple[Tensor, TokenState]:
+        """(B, n, D) → (B, m, D).
+
+        Args:
+            x: Tokens (B, n, D).
+            bias: As of :class:`Attention`, as the next.
+            windows: See there.
+            reduce: Leaves fewer tokens between attention and MLP; their state
+                is then returned as well. Defaults to None.
+        """
+        state = None
+        if reduce is None:
+            y = self.attn(self.norm1(x), bias, windows)
+            x = x + self._branch(self.ls1(y))
+        else:
+            y, attended = self.attn(self.norm1(x), bias, windows, True)
+            x, state = reduce(x + self._branch(self.ls1(y)), attended)
         x = x + self._branch(self.ls2(self.mlp(self.norm2(x))))
-        return (x, keys) if return_keys else x
+        return x if reduce is None else (x, state)
 
     def _branch(self, x: Tensor) -> Tensor:
         x = self.drop_path(x)

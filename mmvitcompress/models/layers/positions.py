@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from mmvitcompress.tokens.specs import Grid
+from mmvitcompress.tokens.grids import Grid
 
 
 def resample_position(

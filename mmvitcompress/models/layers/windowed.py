@@ -5,106 +5,17 @@ as before, which cover a larger part of the image. Prefix tokens stay global:
 they attend to all tokens, and every window attends to them.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmvitcompress.arch.swin import Windows
-from mmvitcompress.arch.vit import ViTArch
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.arch.windows import Windows
 from mmvitcompress.models.layers.attend import attend
 from mmvitcompress.models.layers.windows import cut, join, to_windows
-from mmvitcompress.tokens.specs import Grid
 
 Heads = tuple[Tensor, Tensor, Tensor]
-
-
-class WindowedBlocks(NamedTuple):
-    """Which blocks attend in windows, and in which.
-
-    Attributes:
-        size: Edge of a window, in tokens of the block's own grid.
-        global_blocks: Blocks that attend to all tokens, counted from 0.
-    """
-
-    size: int
-    global_blocks: tuple[int, ...]
-
-    @classmethod
-    def make(
-        cls,
-        arch: ViTArch,
-        size: int | None,
-        global_blocks: Sequence[int] | None,
-    ) -> 'WindowedBlocks | None':
-        """Check what a config asks for.
-
-        Args:
-            arch: What is to be built.
-            size: Edge of a window, in tokens; None for global attention
-                everywhere, for which the result is None.
-            global_blocks: Blocks counted from 0; None for the ends of the four
-                quarters of the depth.
-
-        Raises:
-            ConfigError: If a value is out of range, or if patches have left
-                or are weighted where a block would cut windows.
-        """
-        if size is None and global_blocks is None:
-            return None
-        depth = arch.depth
-        if type(size) is not int or size < 1:
-            raise ConfigError(
-                f'window_size must be a positive integer (global_blocks '
-                f'only has a meaning beside it), but got {size!r}'
-            )
-        if global_blocks is None:
-            global_blocks = quarter_ends(depth)
-        for index in global_blocks:
-            if not 0 <= index < depth:
-                raise ConfigError(
-                    f'global_blocks must lie in 0..{depth - 1} (blocks are '
-                    f'counted from 0 here), but got {index}'
-                )
-        made = cls(size, tuple(global_blocks))
-        made._check_slimming(arch)
-        return made
-
-    def _check_slimming(self, arch: ViTArch) -> None:
-        if arch.patch_slimming is None:
-            return
-        base = arch.patch_slimming.base_layer  # counted from 1
-        for index in range(base, arch.depth):
-            if index not in self.global_blocks:
-                raise ConfigError(
-                    'windows need a whole grid, but patch_slimming sorts the '
-                    f'patches after block {base}: name all blocks from '
-                    f'{base} on (counted from 0) in global_blocks, or leave '
-                    f'window_size away; {index} is missing'
-                )
-
-    def at(self, index: int, grid: Grid) -> Windows | None:
-        """Windows of block ``index`` on a grid; None for global attention.
-
-        A side that is shorter than a window is one window; if both are, that
-        is global attention.
-        """
-        window = tuple(min(self.size, side) for side in grid)
-        if index in self.global_blocks or window == grid:
-            return None
-        return Windows(grid, window, (0, 0))
-
-
-def quarter_ends(depth: int) -> list[int]:
-    """The last blocks of the four quarters of a depth, counted from 0.
-
-    Of fewer than four blocks, some quarters hold none.
-    """
-    ends = {depth * (i + 1) // 4 - 1 for i in range(4)}
-    return sorted(end for end in ends if end >= 0)
 
 
 def windowed_attention(

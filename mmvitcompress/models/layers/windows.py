@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmvitcompress.arch.swin import Windows
-from mmvitcompress.tokens.specs import Grid
+from mmvitcompress.arch.windows import Windows
+from mmvitcompress.tokens.grids import Grid
 
 CACHE_SIZE = 64
 """Layouts kept at a time; a grid has at most two for each stage and merge."""

@@ -19,14 +19,8 @@ from mmvitcompress.models.necks.restored_norm import (
     uses_batch_statistics,
 )
 from mmvitcompress.registry import MODELS
-from mmvitcompress.tokens import (
-    TokenMap,
-    TokenState,
-    restore,
-    to_map,
-    unslim,
-)
-from mmvitcompress.tokens.specs import Grid, merge_factors
+from mmvitcompress.tokens import TokenMap, TokenState, restore_grid
+from mmvitcompress.tokens.grids import Grid
 
 RESCALES = (4, 2, 1, 0.5, 0.25)
 
@@ -41,10 +35,10 @@ class UnmergePyramid(nn.Module):
     convolutions work on the merged tokens, of which there are two or four
     times fewer.
 
-    A map that does not fit this is restored first: diagonal merges, and a norm
-    that is no batch norm (such as GN, which looks at all positions). Slimmed
-    patches return to their places before anything else, with the feature of
-    the block after which they left.
+    What does not fit this is restored first: diagonal merges, tokens that were
+    matched or fused, and maps before a norm that is no batch norm (such as GN,
+    which looks at all positions). Dropped patches return to their places
+    before anything else, with the feature that they left with.
 
     Args:
         embed_dim: Channels C of all levels.
@@ -119,12 +113,7 @@ class UnmergePyramid(nn.Module):
     def _as_map(self, level: TokenMap | Tensor) -> tuple[Tensor, TokenState]:
         """Merged map (B, C, h, w) and how it was merged."""
         if isinstance(level, TokenMap):
-            tokens, state = level
-            if 'diagonal' in state.directions:
-                x = restore(tokens, state)
-                state = TokenState.start(state.full_grid)
-            else:
-                x = to_map(unslim(tokens, state), state.grid)
+            x, state = restore_grid(*level)
         else:
             x, state = level, TokenState.start(tuple(level.shape[-2:]))
         if x.shape[1] != self.embed_dim:
@@ -141,7 +130,9 @@ class UnmergePyramid(nn.Module):
         rescale: float,
         lateral: nn.Conv2d | None,
     ) -> Tensor:
-        factors, full = merge_factors(state.directions), state.full_grid
+        factors, full = (1, 1), state.full_grid
+        for record in state.undo:
+            factors = record.factors
         if rescale < 1:
             x = pool(x, factors, full, round(1 / rescale))
             return x if lateral is None else _mix(x, lateral)

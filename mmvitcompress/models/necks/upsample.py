@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, restore
-from mmvitcompress.tokens.atme import check_restore_mode
+from mmvitcompress.tokens.restore import check_restore_mode
 
 FILLS = ('structured', 'mask_token')
 

@@ -1,0 +1,96 @@
+"""MACs and parameters of a plain ViT, in closed form.
+
+Every token method is asked for what its own layers cost.
+"""
+
+from mmvitcompress.tokens.grids import Grid
+from mmvitcompress.tokens.method import Counts
+
+
+def vit_macs(
+    arch,
+    img_size: Grid,
+    num_classes: int,
+    depth: int,
+    final_norm: bool,
+    convention: str,
+) -> int:
+    """Multiply-accumulates; see :meth:`ViTArch.macs`."""
+    norm = 5 if convention == 'fvcore' else 0
+    prefix, dim = arch.num_prefix_tokens, arch.embed_dim
+    counts = arch.counts(img_size)
+    total = _stem_macs(arch, arch.grid(img_size), convention)
+    left = counts[0].attention
+    for layer in range(1, depth + 1):
+        count = counts[layer - 1]
+        total += _block_macs(arch, layer, count)
+        total += norm * dim * (count.attention + count.mlp + 2 * prefix)
+        for spec in arch.reductions:
+            total += spec.macs(layer, count, arch, norm)
+        left = count.mlp
+    if final_norm:
+        # of all that the last block returns: patches that leave after it
+        # still have their features
+        total += norm * dim * (left + prefix)
+    heads = 1 + int(arch.dist_token)
+    return total + heads * num_classes * dim
+
+
+def _stem_macs(arch, grid: Grid, convention: str) -> int:
+    patches = grid[0] * grid[1]
+    if arch.stem == 'linear':
+        inputs = arch.in_chans * arch.patch_size**2
+        return patches * inputs * arch.embed_dim
+    width = arch.stem_dim
+    pixels = patches * (arch.patch_size // 2) ** 2
+    convs = 49 * arch.in_chans * width + 2 * 9 * width**2
+    norms = 3 * 2 * width if convention == 'fvcore' else 0
+    return pixels * (convs + norms + width * arch.embed_dim)
+
+
+def _block_macs(arch, layer: int, count: Counts) -> int:
+    qk, v, mlp = arch.widths(layer)
+    prefix, attended = arch.num_prefix_tokens, arch.num_heads * (qk + v)
+    tokens = count.attention + prefix
+    linear = tokens * 2 * attended + (count.mlp + prefix) * 2 * mlp
+    windows = arch.windows(layer - 1, count.grid)
+    if windows is None:
+        pairs = tokens**2
+    else:
+        # whole windows and prefix tokens see one another; what a window is
+        # padded with is computed, though attended to by no one
+        (height, width), window = windows.padded, windows.window
+        pairs = height * width * (window[0] * window[1] + prefix)
+        pairs += prefix * tokens
+    return arch.embed_dim * linear + pairs * attended
+
+
+def vit_params(arch, num_classes: int, depth: int, final_norm: bool) -> int:
+    """Parameters; see :meth:`ViTArch.params`."""
+    dim = arch.embed_dim
+    total = _stem_params(arch) + dim * arch.num_prefix_tokens
+    height, width = arch.pos_grid
+    if arch.pos_embed != 'none':
+        total += dim * height * width
+    if arch.pos_embed == 'all':
+        total += dim * arch.num_prefix_tokens
+    for layer in range(1, depth + 1):
+        qk, v, mlp = arch.widths(layer)
+        attended = arch.num_heads * (qk + v)
+        total += dim * (2 * attended + 2 * mlp) + mlp + 2 * dim
+        total += arch.num_heads * (2 * qk + v) * arch.qkv_bias
+        total += 4 * dim + 2 * dim * arch.layer_scale
+        total += sum(spec.params(layer, arch) for spec in arch.reductions)
+    total += 2 * dim * final_norm
+    heads = 1 + int(arch.dist_token)
+    return total + heads * num_classes * (dim + 1) * bool(num_classes)
+
+
+def _stem_params(arch) -> int:
+    if arch.stem == 'linear':
+        inputs = arch.in_chans * arch.patch_size**2
+        return (inputs + 1) * arch.embed_dim
+    width = arch.stem_dim
+    convs = 49 * arch.in_chans * width + 2 * 9 * width**2
+    proj = (width * (arch.patch_size // 2) ** 2 + 1) * arch.embed_dim
+    return convs + 3 * 2 * width + proj

@@ -1,0 +1,290 @@
+"""The interface of token methods: a specification and the module it builds.
+
+A method is one file of this folder. Its :class:`TokenSpec` says what is
+reduced where, and what that costs; its :class:`TokenMethod` does it, between
+the blocks of a net or within one. All else (backbones, checkpoints, MACs,
+planner, pictures, export) knows methods by this interface alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens.grids import Grid
+from mmvitcompress.tokens.state import TokenState
+
+if TYPE_CHECKING:  # an arch holds specs, and lies above them
+    from mmvitcompress.models.layers.blocks import Attended
+
+
+class Size(NamedTuple):
+    """How many patch tokens there are, and in what grid they lie.
+
+    Attributes:
+        patches: Number n of patch tokens.
+        grid: Their grid; once they lie in none, the last that they had.
+    """
+
+    patches: int
+    grid: Grid
+
+
+class Counts(NamedTuple):
+    """Patch tokens of one block.
+
+    Attributes:
+        attention: In the attention.
+        mlp: In the MLP.
+        grid: Grid of those in the attention, see :class:`Size`.
+    """
+
+    attention: int
+    mlp: int
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """What to reduce, where, and by how much: plain data, checked.
+
+    Blocks are counted from 1, as in the papers. A spec validates itself when
+    it is made and, by :meth:`check`, against the arch that holds it.
+
+    Attributes:
+        key: Name of the method: the backbones' argument, the key in an arch's
+            JSON, and what its parameters' names begin with.
+        start: What to say when its layers start without weights of their own;
+            empty if it has no layers.
+        untrained: What is missing, and what to do, where its layers start
+            without weights and aren't to be trained; empty if they serve as
+            they start.
+    """
+
+    key: ClassVar[str]
+    start: ClassVar[str] = ''
+    untrained: ClassVar[str] = ''
+
+    # -- data ---------------------------------------------------------------
+
+    def to_dict(self) -> dict:
+        """Builtin types only: the arguments that make an equal spec."""
+        return {
+            name: value.to_dict()
+            if isinstance(value, TokenSpec)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+            for name, value in (
+                (field.name, getattr(self, field.name))
+                for field in fields(self)
+            )
+        }
+
+    def is_empty(self) -> bool:
+        """Whether it reduces nothing and has no layers."""
+        return False
+
+    def resolved(self, arch) -> 'TokenSpec':
+        """Settle what depends on the arch.
+
+        Args:
+            arch: One without this spec.
+        """
+        return self
+
+    def check(self, arch) -> None:
+        """Raise ConfigError unless it fits an arch.
+
+        Args:
+            arch: Has ``token_depth``, the blocks to choose from, and
+                ``num_prefix_tokens``.
+        """
+
+    def ungridded_after(self, depth: int) -> int | None:
+        """The first block after whose attention tokens lie in no grid.
+
+        Args:
+            depth: Number of blocks.
+
+        Returns:
+            None if they always lie in one. What needs a grid, such as merging
+            neighbours or windows, can stand in that block, but in none after.
+        """
+        return None
+
+    def last_gridded(self) -> int | None:
+        """The last block that has to meet its tokens in a grid, or None."""
+        return None
+
+    def grid_step(self) -> Grid:
+        """Multiples of these keep every grid even, in tokens."""
+        return 1, 1
+
+    # -- cost ---------------------------------------------------------------
+
+    def before(self, layer: int, size: Size) -> Size:
+        """What is left for the attention of block ``layer``."""
+        return size
+
+    def between(self, layer: int, size: Size) -> Size:
+        """What is left for the MLP of block ``layer``."""
+        return size
+
+    def after(self, layer: int, size: Size) -> Size:
+        """What is left after block ``layer``."""
+        return size
+
+    def counts(self, grid: Grid, depth: int) -> list[Counts]:
+        """Tokens of each of the blocks 1..depth, if nothing else reduces."""
+        return count_tokens([self], grid, depth)
+
+    def macs(self, layer: int, counts: Counts, arch, norm: int) -> int:
+        """Multiply-accumulates of its own layers at block ``layer``.
+
+        Args:
+            layer: The block.
+            counts: Tokens of that block.
+            arch: What holds it.
+            norm: What normalising one element counts for.
+        """
+        return 0
+
+    def params(self, layer: int, arch) -> int:
+        """Parameters of its own layers at block ``layer``."""
+        return 0
+
+    # -- module -------------------------------------------------------------
+
+    def build(
+        self, arch, depth: int, training: bool = False
+    ) -> 'TokenMethod | None':
+        """Make what does it.
+
+        Args:
+            arch: What holds it.
+            depth: How many blocks are built.
+            training: Whether what it has to learn learns by a way of its own
+                (life regression weights patches instead of dropping them).
+                Defaults to False.
+
+        Returns:
+            None if none of its layers is built.
+        """
+        raise NotImplementedError(f'{type(self).__name__}.build')
+
+
+class TokenMethod(nn.Module):
+    """Reduces tokens while blocks run.
+
+    Nothing is kept on the module: what happened is recorded in the state that
+    is handed on. All hooks are optional.
+
+    Args:
+        num_prefix: Tokens before the patches, which stay as they are.
+
+    Attributes:
+        within: Blocks, counted from 1, that :meth:`between` is called in.
+    """
+
+    within: frozenset[int] = frozenset()
+
+    def __init__(self, num_prefix: int):
+        super().__init__()
+        self.num_prefix = num_prefix
+
+    def before(
+        self, layer: int, x: Tensor, state: TokenState
+    ) -> tuple[Tensor, TokenState]:
+        """Reduce the tokens (B, prefix + n, D) before block ``layer``."""
+        return x, state
+
+    def bias(self, layer: int, state: TokenState) -> Tensor | None:
+        """What to add to the attention logits of block ``layer``.
+
+        Returns:
+            (B, 1, 1, prefix + n), one number for each key, or None.
+        """
+        return None
+
+    def between(
+        self, layer: int, x: Tensor, state: TokenState, attention: 'Attended'
+    ) -> tuple[Tensor, TokenState]:
+        """Reduce between the attention and the MLP of block ``layer``.
+
+        Args:
+            layer: The block.
+            x: Tokens (B, prefix + n, D) after the attention's residual sum.
+            state: Their state.
+            attention: What the attention saw; answers when asked.
+        """
+        return x, state
+
+    def after(
+        self, layer: int, x: Tensor, state: TokenState
+    ) -> tuple[Tensor, TokenState]:
+        """Reduce after block ``layer``, once outputs have been taken."""
+        return x, state
+
+    def layer_of(self, name: str) -> int:
+        """The block that a parameter belongs to, for layer-wise decay.
+
+        By default children are named after the index, from 0, of their block.
+        """
+        return int(name.partition('.')[0]) + 1
+
+    def parts_of(self, layer: int) -> list[nn.Module]:
+        """What is frozen together with block ``layer``."""
+        name = str(layer - 1)
+        return [self._modules[name]] if name in self._modules else []
+
+
+def count_tokens(
+    specs: Sequence[TokenSpec], grid: Grid, depth: int
+) -> list[Counts]:
+    """Tokens of each of the blocks 1..depth under several methods."""
+    size, counts = Size(grid[0] * grid[1], grid), []
+    for layer in range(1, depth + 1):
+        for spec in specs:
+            size = spec.before(layer, size)
+        met, attended = size.patches, size.grid
+        for spec in specs:
+            size = spec.between(layer, size)
+        counts.append(Counts(met, size.patches, attended))
+        for spec in specs:
+            size = spec.after(layer, size)
+    return counts
+
+
+def add_methods(
+    net: nn.Module, arch, depth: int, training: bool = False
+) -> tuple[str, ...]:
+    """Build the token methods of an arch and add them to a net by their keys.
+
+    Args:
+        net: Gets one child for each method that has to do with its blocks.
+        arch: Its arch.
+        depth: How many of the blocks that methods choose from are built.
+        training: See :meth:`TokenSpec.build`. Defaults to False.
+
+    Returns:
+        The keys of those that were added.
+
+    Raises:
+        ConfigError: If there is nothing that learns by a way of its own.
+    """
+    if training and not any(spec.untrained for spec in arch.reductions):
+        raise ConfigError(
+            'soft_slimming trains what decides about tokens, but no token '
+            'method of the arch has to learn it: give one that does, such as '
+            'patch_slimming=dict(keep_rate=0.7)'
+        )
+    built = {
+        spec.key: spec.build(arch, depth, training) for spec in arch.reductions
+    }
+    built = {k: m for k, m in built.items() if m is not None}
+    for key, method in built.items():
+        net.add_module(key, method)
+    return tuple(built)
