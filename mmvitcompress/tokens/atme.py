@@ -187,6 +187,15 @@ def neighbours(x: Tensor, direction: str) -> Tensor:
     return x
 
 
+def merged(state: TokenState, direction: str) -> TokenState:
+    """The state after one merge of neighbours."""
+    last = state.newest(GridMerge)
+    full, before = last or (state.grid, ())
+    record = GridMerge(full, (*before, direction))
+    grid = merged_grid(state.grid, direction)
+    return state.recording(record, last).having(grid=grid)
+
+
 class TokenMerge(nn.Module):
     """One merge: group neighbours, fuse each group by one linear layer.
 
@@ -231,13 +240,9 @@ class TokenMerge(nn.Module):
         if self.conv is not None:
             patches = self.conv(patches.permute(0, 3, 1, 2))
             patches = patches.permute(0, 2, 3, 1)
-        grid = tuple(patches.shape[1:3])
         patches = patches.flatten(1, 2)
         x = torch.cat([prefix, patches], 1) if num_prefix else patches
-        last = state.newest(GridMerge)
-        full, before = last or (state.grid, ())
-        record = GridMerge(full, (*before, self.direction))
-        return x, state.recording(record, last).having(grid=grid)
+        return x, merged(state, self.direction)
 
     def extra_repr(self) -> str:
         return f'direction={self.direction!r}'

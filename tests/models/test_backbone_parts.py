@@ -83,8 +83,8 @@ def test_missing_checkpoints_have_a_remedy(backbone, own, other, tmp_path):
 def test_reconciling():
     merging = dict(layers=(1,))
     wanted = VIT.replace(token_merging=merging, mlp_dims=32)
-    assert reconcile(VIT, None, 'x.pth', ['depth'], []) == VIT
-    resolved = reconcile(VIT, wanted, 'x.pth', ['depth'], ['token_merging'])
+    assert reconcile(VIT, None, 'x.pth', ['depth']) == VIT
+    resolved = reconcile(VIT, wanted, 'x.pth', ['depth'])
     assert resolved == VIT.replace(token_merging=merging)
     with pytest.raises(
         CheckpointError, match=r'depth is 2, .* for 3; mend it'
@@ -94,7 +94,6 @@ def test_reconciling():
             VIT.replace(depth=3, qk_dims=8, v_dims=8, mlp_dims=64),
             'x.pth',
             ['depth'],
-            [],
             dict(depth='; mend it'),
         )
 

@@ -15,7 +15,7 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import UnmergePyramid, UnmergeUpsample
 from mmvitcompress.models.necks.pyramid import pool
 from mmvitcompress.tokens import TokenMap, TokenState
-from mmvitcompress.tokens.specs import merged_grid
+from mmvitcompress.tokens.atme import merged
 
 ROOT = Path(__file__).parents[2]
 DIM = 6
@@ -47,10 +47,7 @@ def one_thread():
 def token_map(directions, grid, batch=2):
     state = TokenState.start(grid)
     for direction in directions:
-        state = state._replace(
-            grid=merged_grid(state.grid, direction),
-            directions=(*state.directions, direction),
-        )
+        state = merged(state, direction)
     n = state.grid[0] * state.grid[1]
     tokens = torch.randn(batch, n, DIM, dtype=torch.float64)
     return TokenMap(tokens.requires_grad_(), state)
@@ -210,11 +207,14 @@ import torch.distributed as dist
 from mmvitcompress.compat.cpu_ddp import use_cpu_sync_bn
 from mmvitcompress.models import UnmergePyramid
 from mmvitcompress.tokens import TokenMap, TokenState
+from mmvitcompress.tokens.atme import merged
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
-tokens, state, weights, dim = torch.load(f'{folder}/job.pt')
-state = TokenState(*state)
+tokens, (grid, directions), weights, dim = torch.load(f'{folder}/job.pt')
+state = TokenState.start(grid)
+for direction in directions:
+    state = merged(state, direction)
 dist.init_process_group(
     'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2
 )
@@ -238,8 +238,8 @@ def test_sync_bn_sums_over_processes(tmp_path):
     reference, ours = pair(dict(type='SyncBN'))
     inputs = [token_map((H, V), (5, 7), batch=3) for _ in range(4)]
     tokens = [level.tokens.detach() for level in inputs]
-    state = tuple(inputs[0].state)
-    torch.save((tokens, state, ours.state_dict(), DIM), tmp_path / 'job.pt')
+    merges = (5, 7), (H, V)
+    torch.save((tokens, merges, ours.state_dict(), DIM), tmp_path / 'job.pt')
     processes = [
         subprocess.Popen(
             [sys.executable, '-c', PROCESS, str(rank), str(tmp_path)],

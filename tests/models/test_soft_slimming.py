@@ -74,12 +74,12 @@ def test_sharp_weights_equal_dropping(monkeypatch):
         return 0.5 + sum((rank < count).double() for count in budgets)
 
     monkeypatch.setattr(
-        'mmvitcompress.tokens.life_regression.scores_to_lives', exact_lives
+        'mmvitcompress.tokens.life.scores_to_lives', exact_lives
     )
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     soft, hard = last(model.train(), x), last(model.eval(), x)
     assert soft.tokens.shape[1] == 64 and hard.tokens.shape[1] == 32
-    kept = hard.state.order[:, :32, None].expand(-1, -1, 24)
+    kept = hard.state.undo[-1].order[:, :32, None].expand(-1, -1, 24)
     torch.testing.assert_close(soft.tokens.gather(1, kept), hard.tokens)
 
 
@@ -88,7 +88,7 @@ def test_soft_run_without_weights_would_differ():
     x = torch.randn(2, 3, 32, 32)
     weighted = last(model, x)
     dense = last(small(False, patch_slimming=None), x)
-    assert weighted.state.lives.shape == (2, 64)
+    assert weighted.state.notes['patch_slimming'].shape == (2, 64)
     assert (weighted.tokens - dense.tokens).abs().max() > 1e-3
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from mmvitcompress.models import UnmergePyramid
 from mmvitcompress.models.necks.fpn import UnmergeFPN
 from mmvitcompress.tokens import TokenMap, TokenState
-from mmvitcompress.tokens.specs import merged_grid
+from mmvitcompress.tokens.atme import merged
 
 DIM, OUT = 6, 5
 H, V, D = 'horizontal', 'vertical', 'diagonal'
@@ -23,10 +23,7 @@ MERGES = [
 def token_map(directions, grid, dim=DIM, batch=2):
     state = TokenState.start(grid)
     for direction in directions:
-        state = state._replace(
-            grid=merged_grid(state.grid, direction),
-            directions=(*state.directions, direction),
-        )
+        state = merged(state, direction)
     n = state.grid[0] * state.grid[1]
     tokens = torch.randn(batch, n, dim, dtype=torch.float64)
     return TokenMap(tokens, state)

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from mmvitcompress.analysis.macs import count_macs
-from mmvitcompress.arch.swin import Windows
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.arch.windows import Windows
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT
 from mmvitcompress.models.layers.blocks import Attention
@@ -112,7 +112,7 @@ def test_recomputing_gives_the_same_gradients():
 
 
 def test_macs_are_those_of_the_windows():
-    """Of 24 patches and [CLS], the first block only."""
+    """Of 24 patches and [CLS], the first block only; counted and priced."""
     image = torch.zeros(1, 3, 24, 16, dtype=torch.float64)  # 6 x 4 patches
     dense = build()
     windowed = build(window_size=4, global_blocks=(1, 2, 3))
@@ -123,6 +123,11 @@ def test_macs_are_those_of_the_windows():
     # 6 rows are padded to 8: two windows of 16 queries and 17 keys, widths 24
     saved = 2 * 24 * 25 * 25 - 2 * 24 * (2 * 16 * 17 + 1 * 25)
     assert macs[0].total - macs[1].total == saved
+    priced = [
+        model.arch.macs((24, 16), final_norm=False, convention='matmul')
+        for model in (dense, windowed)
+    ]
+    assert priced == [count.total for count in macs]
 
 
 def test_autocast_and_compile():
@@ -157,8 +162,10 @@ def test_refusals():
 
 def test_global_blocks_end_the_quarters_by_default():
     model = CompressedViT(arch='deit_tiny', window_size=14)
-    assert model.windowed.global_blocks == (2, 5, 8, 11)
-    assert ViTArch(**ARCH) == build(window_size=3).arch
+    assert model.arch.global_blocks == (2, 5, 8, 11)
+    arch = ViTArch(**ARCH, window_size=3)
+    assert arch == build(window_size=3).arch
+    assert ViTArch.from_dict(arch.to_dict()) == arch
 
 
 @pytest.mark.parametrize(
@@ -167,7 +174,7 @@ def test_global_blocks_end_the_quarters_by_default():
 def test_fewer_blocks_than_quarters(depth, expected):
     """Quarter i ends where i/4 of the blocks are over, if any are."""
     model = build(arch={**ARCH, 'depth': depth}, window_size=3)
-    assert list(model.windowed.global_blocks) == expected
+    assert list(model.arch.global_blocks) == expected
     assert list(model.out_indices) == expected
     images = torch.randn(1, 3, 24, 16, dtype=torch.float64)
     assert len(model(images)) == len(expected)

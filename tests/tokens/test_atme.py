@@ -11,10 +11,9 @@ from mmvitcompress.tokens import (
     TokenMerge,
     TokenState,
     restore,
-    to_map,
-    unmerge,
 )
-from mmvitcompress.tokens.atme import neighbours, shear
+from mmvitcompress.tokens.atme import neighbours
+from mmvitcompress.tokens.grids import shear, to_map
 
 DIM = 3
 SEPARABLE = ('horizontal', 'vertical', 'symmetric')
@@ -162,17 +161,20 @@ def merge_groups(groups, grid, direction):
 @pytest.mark.parametrize('direction', SEPARABLE)
 def test_bilinear_restore_is_interpolation(direction):
     state = run([direction], random_tokens((5, 7), 0), 0)[1]
-    x = torch.randn(2, DIM, *state.grid)
+    tokens = torch.randn(2, state.grid[0] * state.grid[1], DIM)
+    x = to_map(tokens, state.grid)
     size = [n * f for n, f in zip(state.grid, POOL[direction])]
     expected = F.interpolate(x, size=size, mode='bilinear')[:, :, :5, :7]
-    assert torch.equal(unmerge(x, state, 'bilinear'), expected)
+    assert torch.equal(restore(tokens, state, 'bilinear'), expected)
 
 
-def test_unmerge_of_nothing_is_the_map_itself():
-    x = torch.randn(1, DIM, 4, 5)
-    assert unmerge(x, TokenState.start((4, 5))) is x
+def test_restoring_what_was_not_reduced_copies_nothing():
+    tokens, state = torch.randn(1, 20, DIM), TokenState.start((4, 5))
+    found = restore(tokens, state)
+    assert found.data_ptr() == tokens.data_ptr()
+    assert torch.equal(found.flatten(2).transpose(1, 2), tokens)
     with pytest.raises(ConfigError, match="got 'cubic'"):
-        unmerge(x, TokenState.start((4, 5)), 'cubic')
+        restore(tokens, state, 'cubic')
 
 
 @pytest.mark.parametrize('direction', DIRECTIONS)

@@ -7,14 +7,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmvitcompress.tokens import (
-    PatchSlimmer,
-    PatchSlimming,
-    SoftPatchSlimmer,
-    TokenState,
+from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.tokens import PatchSlimming, TokenState
+from mmvitcompress.tokens.life_predictor import (
+    MIN_DEVIATION,
+    key_bias,
+    log_weights,
+    scores_to_lives,
 )
-from mmvitcompress.tokens.life_regression import key_bias, log_weights
-from mmvitcompress.tokens.slimming import MIN_DEVIATION, scores_to_lives
+
+
+def build(dim, depth, spec, training=False):
+    """A slimmer of a model of so many blocks."""
+    arch = ViTArch(dim, depth, 1, patch_slimming=spec)
+    return spec.build(arch, depth, training)
+
 
 LOW = [torch.bfloat16, torch.float16]
 
@@ -86,33 +93,31 @@ def test_lives_are_standardised_in_float32(dtype):
 
 
 def test_training_keeps_all_patches_and_notes_lives():
-    spec = PatchSlimming(2, (2, 3), 0.5)
-    slimmer = SoftPatchSlimmer(8, spec, depth=4)
+    slimmer = build(8, 4, PatchSlimming(2, (2, 3), 0.5), training=True)
     x = torch.randn(3, 1 + 12, 8)
     start = TokenState.start((3, 4))
 
-    out, state = slimmer.after(1, x, start, 1)
-    assert out is x and state == start and slimmer.bias(2, state, 1) is None
+    out, state = slimmer.after(1, x, start)
+    assert out is x and state == start and slimmer.bias(2, state) is None
 
-    out, state = slimmer.after(2, x, start, 1)
-    assert out is x and state.order is None and not state.departed
+    out, state = slimmer.after(2, x, start)
+    assert out is x and not state.undo
     # 12 6 3 … of 4 blocks: 12, 12, 6, 3 → μ = 33 / 12
+    lives = state.notes['patch_slimming']
     torch.testing.assert_close(
-        state.lives.mean(1), torch.full((3,), 33 / 12), rtol=0, atol=1e-5
+        lives.mean(1), torch.full((3,), 33 / 12), rtol=0, atol=1e-5
     )
-    assert torch.equal(
-        state.lives.argsort(1), slimmer.predictor(x, 1).argsort(1)
-    )
-    _, after = slimmer.after(3, x, state, 1)
+    assert torch.equal(lives.argsort(1), slimmer.predictor(x, 1).argsort(1))
+    _, after = slimmer.after(3, x, state)
     assert after is state
-    expected = key_bias(state.lives, 3, 1)
-    assert torch.equal(slimmer.bias(3, state, 1), expected)
+    expected = key_bias(lives, 3, 1)
+    assert torch.equal(slimmer.bias(3, state), expected)
 
 
 def test_evaluation_is_hard():
     spec = PatchSlimming(2, (2, 3), 0.5)
-    soft = SoftPatchSlimmer(8, spec, depth=4).eval()
-    hard = PatchSlimmer(8, spec)
+    soft = build(8, 4, spec, training=True).eval()
+    hard = build(8, 4, spec)
     hard.load_state_dict(soft.state_dict())
     assert all(p.requires_grad for p in soft.parameters())
     assert not any(p.requires_grad for p in hard.parameters())
@@ -121,15 +126,15 @@ def test_evaluation_is_hard():
     for slimmer in (soft, hard):
         tokens, state = x, TokenState.start((3, 4))
         for layer in (1, 2, 3, 4):
-            assert slimmer.bias(layer, state, 1) is None
-            tokens, state = slimmer.after(layer, tokens, state, 1)
-        results.append((tokens, state.order))
+            assert slimmer.bias(layer, state) is None
+            tokens, state = slimmer.after(layer, tokens, state)
+        results.append((tokens, state.undo[-1].order))
     assert results[0][0].shape == (3, 1 + 3, 8)
     for mine, theirs in zip(*results):
         assert torch.equal(mine, theirs)
 
 
 def test_a_new_predictor_tells_patches_apart():
-    slimmer = SoftPatchSlimmer(192, PatchSlimming(), depth=12)
+    slimmer = build(192, 12, PatchSlimming(), training=True)
     scores = slimmer.predictor(torch.randn(4, 1 + 49, 192), 1)
     assert scores.std(1).min() > 0.5

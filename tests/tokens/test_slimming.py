@@ -4,15 +4,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.tokens import (
     LifePredictor,
-    PatchSlimmer,
     PatchSlimming,
     TokenState,
     restore,
-    unslim,
 )
-from mmvitcompress.tokens.slimming import scores_to_lives, sort_patches
+from mmvitcompress.tokens.life import sort_patches
+from mmvitcompress.tokens.life_predictor import scores_to_lives
 
 
 def test_scores_by_hand():
@@ -40,7 +40,7 @@ def test_ties_keep_raster_order():
         x, torch.zeros(1, 6), TokenState.start((2, 3)), 1
     )
     assert torch.equal(out, x)
-    assert state.order.tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert state.undo[-1].order.tolist() == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_the_longest_lives_stay():
@@ -52,11 +52,12 @@ def test_the_longest_lives_stay():
 
 def slim(x, grid, spec, num_prefix, depth):
     """Run the slimmer over blocks that add 100 to every token."""
-    slimmer = PatchSlimmer(x.shape[-1], spec).to(x.dtype)
+    arch = ViTArch(x.shape[-1], 4, 1, reg_tokens=num_prefix - 1)
+    slimmer = spec.build(arch, depth).to(x.dtype)
     state = TokenState.start(grid)
     for layer in range(1, depth + 1):
         x = x + 100
-        x, state = slimmer.after(layer, x, state, num_prefix)
+        x, state = slimmer.after(layer, x, state)
     return x[:, num_prefix:], state
 
 
@@ -94,8 +95,10 @@ def test_mask_token_fills_the_holes():
     x = torch.randn(2, 1 + 12, 4)
     tokens, state = slim(x, (3, 4), spec, 1, 2)
     fill = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    filled = unslim(tokens, state, fill)
-    structured = unslim(tokens, state)
+    filled, structured = (
+        restore(tokens, state, fill=token).flatten(2).transpose(1, 2)
+        for token in (fill, None)
+    )
     hole = (filled == fill).all(-1)
     assert hole.sum(1).tolist() == [6, 6]
     assert torch.equal(filled[~hole], structured[~hole])
