@@ -16,6 +16,7 @@ from mmvitcompress.models import UnmergePyramid, UnmergeUpsample
 from mmvitcompress.models.necks.pyramid import pool
 from mmvitcompress.tokens import TokenMap, TokenState
 from mmvitcompress.tokens.atme import merged
+from mmvitcompress.tokens.life import Slimmed
 
 ROOT = Path(__file__).parents[2]
 DIM = 6
@@ -60,7 +61,8 @@ def slimmed(token, batch=2):
     stay = count - count // 2
     departed = torch.randn(batch, count - stay, DIM, dtype=torch.float64)
     tokens = token.tokens.detach()[:, :stay].clone().requires_grad_()
-    state = token.state._replace(order=order, departed=(departed,))
+    record = Slimmed(order, order.argsort(1), (departed,))
+    state = token.state.recording(record)
     return TokenMap(tokens, state)
 
 

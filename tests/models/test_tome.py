@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.models import CompressedViT, ToMeViT
-from mmvitcompress.tokens import TokenMerging
+from mmvitcompress.tokens import TokenMatching, TokenMerging
 
 SMALL = dict(
     embed_dim=24,
@@ -95,8 +95,11 @@ def test_keys_decide():
 def test_peer_of_atme_by_default():
     with torch.device('meta'):
         peer = ToMeViT('deit_small')
-    merged = peer.arch.with_reductions(TokenMerging((5, 8)))
-    assert peer.arch.macs() == pytest.approx(merged.macs(), rel=0.01)
+    spec = TokenMatching(macs_of=TokenMerging((5, 8)))
+    assert peer.arch.reductions == (spec.resolved(peer.arch),)
+    with torch.device('meta'):
+        larger = ToMeViT('deit_small', img_size=512)
+    assert larger.arch.token_matching.r > 4 * peer.arch.token_matching.r
 
 
 @pytest.mark.parametrize('with_cp', [False, True])

@@ -143,9 +143,6 @@ def test_r_for_equal_macs():
 
     assert missed(spec.r) < 0.01 * target
     assert missed(spec.r) <= min(missed(spec.r - 1), missed(spec.r + 1))
-    # at the same layers: but for the layers that ATME learns
-    half = arch.with_reductions(TokenMatching((5, 8)))
-    assert half.macs() == pytest.approx(target, rel=0.03)
     with pytest.raises(ConfigError, match='name more layers, or earlier'):
         TokenMatching((12,), macs_of=dict(layers=(5,))).resolved(arch)
 

@@ -131,11 +131,13 @@ class CompressedViT(ViT):
         check_arguments(init_cfg, out_type, restore_mode)
         check_methods(type(self).__name__, methods)
         self.soft_slimming = soft_slimming
+        methods |= dict(
+            token_merging=token_merging, patch_slimming=patch_slimming
+        )
         wanted = wanted_arch(
             VIT,
             arch,
-            token_merging=token_merging,
-            patch_slimming=patch_slimming,
+            img_size=None if arch is None else img_size,
             window_size=window_size,
             global_blocks=global_blocks,
             **methods,
@@ -145,9 +147,13 @@ class CompressedViT(ViT):
             state_dict, source = read_vit(checkpoint, wanted, self.how_to_make)
             resolved = reconcile_vit(source, wanted, checkpoint, soft_slimming)
         resolved = need_arch(VIT, resolved)
-        resolved = self._with_defaults(resolved)
         if img_size is not None:
             resolved = resolved.replace(img_size=img_size)
+        for key, value in self.defaults.items():
+            # what this named form is about, where nothing was said
+            if methods.get(key) is None and getattr(resolved, key) is None:
+                value = value(resolved) if callable(value) else value
+                resolved = resolved.replace(**{key: value})
 
         if out_indices is None:
             out_indices = quarter_ends(resolved.depth)
@@ -171,14 +177,6 @@ class CompressedViT(ViT):
         if compactors:
             attach_compactors(self)
         self._freeze()
-
-    def _with_defaults(self, arch: ViTArch) -> ViTArch:
-        """Fill in what this named form is about, where nothing was said."""
-        for key, value in self.defaults.items():
-            if getattr(arch, key) is None:
-                value = value(arch) if callable(value) else value
-                arch = arch.replace(**{key: value})
-        return arch
 
     # -- training -----------------------------------------------------------
 
