@@ -12,7 +12,6 @@ still alive there; the weights carry the gradient to the predicted lives.
 import itertools
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -30,11 +29,12 @@ from mmvitcompress.tokens.method import (
     Size,
     TokenMethod,
     TokenSpec,
+    check_rate,
+    kept_share,
 )
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.utils.checks import (
     check_layers,
-    is_number,
     layer_tuple,
 )
 
@@ -70,15 +70,7 @@ class PatchSlimming(TokenSpec):
                 'patch_slimming.base_layer must be a whole number, but got '
                 f'{self.base_layer!r}'
             )
-        if not is_number(self.keep_rate) or not 0 < self.keep_rate <= 1:
-            raise ConfigError(
-                'patch_slimming.keep_rate must lie in (0, 1], but got '
-                f'{self.keep_rate!r}'
-            )
-        # 0.55 is meant as 11/20, though as a float it lies a little above
-        ratio = Fraction(self.keep_rate).limit_denominator(10**6)
-        ratio = max(ratio, Fraction(1, 10**6))  # never none at all
-        object.__setattr__(self, '_ratio', ratio.as_integer_ratio())
+        check_rate('patch_slimming.keep_rate', self.keep_rate)
         if layers and layers[0] < self.base_layer:
             raise ConfigError(
                 'patch_slimming.layers must not lie before base_layer '
@@ -106,9 +98,7 @@ class PatchSlimming(TokenSpec):
 
     def kept(self, patches: int) -> int:
         """Patches that stay of ``patches`` at one slimming layer: ⌈ρ·n⌉."""
-        # whole numbers: exact, and no obstacle where ``patches`` is a symbol
-        kept, of = self._ratio
-        return -(-patches * kept // of)
+        return kept_share(self.keep_rate, patches)
 
     def budgets(self, patches: int, depth: int) -> list[int]:
         """Patches in each of the blocks 1..depth: n_t of the paper."""

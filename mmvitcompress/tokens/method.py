@@ -8,6 +8,8 @@ planner, pictures, export) knows methods by this interface alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from fractions import Fraction
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.tokens.state import TokenState
+from mmvitcompress.utils.checks import is_number
 
 if TYPE_CHECKING:  # an arch holds specs, and lies above them
     from mmvitcompress.models.layers.blocks import Attended
@@ -239,6 +242,26 @@ class TokenMethod(nn.Module):
         """What is frozen together with block ``layer``."""
         name = str(layer - 1)
         return [self._modules[name]] if name in self._modules else []
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Raise ConfigError unless a keep rate lies in (0, 1]."""
+    if not is_number(rate) or not 0 < rate <= 1:
+        raise ConfigError(f'{name} must lie in (0, 1], but got {rate!r}')
+
+
+@cache
+def _ratio(rate: float) -> tuple[int, int]:
+    # 0.55 is meant as 11/20, though as a float it lies a little above
+    ratio = Fraction(rate).limit_denominator(10**6)
+    return max(ratio, Fraction(1, 10**6)).as_integer_ratio()
+
+
+def kept_share(rate: float, patches: int) -> int:
+    """Patches that stay of ``patches`` at a keep rate: ⌈ρ·n⌉, never none."""
+    # whole numbers: exact, and no obstacle where ``patches`` is a symbol
+    kept, of = _ratio(rate)
+    return -(-patches * kept // of)
 
 
 def count_tokens(
