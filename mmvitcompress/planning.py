@@ -6,15 +6,8 @@ from mmvitcompress.arch.base import Arch, dense
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.selection import SelectionRules
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens import TokenMerging
-from mmvitcompress.tokens.placement import (
-    Layers,
-    Placement,
-    even_layers,
-    most_merges,
-    place_merges,
-)
-from mmvitcompress.utils.checks import check_target
+from mmvitcompress.tokens import METHODS, TokenMerging, TokenSpec
+from mmvitcompress.utils.checks import check_choice, check_target
 
 
 @dataclass(frozen=True)
@@ -22,44 +15,49 @@ class Plan:
     """How to reach a reduction at one image size.
 
     Attributes:
-        layers: Blocks before whose attention tokens are merged, from 1; for a
-            Swin within stage 3.
-        directions: Direction of each merge.
+        spec: What reduces tokens.
         reduction: What tokens and channels save together, as a fraction of
             the dense model's MACs.
         macs: MACs that are left.
         channel_reduction: The channels' part of ``reduction``.
-        token_reduction: The merges' part of it.
+        token_reduction: The token method's part of it.
         dense_macs: MACs of the dense model.
     """
 
-    layers: tuple[int, ...]
-    directions: tuple[str, ...]
+    spec: TokenSpec
     reduction: float
     macs: int
     channel_reduction: float
     token_reduction: float
     dense_macs: int
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Blocks at which tokens are reduced, from 1; for a Swin within
+        stage 3."""
+        return self.spec.layers
+
     def arguments(self) -> dict:
         """The plan as arguments of :func:`mmvitcompress.compress`.
 
         Channels are chosen at the model's ``img_size``: pass the plan's too.
         """
-        merging = dict(layers=self.layers, directions=self.directions)
+        arguments = self.config()
         channels = dict(target=self.reduction)
-        return dict(
-            token_merging=merging if self.layers else None,
-            channels=channels if self.channel_reduction else None,
+        return arguments | dict(
+            channels=channels if self.channel_reduction else None
         )
+
+    def config(self) -> dict:
+        """The token method as a backbone's argument; {} if none is needed."""
+        if self.spec.is_empty():
+            return {}
+        return {self.spec.key: self.spec.to_dict()}
 
     def to_dict(self) -> dict:
         """Builtin types only."""
-        return {
-            **vars(self),
-            'layers': list(self.layers),
-            'directions': list(self.directions),
-        }
+        figures = {k: v for k, v in vars(self).items() if k != 'spec'}
+        return figures | {self.spec.key: self.spec.to_dict()}
 
 
 def plan(
@@ -69,16 +67,18 @@ def plan(
     channels: float = 0.0,
     num_classes: int = 0,
     rules: SelectionRules = SelectionRules(),  # noqa: B008, it is frozen
+    method: str = TokenMerging.key,
 ) -> Plan:
     """Plan for a target at the image size of deployment.
 
-    With tokens alone the merges are placed by the rule of
-    :mod:`mmvitcompress.tokens.placement`. When channels share the work, the
-    merges stand evenly (CAIT IV-C1), as many of them as come nearest to their
-    share without passing the target, and the channels make up the difference.
+    With tokens alone the method meets the target as nearly as it can; merges
+    of neighbours are placed by the rule of
+    :mod:`mmvitcompress.tokens.placement`. When channels share the work,
+    tokens come as near to their share as they can without passing the target
+    (merges stand evenly, CAIT IV-C1), and channels make up the difference.
 
     Args:
-        arch: Arch to compress; merging or slimming that it has is left out.
+        arch: Arch to compress; token methods that it has are left out.
         target: Reduction to reach, as a fraction of the dense MACs.
         img_size: Image size (H, W), in pixels.
         channels: The channels' share of the reduction, in [0, 1]. Defaults to
@@ -86,12 +86,16 @@ def plan(
         num_classes: Outputs of the classifier, if it is to be counted.
             Defaults to 0.
         rules: Floors of the widths. Defaults to those of the selection.
+        method: Key of the token method, see
+            :data:`~mmvitcompress.tokens.METHODS`. Defaults to merging
+            neighbours.
 
     Raises:
         ConfigError: If an argument is out of range, or the target out of
             reach; says what is reachable.
     """
     check_target(target)
+    check_choice('method', method, tuple(METHODS))
     if not 0 <= channels <= 1:
         raise ConfigError(
             "channels must be the channels' share of the reduction, in 0..1, "
@@ -99,47 +103,30 @@ def plan(
         )
     arch = dense(arch)
     whole = arch.macs(img_size, num_classes)
-    grid, depth = arch.mergeable(img_size)
-    # along the longer side first, so that both sides come to an end together
-    first = 'vertical' if grid[0] > grid[1] else 'horizontal'
 
-    def merged(layers: Layers) -> Arch:
-        return arch.replace(token_merging=TokenMerging(layers, first=first))
+    def saved(spec: TokenSpec) -> float:
+        reduced = arch.with_reductions(spec)
+        return 1 - reduced.macs(img_size, num_classes) / whole
 
-    def reduction_of(layers: Layers) -> float:
-        return 1 - merged(layers).macs(img_size, num_classes) / whole
-
-    most = most_merges(grid, depth)
+    spec = METHODS[method].for_target(
+        arch,
+        img_size,
+        saved,
+        (1 - channels) * target if channels else target,
+        target if channels else 1.0,
+    )
+    reduction = by_tokens = saved(spec)
     if channels:
-        share = (1 - channels) * target
-        placement = _nearest_even(reduction_of, depth, most, share, target)
-    else:
-        placement = place_merges(reduction_of, depth, most, target)
-    arch = merged(placement.layers)
-    left = 0.0
-    if channels:
-        budget = MacBudget.of(arch, img_size, num_classes)
+        budget = MacBudget.of(
+            arch.with_reductions(spec), img_size, num_classes
+        )
         budget.check(target, rules.floors(budget.widths))
-        left = target - placement.reduction
-    reduction = placement.reduction + left
-    merging = arch.token_merging
+        reduction = target
     return Plan(
-        layers=placement.layers,
-        directions=merging.directions if merging else (),
+        spec=spec,
         reduction=reduction,
         macs=round((1 - reduction) * whole),
-        channel_reduction=left,
-        token_reduction=placement.reduction,
+        channel_reduction=reduction - by_tokens,
+        token_reduction=by_tokens,
         dense_macs=whole,
     )
-
-
-def _nearest_even(
-    reduction_of, depth: int, most: int, share: float, target: float
-) -> Placement:
-    candidates = [Placement((), 0.0)]
-    for count in range(1, most + 1):
-        layers = even_layers(count, depth)
-        candidates.append(Placement(layers, reduction_of(layers)))
-    fitting = [c for c in candidates if c.reduction <= target]
-    return min(fitting, key=lambda c: abs(c.reduction - share))

@@ -1,14 +1,14 @@
 """Plan the compression of a ViT for a MAC target.
 
-Says before which blocks to merge tokens, by CAIT's rule, at the image size at
-which the model will be used; and, if channels are to be pruned too, how much
-of the MACs they have to save.
+Says before which blocks to merge tokens, by CAIT's rule, or how many tokens
+another method has to leave, at the image size at which the model will be used;
+and, if channels are to be pruned too, how much of the MACs they have to save.
 """
 
-from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.channels import SelectionRules
 from mmvitcompress.planning import Plan, plan
+from mmvitcompress.tokens import METHODS, TokenMerging
 from mmvitcompress.utils import cli
 
 DEFAULTS = SelectionRules()
@@ -67,6 +67,12 @@ def parse_args():
         metavar='N',
         help='hidden channels that each MLP keeps at the least',
     )
+    parser.add_argument(
+        '--method',
+        choices=[*METHODS],
+        default=TokenMerging.key,
+        help='token method to plan with',
+    )
     parser.add_argument('--json', metavar='FILE', help='also write the plan')
     args = parser.parse_args()
     if len(args.shape) > 2:
@@ -76,30 +82,22 @@ def parse_args():
 
 def report(arch: str, shape: tuple[int, int], found: Plan) -> str:
     """The plan as text."""
-    blocks = 'blocks'
-    if isinstance(get_arch(arch), SwinArch):
-        blocks += f' of stage {MERGE_STAGE + 1}'
-    merges = ', '.join(
-        f'{layer} ({direction})'
-        for layer, direction in zip(found.layers, found.directions)
-    )
+    counted = get_arch(arch).layers_counted
     lines = [
         f'{arch} at {shape[0]} x {shape[1]} pixels: '
         f'{found.dense_macs / 1e9:.3f} G → {found.macs / 1e9:.3f} G MACs, '
         f'{found.reduction:.2%} less',
-        f'merges before {blocks} (counted from 1): {merges or "none"}, which '
-        f'save {found.token_reduction:.2%}',
+        f'{found.spec.summary()}, which save {found.token_reduction:.2%} '
+        f'({counted})',
     ]
     if found.channel_reduction:
         lines.append(
             f'channels have to save {found.channel_reduction:.2%} of the '
             'dense MACs'
         )
-    if found.layers:
-        lines.append(
-            'in a config: token_merging=dict(layers='
-            f'{found.layers}, directions={found.directions})'
-        )
+    for key, arguments in found.config().items():
+        values = (f'{name}={value!r}' for name, value in arguments.items())
+        lines.append(f'in a config: {key}=dict({", ".join(values)})')
     return '\n'.join(lines)
 
 
@@ -116,6 +114,7 @@ def main() -> None:
         args.channels,
         args.num_classes,
         rules,
+        args.method,
     )
     print(report(args.arch, shape, found))
     if args.json:

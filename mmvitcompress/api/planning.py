@@ -12,6 +12,7 @@ from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import ARCHS, get_arch
 from mmvitcompress.planning import Plan
 from mmvitcompress.planning import plan as plan_arch
+from mmvitcompress.tokens import TokenMerging
 
 
 def plan(
@@ -19,6 +20,7 @@ def plan(
     target: float,
     img_size: int | tuple[int, int] | None = None,
     channels: float = 0.0,
+    method: str = TokenMerging.key,
 ) -> Plan:
     """Where to merge, and how much channels must save, for a target.
 
@@ -33,6 +35,7 @@ def plan(
             pixels. Defaults to the model's.
         channels: The channels' share of the reduction, in [0, 1]. Defaults to
             0: tokens are merged only.
+        method: Key of the token method. Defaults to merging neighbours.
 
     Raises:
         ConfigError: If an argument is out of range, the target out of reach
@@ -40,7 +43,12 @@ def plan(
     """
     arch, classes = _shape(model)
     return plan_arch(
-        arch, target, img_size or arch.img_size, channels, classes
+        arch,
+        target,
+        img_size or arch.img_size,
+        channels,
+        classes,
+        method=method,
     )
 
 

@@ -28,6 +28,12 @@ from mmvitcompress.tokens.method import (
     TokenMethod,
     TokenSpec,
 )
+from mmvitcompress.tokens.placement import (
+    Layers,
+    most_merges,
+    place_evenly,
+    place_merges,
+)
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.utils.checks import (
     check_flag,
@@ -92,6 +98,32 @@ class TokenMerging(TokenSpec):
                 f'of {count} layers, but got {len(directions)}'
             )
         return tuple(directions)
+
+    @classmethod
+    def for_target(
+        cls, arch, img_size, reduction_of, target: float, most: float = 1.0
+    ) -> 'TokenMerging':
+        grid, depth = arch.mergeable(img_size)
+        # along the longer side first, so that both come to an end together
+        first = 'vertical' if grid[0] > grid[1] else 'horizontal'
+
+        def saved(layers: Layers) -> float:
+            return reduction_of(cls(layers, first=first))
+
+        limit = most_merges(grid, depth)
+        placement = (
+            place_merges(saved, depth, limit, target)
+            if most == 1
+            else place_evenly(saved, depth, limit, target, most)
+        )
+        return cls(placement.layers, first=first)
+
+    def summary(self) -> str:
+        merges = ', '.join(
+            f'{layer} ({direction})'
+            for layer, direction in zip(self.layers, self.directions)
+        )
+        return f'merges before blocks: {merges or "none"}'
 
     def to_dict(self) -> dict:
         content = super().to_dict()

@@ -32,6 +32,7 @@ from mmvitcompress.tokens.method import (
     check_rate,
     kept_share,
 )
+from mmvitcompress.tokens.placement import nearest_rate
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.utils.checks import (
     check_layers,
@@ -77,6 +78,12 @@ class PatchSlimming(TokenSpec):
                 f'({self.base_layer}), where lives are predicted, but got '
                 f'{layers[0]}'
             )
+
+    @classmethod
+    def for_target(
+        cls, arch, img_size, reduction_of, target: float, most: float = 1.0
+    ) -> 'PatchSlimming':
+        return nearest_rate(cls, reduction_of, target, most)
 
     def check(self, arch) -> None:
         depth = arch.token_depth

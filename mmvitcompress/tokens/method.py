@@ -126,6 +126,36 @@ class TokenSpec:
         """Multiples of these keep every grid even, in tokens."""
         return 1, 1
 
+    # -- planning -----------------------------------------------------------
+
+    @classmethod
+    def for_target(
+        cls, arch, img_size, reduction_of, target: float, most: float = 1.0
+    ) -> 'TokenSpec':
+        """The spec that comes nearest to a target.
+
+        Args:
+            arch: A dense arch.
+            img_size: Image size (H, W), in pixels.
+            reduction_of: What a spec saves, as a fraction of the dense MACs.
+            target: What is to be saved.
+            most: What must not be passed, where channels save the rest; 1 if
+                they don't. Defaults to 1.
+
+        Raises:
+            ConfigError: If the target is out of reach, or the method can't be
+                planned.
+        """
+        raise ConfigError(
+            f'{cls.key} cannot be planned for a target: give its arguments '
+            'by hand'
+        )
+
+    def summary(self) -> str:
+        """What it does, in a line."""
+        given = (f'{name}={value}' for name, value in vars(self).items())
+        return f'{self.key}: {", ".join(given)}'
+
     # -- cost ---------------------------------------------------------------
 
     def before(self, layer: int, size: Size) -> Size:

@@ -8,6 +8,7 @@ every patch counts the same. What is left is no grid, so that full maps are put
 together by indexing.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -24,6 +25,7 @@ from mmvitcompress.tokens.method import (
     TokenMethod,
     TokenSpec,
 )
+from mmvitcompress.tokens.placement import nearest
 from mmvitcompress.tokens.state import TokenState, take
 from mmvitcompress.utils.checks import (
     check_flag,
@@ -92,28 +94,37 @@ class TokenMatching(TokenSpec):
             return self
         target = arch.with_reductions(self.macs_of).macs()
         fixed = replace(self, macs_of=None)
-        # the more tokens merge the less it costs: the first that costs less,
-        # or the one before
-        low, high = 0, arch.grid(arch.img_size)
-        high = -(-high[0] * high[1] // 2)
 
-        def cost(r: int) -> int:
-            return arch.with_reductions(replace(fixed, r=r)).macs()
+        def cost(spec: TokenMatching) -> int:
+            return arch.with_reductions(spec).macs()
 
-        if cost(high) > target:
+        if cost(fixed) > target:
             raise ConfigError(
                 f'token_matching.layers {self.layers} save less than the '
                 f'merges of macs_of ({self.macs_of}) even if half of the '
                 'tokens merge in each of them: name more layers, or earlier '
                 'ones'
             )
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (
-                (low, middle) if cost(middle) <= target else (middle, high)
-            )
-        nearest = min((high, low), key=lambda r: abs(cost(r) - target))
-        return replace(fixed, r=nearest)
+        near = fixed._around(arch.img_size, arch, lambda s: -cost(s), -target)
+        return min(near, key=lambda spec: abs(cost(spec) - target))
+
+    @classmethod
+    def for_target(
+        cls, arch, img_size, reduction_of, target: float, most: float = 1.0
+    ) -> 'TokenMatching':
+        near = cls()._around(img_size, arch, reduction_of, target)
+        return nearest(near, reduction_of, target, most)
+
+    def _around(
+        self, img_size, arch, saved, target: float
+    ) -> list['TokenMatching']:
+        """The two specs of other ``r`` between which a target lies."""
+        height, width = arch.grid(img_size)
+        specs = [
+            replace(self, r=r) for r in range(-(-height * width // 2) + 1)
+        ]
+        found = bisect_left(specs, target, key=saved)
+        return specs[max(0, found - 1) : found + 1]
 
     def check(self, arch) -> None:
         if self.layers != 'all':

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.placement import (
+    FARTHEST,
     STEP_WORTH,
+    TOLERANCE,
     even_layers,
     most_merges,
     place_merges,
@@ -66,16 +68,20 @@ def test_shifts_are_all_neighbours_at_a_distance():
     'name, target, layers',
     [
         # CAIT IV-C1 and Tables II, IV
-        ('deit_small', 0.41, (5, 9)),
-        ('deit_small', 0.43, (5, 8)),
+        ('deit_small', 0.411, (5, 9)),
+        ('deit_small', 0.433, (5, 8)),
         ('deit_small', 0.545, (4, 6, 9)),
         ('deit_tiny', 0.50, (4, 8, 10)),
+        ('swin_tiny', 0.201, (5, 6)),
+        ('swin_small', 0.358, (7, 13)),
     ],
 )
 def test_the_papers_choices(name, target, layers):
-    placement = place_merges(savings(name), 12, 8, target)
+    arch = get_arch(name)
+    most = most_merges(*arch.mergeable(224))
+    placement = place_merges(savings(name), arch.token_depth, most, target)
     assert placement.layers == layers
-    assert target <= placement.reduction < target + 0.004
+    assert placement.reduction == pytest.approx(target, abs=TOLERANCE)
 
 
 def linear(depth, share=0.5):
@@ -92,41 +98,47 @@ def linear(depth, share=0.5):
     return reduction_of
 
 
-@given(st.integers(2, 14), st.floats(0.01, 0.85), st.integers(1, 6))
+@given(st.integers(2, 12), st.floats(0.01, 0.95), st.integers(1, 5))
 @settings(max_examples=150, deadline=None)
 def test_placement_follows_the_rule(depth, target, most):
+    """Against all placements that there are."""
     most = min(most, depth - 1)
     saves = linear(depth)
 
-    def reach(count):
-        """The most within one block of the even spread, by brute force."""
-        even = even_layers(count, depth)
-        candidates = itertools.combinations(range(1, depth + 1), count)
-        return max(
-            saves(layers)
-            for layers in candidates
-            if all(abs(a - b) <= 1 for a, b in zip(layers, even))
-        )
+    def shift(layers):
+        even = even_layers(len(layers), depth)
+        return sum(abs(a - b) for a, b in zip(layers, even))
 
-    reaching = [n for n in range(1, most + 1) if reach(n) >= target]
-    if not reaching:
-        best = max(map(reach, range(1, most + 1)))
-        with pytest.raises(ConfigError, match=f'save {best:.2%}'):
+    def cost(layers):
+        over = saves(layers) - target - TOLERANCE
+        return max(0, over) + STEP_WORTH * shift(layers)
+
+    choices = [
+        layers
+        for count in range(1, most + 1)
+        for layers in itertools.combinations(range(1, depth + 1), count)
+        if saves(layers) >= target - TOLERANCE
+    ]
+    if not choices:
+        first = tuple(range(1, most + 1))
+        with pytest.raises(ConfigError, match=f'save {saves(first):.2%}'):
             place_merges(saves, depth, most, target)
         return
     placement = place_merges(saves, depth, most, target)
-    count = len(placement.layers)
-    assert count == reaching[0]
-    assert placement.reduction == saves(placement.layers) >= target
+    assert placement.layers in choices
+    assert placement.reduction == saves(placement.layers)
+    near = [layers for layers in choices if shift(layers) <= FARTHEST]
+    if near:
+        few = min(map(len, near)) + 1
+        best = min(cost(layers) for layers in near if len(layers) <= few)
+        assert cost(placement.layers) == pytest.approx(best, abs=1e-7)
 
-    def cost(layers):
-        even = even_layers(count, depth)
-        distance = sum(abs(a - b) for a, b in zip(layers, even))
-        return saves(layers) - target + STEP_WORTH * distance
 
-    everywhere = itertools.combinations(range(1, depth + 1), count)
-    best = min(cost(c) for c in everywhere if saves(c) >= target)
-    assert cost(placement.layers) == pytest.approx(best, abs=1e-9)
+def test_what_can_be_reached_is_planned():
+    """However far from even places: 85 % takes merges in the first block."""
+    for target in (0.85, 0.88):
+        placement = place_merges(savings('deit_small'), 12, 8, target)
+        assert placement.reduction == pytest.approx(target, abs=0.005)
 
 
 @pytest.mark.parametrize('target', [0, -0.1, 1, 43])

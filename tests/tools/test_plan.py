@@ -14,6 +14,7 @@ from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.channels import SelectionRules
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.planning import plan
+from mmvitcompress.tokens import METHODS
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,11 +22,7 @@ ROOT = Path(__file__).parents[2]
 def check(found, name, img_size, num_classes=0):
     """A plan's figures are those of the arch that it describes."""
     dense = get_arch(name)
-    merged = dense.replace(
-        token_merging=dict(
-            layers=found.layers, directions=found.directions
-        )
-    )  # fmt: skip
+    merged = dense.with_reductions(found.spec)
     whole = dense.macs(img_size, num_classes)
     by_tokens = 1 - merged.macs(img_size, num_classes) / whole
     assert found.dense_macs == whole
@@ -48,9 +45,23 @@ def test_tokens_alone(name, target, layers, gigamacs):
     check(found, name, 224, 1000)
     assert found.layers == layers
     pair = ('horizontal', 'vertical')
-    assert found.directions == (*pair, *pair)[: len(layers)]
+    assert found.spec.directions == (*pair, *pair)[: len(layers)]
     assert found.channel_reduction == 0
     assert found.macs / 1e9 == pytest.approx(gigamacs, abs=0.005)
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('channels', [0.0, 0.4])
+def test_every_method_meets_a_target(method, channels):
+    arch = get_arch('deit_small')
+    found = plan(arch, 0.4, 384, channels, method=method)
+    check(found, 'deit_small', 384)
+    assert found.reduction == pytest.approx(0.4, abs=0.013)
+    config = found.config()
+    assert [*config] == [method]
+    assert arch.replace(**config).reductions == (found.spec,)
+    with pytest.raises(ConfigError, match=r'cannot be reached .* lower the'):
+        plan(arch, 0.97, 384, method=method)
 
 
 def test_resolution_of_deployment_decides():
@@ -65,7 +76,7 @@ def test_longer_side_is_merged_first():
     for size, first in (((800, 1344), 'horizontal'), ((96, 64), 'vertical')):
         found = plan(get_arch('vit_micro'), 0.3, size)
         check(found, 'vit_micro', size)
-        assert found.directions[0] == first
+        assert found.spec.directions[0] == first
 
 
 @pytest.mark.parametrize(
@@ -88,7 +99,7 @@ def test_joint_plan_is_caits(name, target):
 def test_channels_alone():
     found = plan(get_arch('deit_small'), 0.381, 224, channels=1.0)
     check(found, 'deit_small', 224)
-    assert (found.layers, found.directions) == ((), ())
+    assert found.layers == () and found.config() == {}
     assert found.channel_reduction == pytest.approx(0.381)
 
 
@@ -101,7 +112,7 @@ def test_a_compressed_arch_is_planned_from_its_dense_form():
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (dict(target=0.95), r'8 merges, .* save 84\.\d+%; lower the target'),
+        (dict(target=0.95), r'8 merges, .* save 88\.\d+%; lower the target'),
         (dict(target=0.97, channels=0.5), r'at its floor it is 9\d\.\d+%'),
         (dict(target=1.5), 'between 0 and 1 .* got 1.5'),
         (dict(target=-1, channels=0.5), 'between 0 and 1 .* got -1'),
@@ -157,7 +168,7 @@ def test_tool_prints_and_writes_the_plan(tmp_path):
     content = json.loads(file.read_text())
     expected = plan(get_arch('deit_small'), 0.54, (512, 640), 0.2)
     assert expected.to_dict().items() <= content.items()
-    required = 'layers directions reduction macs channel_reduction'
+    required = 'token_merging reduction macs channel_reduction'
     assert set(required.split()) <= content.keys()
     assert 'deit_small at 512 x 640 pixels' in result.stdout
     assert '54.00% less' in result.stdout
@@ -169,11 +180,14 @@ def test_tool_prints_and_writes_the_plan(tmp_path):
 
 @pytest.mark.parametrize(
     ('arch', 'blocks'),
-    [('swin_small', 'blocks of stage 3 '), ('deit_small', 'blocks ')],
+    [
+        ('swin_small', 'blocks of stage 3, the only one that merges'),
+        ('deit_small', 'blocks are counted from 1'),
+    ],
 )
 def test_tool_says_whose_blocks_merge(tool, capsys, arch, blocks):
     assert tool('--arch', arch, '--target', '.2', '--shape', '224') == 0
-    assert f'merges before {blocks}(counted' in capsys.readouterr().out
+    assert f'({blocks}' in capsys.readouterr().out
 
 
 def test_tool_says_what_is_reachable(tool, capsys):
