@@ -18,12 +18,12 @@ from mmvitcompress.arch.base import check_patch
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.models.layers.blocks import (
     STEMS,
-    Attended,
     Block,
     drop_path_rates,
 )
 from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.tokens import TokenMethod, TokenState
+from mmvitcompress.tokens.attended import Attended
 from mmvitcompress.tokens.method import add_methods
 
 

@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens.attended import Attended
 from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.utils.checks import is_number
-
-if TYPE_CHECKING:  # an arch holds specs, and lies above them
-    from mmvitcompress.models.layers.blocks import Attended
 
 
 class Size(NamedTuple):
@@ -243,7 +241,7 @@ class TokenMethod(nn.Module):
         return None
 
     def between(
-        self, layer: int, x: Tensor, state: TokenState, attention: 'Attended'
+        self, layer: int, x: Tensor, state: TokenState, attention: Attended
     ) -> tuple[Tensor, TokenState]:
         """Reduce between the attention and the MLP of block ``layer``.
 

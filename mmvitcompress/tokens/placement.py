@@ -220,8 +220,8 @@ def nearest(
     if most == 1 and max(saved.values()) < target - TOLERANCE:
         raise ConfigError(
             f'a reduction of {target:.2%} cannot be reached by {best.key}: '
-            f'the most is {max(saved.values()):.2%}; lower the target or prune '
-            'channels as well'
+            f'the most is {max(saved.values()):.2%}; lower the target or '
+            'prune channels as well'
         )
     return best
 

@@ -11,7 +11,7 @@ together by indexing.
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.atme import TokenMerging
+from mmvitcompress.tokens.attended import Attended
 from mmvitcompress.tokens.method import (
     Counts,
     Size,
@@ -32,9 +33,6 @@ from mmvitcompress.utils.checks import (
     check_layers,
     layer_tuple,
 )
-
-if TYPE_CHECKING:
-    from mmvitcompress.models.layers.blocks import Attended
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ class SimilarMerging(TokenMethod):
         return F.pad(sizes.log(), (self.num_prefix, 0))[:, None, None]
 
     def between(
-        self, layer: int, x: Tensor, state: TokenState, attention: 'Attended'
+        self, layer: int, x: Tensor, state: TokenState, attention: Attended
     ) -> tuple[Tensor, TokenState]:
         prefix = self.num_prefix
         total = x.shape[1] - prefix
