@@ -4,7 +4,7 @@ Every token method is asked for what its own layers cost.
 """
 
 from mmvitcompress.tokens.grids import Grid
-from mmvitcompress.tokens.method import Counts
+from mmvitcompress.tokens.spec import Counts
 
 
 def vit_macs(

@@ -18,7 +18,7 @@ from mmvitcompress.arch.windows import Windows
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import TokenSpec
 from mmvitcompress.tokens.grids import Grid, merged_grid
-from mmvitcompress.tokens.method import Counts, count_tokens
+from mmvitcompress.tokens.spec import Counts, count_tokens
 from mmvitcompress.utils.checks import (
     check_choice,
     check_flag,

@@ -20,7 +20,7 @@ from mmvitcompress.arch.windows import Windows, resolve_global_blocks
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import Counts, TokenSpec
 from mmvitcompress.tokens.grids import Grid
-from mmvitcompress.tokens.method import count_tokens
+from mmvitcompress.tokens.spec import count_tokens
 from mmvitcompress.utils.checks import (
     check_choice,
     check_flag,

@@ -23,8 +23,7 @@ from mmvitcompress.models.layers.blocks import (
 )
 from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.tokens import TokenMethod, TokenState
-from mmvitcompress.tokens.attended import Attended
-from mmvitcompress.tokens.method import add_methods
+from mmvitcompress.tokens.method import Attended, add_methods
 
 
 class ViT(nn.Module):

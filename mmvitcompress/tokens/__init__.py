@@ -11,8 +11,9 @@ from pkgutil import iter_modules
 from mmvitcompress.tokens.atme import TokenMerge, TokenMerging
 from mmvitcompress.tokens.life import PatchSlimming, SoftPatchSlimmer
 from mmvitcompress.tokens.life_predictor import LifePredictor
-from mmvitcompress.tokens.method import Counts, TokenMethod, TokenSpec
+from mmvitcompress.tokens.method import TokenMethod
 from mmvitcompress.tokens.restore import TokenMap, restore, restore_grid
+from mmvitcompress.tokens.spec import Counts, TokenSpec
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.tokens.tome import TokenMatching
 

@@ -22,18 +22,14 @@ from mmvitcompress.tokens.grids import (
     merged_grid,
     shear,
 )
-from mmvitcompress.tokens.method import (
-    Counts,
-    Size,
-    TokenMethod,
-    TokenSpec,
-)
+from mmvitcompress.tokens.method import TokenMethod
 from mmvitcompress.tokens.placement import (
     Layers,
     most_merges,
     place_evenly,
     place_merges,
 )
+from mmvitcompress.tokens.spec import Counts, Size, TokenSpec
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.utils.checks import (
     check_flag,

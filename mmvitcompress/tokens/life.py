@@ -24,15 +24,15 @@ from mmvitcompress.tokens.life_predictor import (
     key_bias,
     scores_to_lives,
 )
-from mmvitcompress.tokens.method import (
+from mmvitcompress.tokens.method import TokenMethod
+from mmvitcompress.tokens.placement import nearest_rate
+from mmvitcompress.tokens.spec import (
     Counts,
     Size,
-    TokenMethod,
     TokenSpec,
     check_rate,
     kept_share,
 )
-from mmvitcompress.tokens.placement import nearest_rate
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.utils.checks import (
     check_layers,

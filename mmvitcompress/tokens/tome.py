@@ -19,14 +19,9 @@ from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.atme import TokenMerging
-from mmvitcompress.tokens.attended import Attended
-from mmvitcompress.tokens.method import (
-    Counts,
-    Size,
-    TokenMethod,
-    TokenSpec,
-)
+from mmvitcompress.tokens.method import Attended, TokenMethod
 from mmvitcompress.tokens.placement import nearest
+from mmvitcompress.tokens.spec import Counts, Size, TokenSpec
 from mmvitcompress.tokens.state import TokenState, take
 from mmvitcompress.utils.checks import (
     check_flag,

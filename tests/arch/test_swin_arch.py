@@ -132,7 +132,7 @@ def test_plans_merge_within_stage_three(name, target):
 
 def test_plan_with_channels():
     found = plan(get_arch('swin_tiny'), 0.354, (512, 384), channels=0.4)
-    assert found.directions[0] == 'vertical'
+    assert found.spec.directions[0] == 'vertical'
     assert found.token_reduction + found.channel_reduction == pytest.approx(
         0.354
     )
@@ -144,7 +144,7 @@ def test_tokens_per_block_of_odd_grids():
     )
     # 100×140 px: 25×35, 13×18, 7×9 → V: 4×9 → H: 4×5, then 2×3
     counts = [25 * 35, 13 * 18, 13 * 18, 7 * 9, 4 * 9, 4 * 5, 2 * 3]
-    assert arch.tokens_per_block((100, 140)) == counts
+    assert [c.attention for c in arch.counts((100, 140))] == counts
     assert arch.stage_grids((100, 140)) == [(25, 35), (13, 18), (7, 9), (4, 5)]
 
 

@@ -127,7 +127,8 @@ def test_tokens_per_block():
         patch_slimming=dict(base_layer=3, layers=(3, 5), keep_rate=0.5),
     )
     # 7×9 grid: H → 7×5, V → 4×5, then ⌈20/2⌉ and ⌈10/2⌉
-    assert arch.tokens_per_block((100, 140)) == [63, 35, 20, 10, 10, 5]
+    counts = [c.attention for c in arch.counts((100, 140))]
+    assert counts == [63, 35, 20, 10, 10, 5]
 
 
 VITS = sorted(name for name in ARCHS if isinstance(ARCHS[name], ViTArch))
@@ -175,7 +176,7 @@ def test_dict_with_base():
         (dict(patch_slimming=dict(base_layer=5)), 'before base_layer'),
         (
             dict(patch_slimming={}, token_merging=dict(layers=(5,))),
-            'merge earlier or slim later',
+            'merge earlier, or let patch_slimming start later',
         ),
         (dict(patch_slimming={}, class_token=False), 'class_token=True'),
         (dict(qk_dims=(64,) * 11), 'but got 11 widths'),

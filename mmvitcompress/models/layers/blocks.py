@@ -15,7 +15,7 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers.attend import attend
 from mmvitcompress.models.layers.windowed import windowed_attention
 from mmvitcompress.tokens import TokenState
-from mmvitcompress.tokens.attended import Attended
+from mmvitcompress.tokens.method import Attended
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:

@@ -1,0 +1,242 @@
+"""The interface of token methods: what a specification has to say.
+
+A method is one file of this folder. Its :class:`TokenSpec` says what is
+reduced where, and what that costs; the
+:class:`~mmvitcompress.tokens.method.TokenMethod` that it builds does it,
+between the blocks of a net or within one. All else (backbones, checkpoints,
+MACs, planner, pictures, export) knows methods by this interface alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from functools import cache
+from typing import ClassVar, NamedTuple
+
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens.grids import Grid
+from mmvitcompress.tokens.method import TokenMethod
+from mmvitcompress.utils.checks import is_number
+
+
+class Size(NamedTuple):
+    """How many patch tokens there are, and in what grid they lie.
+
+    Attributes:
+        patches: Number n of patch tokens.
+        grid: Their grid; once they lie in none, the last that they had.
+    """
+
+    patches: int
+    grid: Grid
+
+
+class Counts(NamedTuple):
+    """Patch tokens of one block.
+
+    Attributes:
+        attention: In the attention.
+        mlp: In the MLP.
+        grid: Grid of those in the attention, see :class:`Size`.
+    """
+
+    attention: int
+    mlp: int
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """What to reduce, where, and by how much: plain data, checked.
+
+    Blocks are counted from 1, as in the papers. A spec validates itself when
+    it is made and, by :meth:`check`, against the arch that holds it.
+
+    Attributes:
+        key: Name of the method: the backbones' argument, the key in an arch's
+            JSON, and what its parameters' names begin with.
+        start: What to say when its layers start without weights of their own;
+            empty if it has no layers.
+        untrained: What is missing, and what to do, where its layers start
+            without weights and aren't to be trained; empty if they serve as
+            they start.
+    """
+
+    key: ClassVar[str]
+    start: ClassVar[str] = ''
+    untrained: ClassVar[str] = ''
+
+    # -- data ---------------------------------------------------------------
+
+    def to_dict(self) -> dict:
+        """Builtin types only: the arguments that make an equal spec."""
+        return {
+            name: value.to_dict()
+            if isinstance(value, TokenSpec)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+            for name, value in (
+                (field.name, getattr(self, field.name))
+                for field in fields(self)
+            )
+        }
+
+    def is_empty(self) -> bool:
+        """Whether it reduces nothing and has no layers."""
+        return False
+
+    def resolved(self, arch) -> 'TokenSpec':
+        """Settle what depends on the arch.
+
+        Args:
+            arch: One without this spec.
+        """
+        return self
+
+    def check(self, arch) -> None:
+        """Raise ConfigError unless it fits an arch.
+
+        Args:
+            arch: Has ``token_depth``, the blocks to choose from, and
+                ``num_prefix_tokens``.
+        """
+
+    def ungridded_after(self, depth: int) -> int | None:
+        """The first block after whose attention tokens lie in no grid.
+
+        Args:
+            depth: Number of blocks.
+
+        Returns:
+            None if they always lie in one. What needs a grid, such as merging
+            neighbours or windows, can stand in that block, but in none after.
+        """
+        return None
+
+    def last_gridded(self) -> int | None:
+        """The last block that has to meet its tokens in a grid, or None."""
+        return None
+
+    def grid_step(self) -> Grid:
+        """Multiples of these keep every grid even, in tokens."""
+        return 1, 1
+
+    # -- planning -----------------------------------------------------------
+
+    @classmethod
+    def for_target(
+        cls, arch, img_size, reduction_of, target: float, most: float = 1.0
+    ) -> 'TokenSpec':
+        """The spec that comes nearest to a target.
+
+        Args:
+            arch: A dense arch.
+            img_size: Image size (H, W), in pixels.
+            reduction_of: What a spec saves, as a fraction of the dense MACs.
+            target: What is to be saved.
+            most: What must not be passed, where channels save the rest; 1 if
+                they don't. Defaults to 1.
+
+        Raises:
+            ConfigError: If the target is out of reach, or the method can't be
+                planned.
+        """
+        raise ConfigError(
+            f'{cls.key} cannot be planned for a target: give its arguments '
+            'by hand'
+        )
+
+    def summary(self) -> str:
+        """What it does, in a line."""
+        given = (f'{name}={value}' for name, value in vars(self).items())
+        return f'{self.key}: {", ".join(given)}'
+
+    # -- cost ---------------------------------------------------------------
+
+    def before(self, layer: int, size: Size) -> Size:
+        """What is left for the attention of block ``layer``."""
+        return size
+
+    def between(self, layer: int, size: Size) -> Size:
+        """What is left for the MLP of block ``layer``."""
+        return size
+
+    def after(self, layer: int, size: Size) -> Size:
+        """What is left after block ``layer``."""
+        return size
+
+    def counts(self, grid: Grid, depth: int) -> list[Counts]:
+        """Tokens of each of the blocks 1..depth, if nothing else reduces."""
+        return count_tokens([self], grid, depth)
+
+    def macs(self, layer: int, counts: Counts, arch, norm: int) -> int:
+        """Multiply-accumulates of its own layers at block ``layer``.
+
+        Args:
+            layer: The block.
+            counts: Tokens of that block.
+            arch: What holds it.
+            norm: What normalising one element counts for.
+        """
+        return 0
+
+    def params(self, layer: int, arch) -> int:
+        """Parameters of its own layers at block ``layer``."""
+        return 0
+
+    # -- module -------------------------------------------------------------
+
+    def build(
+        self, arch, depth: int, training: bool = False
+    ) -> TokenMethod | None:
+        """Make what does it.
+
+        Args:
+            arch: What holds it.
+            depth: How many blocks are built.
+            training: Whether what it has to learn learns by a way of its own
+                (life regression weights patches instead of dropping them).
+                Defaults to False.
+
+        Returns:
+            None if none of its layers is built.
+        """
+        raise NotImplementedError(f'{type(self).__name__}.build')
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Raise ConfigError unless a keep rate lies in (0, 1]."""
+    if not is_number(rate) or not 0 < rate <= 1:
+        raise ConfigError(f'{name} must lie in (0, 1], but got {rate!r}')
+
+
+@cache
+def _ratio(rate: float) -> tuple[int, int]:
+    # 0.55 is meant as 11/20, though as a float it lies a little above
+    ratio = Fraction(rate).limit_denominator(10**6)
+    return max(ratio, Fraction(1, 10**6)).as_integer_ratio()
+
+
+def kept_share(rate: float, patches: int) -> int:
+    """Patches that stay of ``patches`` at a keep rate: ⌈ρ·n⌉, never none."""
+    # whole numbers: exact, and no obstacle where ``patches`` is a symbol
+    kept, of = _ratio(rate)
+    return -(-patches * kept // of)
+
+
+def count_tokens(
+    specs: Sequence[TokenSpec], grid: Grid, depth: int
+) -> list[Counts]:
+    """Tokens of each of the blocks 1..depth under several methods."""
+    size, counts = Size(grid[0] * grid[1], grid), []
+    for layer in range(1, depth + 1):
+        for spec in specs:
+            size = spec.before(layer, size)
+        met, attended = size.patches, size.grid
+        for spec in specs:
+            size = spec.between(layer, size)
+        counts.append(Counts(met, size.patches, attended))
+        for spec in specs:
+            size = spec.after(layer, size)
+    return counts
