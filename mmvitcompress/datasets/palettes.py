@@ -1,5 +1,51 @@
 """Names and colours (RGB) of the classes, and where the digits come from."""
 
+import colorsys
+from collections.abc import Sequence
+from itertools import count
+
+Colour = tuple[int, int, int]
+# those of Okabe and Ito and of Tol that colour-blind readers tell apart, in
+# the order of their use; no white, black or grey, which mark other things
+_DISTINCT = (
+    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
+    *((0, 114, 178), (213, 94, 0), (204, 121, 167), (139, 69, 19)),
+    *((51, 34, 136), (136, 34, 85), (153, 153, 51)),
+)
+BACKGROUND = (153, 153, 153)
+
+
+def background_of(classes: Sequence[str]) -> int | None:
+    """The label of the class that is called background, if there is one."""
+    names = [name.lower().strip('_ ') for name in classes]
+    return names.index('background') if 'background' in names else None
+
+
+def class_palette(classes: Sequence[str]) -> list[Colour]:
+    """A colour (R, G, B) for each class; grey for the background.
+
+    Up to eleven others are told apart by colour-blind readers as well; of
+    more, neighbours are as different as can be.
+    """
+    background = background_of(classes)
+    others = len(classes) - (background is not None)
+    if others <= len(_DISTINCT):
+        colours = iter(_DISTINCT)
+    else:
+        colours = map(_nth_colour, count())
+    return [
+        BACKGROUND if label == background else next(colours)
+        for label in range(len(classes))
+    ]
+
+
+def _nth_colour(index: int) -> Colour:
+    # steps of the golden ratio never come close to where they were
+    light = 1.0 if index % 2 else 0.75
+    rgb = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.78, light)
+    return tuple(round(255 * part) for part in rgb)
+
+
 CAMVID_CLASSES = (
     'sky',
     'building',

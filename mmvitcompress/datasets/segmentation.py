@@ -19,6 +19,7 @@ from mmvitcompress.datasets.palettes import (
     DIGITS_SOURCE,
     NUCLEI_SOURCE,
     NUCLEUS_PALETTE,
+    class_palette,
 )
 from mmvitcompress.datasets.splits import belongs, check_share
 from mmvitcompress.errors import ConfigError
@@ -94,8 +95,9 @@ class FolderDataset(CheckedPairs, BaseSegDataset):
         img_suffix: How image names end. Defaults to None: as those in the
             folder do, '.jpg' or '.png'.
         metainfo: ``dict(classes=(…), palette=[…])``; without a palette,
-            colours are drawn at random, the same ones each time. Defaults to
-            what the class itself knows.
+            colours are those of
+            :func:`~mmvitcompress.datasets.palettes.class_palette`. Defaults
+            to what the class itself knows.
         **kwargs: Those of ``BaseSegDataset``.
 
     Raises:
@@ -123,7 +125,9 @@ class FolderDataset(CheckedPairs, BaseSegDataset):
                 "metainfo=dict(classes=('background', 'crack'))"
             )
         self.LABELS = self.LABELS or len(known['classes'])
-        super().__init__(img_suffix=img_suffix, metainfo=metainfo, **kwargs)
+        if not isinstance(known['classes'], str):  # the name of a file
+            known.setdefault('palette', class_palette(known['classes']))
+        super().__init__(img_suffix=img_suffix, metainfo=known, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """List all pairs, whichever of both formats the images have.

@@ -1,11 +1,18 @@
 """What is written of predictions: pictures, index maps, JSON."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from mmvitcompress.datasets.palettes import (
+    Colour,
+    background_of,
+    class_palette,
+)
 from mmvitcompress.errors import DataError
 from mmvitcompress.inference.inputs import Frame, Source, frame_rate
 from mmvitcompress.inference.predictor import Predictor
@@ -16,7 +23,9 @@ class Writer:
     """Writes what one model predicts into one folder.
 
     Images: ``overlay/NAME.png``, for segmentation ``labels/NAME.png`` with
-    the class of each pixel, for detection ``predictions/NAME.json``. Videos:
+    the class of each pixel, and ``legend.png`` for all of them; the class
+    that is called background is left as it is. For detection
+    ``predictions/NAME.json``. Videos:
     ``overlay/NAME.mp4``, ``labels/NAME/000000.png`` and so on. A classifier
     draws nothing.
 
@@ -45,9 +54,21 @@ class Writer:
         self.records: list[dict] = []
         self._source: Source | None = None
         self._video: cv2.VideoWriter | None = None
-        self._visualizer = _make_visualizer(predictor, opacity)
+        self.palette = predictor.palette or class_palette(self.classes)
+        self.opacity = opacity
+        if self.task == 'detection':
+            from mmdet.visualization import DetLocalVisualizer
+
+            self._visualizer = DetLocalVisualizer(alpha=opacity)
+            self._visualizer.dataset_meta = dict(
+                classes=self.classes, palette=self.palette
+            )
 
     def __enter__(self) -> 'Writer':
+        if self.task == 'segmentation':
+            self.out.mkdir(parents=True, exist_ok=True)
+            legend = draw_legend(self.classes, self.palette)
+            _write_image(self.out / 'legend.png', legend[..., ::-1])
         return self
 
     def __exit__(self, kind, *args) -> None:
@@ -168,41 +189,49 @@ class Writer:
         self._video.write(picture)
 
     def _draw(self, image: np.ndarray, prediction) -> np.ndarray:
-        """The library's own drawing, in RGB."""
+        """What was predicted over an image in BGR; in RGB."""
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=2)
-        arguments = dict(draw_gt=False)
-        if self.task == 'detection':
-            arguments['pred_score_thr'] = self.score_threshold
-        else:
-            arguments['with_labels'] = False
         rgb = np.ascontiguousarray(image[..., ::-1])
-        self._visualizer.add_datasample('', rgb, prediction, **arguments)
+        if self.task == 'segmentation':
+            labels = prediction.pred_sem_seg.data[0].numpy()
+            unpainted = background_of(self.classes)
+            return paint(rgb, labels, self.palette, self.opacity, unpainted)
+        self._visualizer.add_datasample(
+            *('', rgb, prediction),
+            draw_gt=False,
+            pred_score_thr=self.score_threshold,
+        )
         return self._visualizer.get_image()
 
 
-def _make_visualizer(predictor: Predictor, opacity: float):
-    """What draws predictions; None for a classifier."""
-    if predictor.task == 'classification':
-        return None
-    if predictor.task == 'segmentation':
-        from mmseg.visualization import SegLocalVisualizer as Visualizer
-    else:
-        from mmdet.visualization import DetLocalVisualizer as Visualizer
-    visualizer = Visualizer(alpha=opacity)
-    palette = predictor.palette or distinct_colours(len(predictor.classes))
-    visualizer.dataset_meta = dict(classes=predictor.classes, palette=palette)
-    return visualizer
+def paint(
+    image: np.ndarray,
+    labels: np.ndarray,
+    palette: Sequence[Colour],
+    opacity: float,
+    unpainted: int | None = None,
+) -> np.ndarray:
+    """Colours of labels (H, W) over an image (H, W, 3), but for one label."""
+    colours = np.array(palette)[labels]
+    weight = opacity * (labels != unpainted)[..., None]
+    return (image * (1 - weight) + colours * weight).round().astype(np.uint8)
 
 
-def distinct_colours(count: int) -> list[tuple[int, int, int]]:
-    """Colours (R, G, B) that are as different as so many can be."""
-    # steps of the golden ratio never come close to where they were
-    hue = (np.arange(count) * 180 * 0.618034 % 180).astype(np.uint8)
-    light = np.where(np.arange(count) % 2, 255, 190).astype(np.uint8)
-    hsv = np.stack([hue, np.full_like(hue, 200), light], axis=1)
-    rgb = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
-    return [tuple(colour) for colour in rgb.tolist()]
+def draw_legend(
+    classes: Sequence[str], palette: Sequence[Colour]
+) -> np.ndarray:
+    """A picture (H, W, 3), RGB, of the colour of each class."""
+    line, font = 24, ImageFont.load_default(16)
+    width = 3 * line + round(max(map(font.getlength, classes)))
+    legend = Image.new('RGB', (width, line * len(classes)), 'white')
+    pen = ImageDraw.Draw(legend)
+    for row, (name, colour) in enumerate(zip(classes, palette)):
+        corner = (4, line * row + 4)
+        end = (2 * line - 4, line * row + line - 4)
+        pen.rectangle((corner, end), tuple(colour), outline='black')
+        pen.text((2 * line + 4, line * row + 1), name, 'black', font)
+    return np.array(legend)
 
 
 def _run_lengths(mask: np.ndarray) -> dict:

@@ -8,6 +8,7 @@ from mmseg.registry import DATASETS as MMSEG
 from mmseg.visualization import SegLocalVisualizer
 from PIL import Image
 
+from mmvitcompress.datasets.palettes import BACKGROUND, class_palette
 from mmvitcompress.datasets.segmentation import (
     CamVidDataset,
     CheckedADE20KDataset,
@@ -186,10 +187,14 @@ def test_mmseg_draws_with_the_palette(cls):
 
 def test_own_folder_has_as_many_labels_as_classes(camvid):
     init_default_scope('mmseg')
-    metainfo = dict(classes=[f'class {i}' for i in range(12)])
+    metainfo = dict(classes=['Background', *map(str, range(11))])
     dataset = build(FolderDataset, camvid, metainfo=metainfo)
     assert len(dataset) == 3
-    assert len(dataset.metainfo['palette']) == 12
+    grey, *others = dataset.metainfo['palette']
+    assert grey == BACKGROUND
+    assert len({grey, *others}) == 12
+    marks = {(0, 0, 0), (255, 255, 255), grey}
+    assert not marks & {*class_palette([str(i) for i in range(150)])}
     metainfo['classes'].pop()
     with pytest.raises(DataError, match='but got 11'):
         build(FolderDataset, camvid, metainfo=metainfo)

@@ -22,7 +22,7 @@ from mmvitcompress.inference.inputs import (
     find_sources,
     read_frames,
 )
-from mmvitcompress.inference.outputs import distinct_colours
+from mmvitcompress.inference.outputs import paint
 from mmvitcompress.inference.predicting import batches
 from mmvitcompress.utils import cli
 
@@ -206,6 +206,10 @@ def test_segmentation_of_a_folder(runs, folder, tmp_path):
         colours = np.array([[255, 255, 255], [200, 30, 30]])[:, ::-1]
         blend = image * 0.5 + colours[labels] * 0.5
         assert np.abs(overlay - blend).max() <= 1
+    legend = read(tmp_path / 'legend.png')
+    assert [legend[row, 8].tolist() for row in (12, 36)] == [
+        *([255, 255, 255], [30, 30, 200])
+    ]
     # results in the folder itself are not taken for images
     shutil.copytree(folder, tmp_path / 'photos')
     out = tmp_path / 'photos' / 'out'
@@ -314,10 +318,11 @@ def test_batches_are_of_one_size():
     assert sizes == [2, 1, 1, 1]
 
 
-def test_colours_differ():
-    colours = distinct_colours(60)
-    assert len(set(colours)) == 60
-    assert all(0 <= c <= 255 for colour in colours for c in colour)
+def test_the_background_is_left_as_it_is():
+    image = np.full((1, 3, 3), 100, np.uint8)
+    colours = [(153, 153, 153), (0, 200, 0)]
+    painted = paint(image, np.array([[0, 1, 0]]), colours, 0.5, unpainted=0)
+    assert painted.tolist() == [[[100] * 3, [50, 150, 50], [100] * 3]]
 
 
 # -- refused ----------------------------------------------------------------
