@@ -1,16 +1,23 @@
-"""Images to time a model on: random, from a folder, from a config's data."""
+"""Images to run a model on: random, from a folder, from a config's data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle, islice
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, init_default_scope
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    create_transform,
+)
 from torch import Tensor, nn
 
+from mmvitcompress.analysis.configs import Shape, default_shape
 from mmvitcompress.analysis.inference import (
     data_samples,
     image_channels,
@@ -20,8 +27,6 @@ from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.images import equally_spaced, image_files, read_image
 
-Shape = tuple[int, int]
-
 
 def make_images(
     source: str,
@@ -29,7 +34,6 @@ def make_images(
     model: nn.Module,
     shape: Shape,
     batch_size: int,
-    spread: bool = False,
 ) -> Tensor:
     """A batch as the network of ``model`` takes it.
 
@@ -41,8 +45,6 @@ def make_images(
         model: The model; its data preprocessor normalises and pads.
         shape: Height and width in pixels that images are resized to.
         batch_size: Number of images B.
-        spread: Whether to take images at equal distances over a data set or
-            folder, not the first ones. Defaults to False.
 
     Returns:
         (B, C, H, W), normalised, padded as the model pads, on the CPU; random
@@ -62,33 +64,89 @@ def make_images(
         size = (batch_size, image_channels(model), *size)
         return torch.randn(size, generator=generator)
     if source == 'dataset':
-        images = _from_dataset(config, batch_size, spread)
+        images = _from_dataset(config, lambda total: range(total)[:batch_size])
     else:
-        images = _from_folder(source, batch_size, spread)
+        images = list(map(_read, image_files(source)[:batch_size]))
     resized = [_resize(image, shape) for image in images]
     return _preprocess(model, list(islice(cycle(resized), batch_size)))
 
 
-def _places(total: int, count: int, spread: bool) -> list[int]:
-    """Which ``count`` of ``total`` images to take; all if there are fewer."""
-    if spread:
-        return equally_spaced(total, count)
-    return list(range(min(total, count)))
+def tested_images(
+    source: str,
+    config: Config,
+    model: nn.Module,
+    count: int,
+    shape: Shape | None = None,
+) -> list[Tensor]:
+    """Images as the network gets them where the config's model is tested.
+
+    Args:
+        source: ``'dataset'`` for the config's ``test_dataloader``; an image;
+            or a folder. They are taken at equal distances.
+        config: Config of the model; its test pipeline prepares images.
+        model: The model; its data preprocessor normalises and pads.
+        count: How many images; fewer if there are no more.
+        shape: Height and width in pixels that they are resized to instead.
+            Defaults to the size and aspect that the pipeline gives to each;
+            to the size that the config is about if it has no pipeline.
+
+    Returns:
+        (C, H, W) each, normalised and padded, on the CPU.
+
+    Raises:
+        ConfigError: If there is nothing to take.
+        DataError: If data are missing or damaged.
+    """
+    if count < 1:
+        raise ConfigError(f'count must be at least 1, but got {count}')
+    if source == 'dataset':
+        images = _from_dataset(config, lambda n: equally_spaced(n, count))
+    else:
+        paths = image_files(source)
+        paths = [paths[i] for i in equally_spaced(len(paths), count)]
+        transform = None if shape else _test_transform(config)
+        if transform is None:
+            shape, transform = shape or default_shape(config), _read
+        with naming_data_errors():
+            images = list(map(transform, paths))
+    if shape:
+        images = [_resize(image, shape) for image in images]
+    return [_preprocess(model, [image])[0] for image in images]
 
 
-def _from_folder(folder: str, count: int, spread: bool) -> list[Tensor]:
-    """Images (3, h, w) of bytes, in BGR as OpenMMLab loads them."""
-    paths = image_files(folder)
-    images = []
-    for path in (paths[i] for i in _places(len(paths), count, spread)):
-        array = np.array(read_image(path))
-        images.append(torch.from_numpy(array).permute(2, 0, 1).flip(0))
-    return images
+def _read(path: Path) -> Tensor:
+    """An image (3, h, w) of bytes, in BGR as OpenMMLab loads them."""
+    array = np.array(read_image(path))
+    return torch.from_numpy(array).permute(2, 0, 1).flip(0)
 
 
-def _from_dataset(config: Config, count: int, spread: bool) -> list[Tensor]:
-    """What the pipeline of the config's test data makes of its first images:
-    (3, h, w), of bytes or, from timm's pipelines, normalised."""
+def _test_transform(config: Config) -> Callable[[Path], Tensor] | None:
+    """What the config's test data do to an image file, if they do anything:
+    the result is what :func:`_from_dataset` returns."""
+    data = (config.get('test_dataloader') or {}).get('dataset') or {}
+    if data.get('pipeline'):
+        init_default_scope(config.get('default_scope') or 'mmengine')
+        steps = [s for s in data.pipeline if 'Annotations' not in s['type']]
+        pipeline = Compose(steps)
+        return lambda path: _inputs(
+            pipeline(dict(img_path=str(path), img_id=0))
+        )
+    if data.get('transform'):
+        transform = create_transform(**data.transform)
+        return lambda path: transform(read_image(path))
+    return None
+
+
+def _from_dataset(
+    config: Config, places: Callable[[int], Iterable[int]]
+) -> list[Tensor]:
+    """What the pipeline of the config's test data makes of its images:
+    (3, h, w), of bytes or, from timm's pipelines, normalised.
+
+    Args:
+        config: The config.
+        places: From the number of images to those that are taken.
+    """
     loader = config.get('test_dataloader')
     if not loader:
         raise ConfigError(
@@ -98,14 +156,13 @@ def _from_dataset(config: Config, count: int, spread: bool) -> list[Tensor]:
     init_default_scope(config.get('default_scope') or 'mmengine')
     with naming_data_errors():
         dataset = DATASETS.build(loader.dataset)
-        places = _places(len(dataset), count, spread)
-        samples = [dataset[i] for i in places]
-    inputs = [
-        sample['inputs'] if isinstance(sample, dict) else sample[0]
-        for sample in samples
-    ]
-    # with test-time augmentation there are several views of each
-    return [i[0] if isinstance(i, list) else i for i in inputs]
+        return [_inputs(dataset[i]) for i in places(len(dataset))]
+
+
+def _inputs(sample) -> Tensor:
+    """The image of a sample; with test-time augmentation its first view."""
+    inputs = sample['inputs'] if isinstance(sample, dict) else sample[0]
+    return inputs[0] if isinstance(inputs, list) else inputs
 
 
 def _resize(image: Tensor, shape: Shape) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pictures of what compression does; for notebooks, tools and training runs.
+"""Figures of what compression does; for notebooks, tools and training runs.
 
 For each kind there are functions that compute what is drawn and one that
 draws it and returns a matplotlib figure::
@@ -6,43 +6,62 @@ draws it and returns a matplotlib figure::
     lives = predict_lives(model.backbone, images)
     figure = draw_life(pictures, lives, patch=16)
 
-tools/visualize.py and :class:`CompressionVisualizationHook` are built on
-them. Needs matplotlib.
+``FIGURES`` holds all kinds; tools/visualize.py and
+:class:`CompressionVisualizationHook` are made from it. Needs matplotlib.
 """
 
+from mmvitcompress.checkpoints.widths import read_heads, read_widths
 from mmvitcompress.visualization.attention import (
+    Attention,
     attention_weights,
     class_attention,
     draw_attention,
 )
-from mmvitcompress.visualization.channel_pictures import (
+from mmvitcompress.visualization.base import Kind
+from mmvitcompress.visualization.channels import (
+    Channels,
     draw_channels,
     draw_heads,
 )
-from mmvitcompress.visualization.channels import read_heads, read_widths
+from mmvitcompress.visualization.compare import (
+    Compare,
+    compare_segmentors,
+    draw_comparison,
+)
 from mmvitcompress.visualization.curve import (
+    Curve,
     draw_curve,
     join_results,
     read_results,
 )
 from mmvitcompress.visualization.features import (
+    Features,
     colour_maps,
     draw_features,
     restored_maps,
 )
-from mmvitcompress.visualization.life import draw_life, predict_lives
+from mmvitcompress.visualization.life import Life, draw_life, predict_lives
+from mmvitcompress.visualization.loading import token_map
 from mmvitcompress.visualization.merges import (
+    Merges,
     draw_merges,
     merge_stages,
-    token_map,
-)
-from mmvitcompress.visualization.segmentation import compare_segmentors
-from mmvitcompress.visualization.segmentation_pictures import (
-    draw_comparison,
 )
 from mmvitcompress.visualization.style import save, to_array
 
+FIGURES: dict[str, Kind] = {
+    'merges': Merges(),
+    'life': Life(),
+    'channels': Channels(),
+    'attention': Attention(),
+    'features': Features(),
+    'compare': Compare(),
+    'curve': Curve(),
+}
+"""All kinds of figures by their names."""
+
 __all__ = [
+    'FIGURES',
     'attention_weights',
     'class_attention',
     'colour_maps',

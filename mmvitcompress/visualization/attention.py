@@ -8,47 +8,41 @@ from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.tokens import restore
-from mmvitcompress.visualization.merges import token_sizes
-from mmvitcompress.visualization.running import run_tokens
+from mmvitcompress.visualization.base import ModelKind, View
+from mmvitcompress.visualization.loading import run_tokens, token_map
 from mmvitcompress.visualization.style import (
     HEAT,
     Figure,
     PowerNorm,
-    head_columns,
+    head_panels,
     panels,
     show_map,
     show_photo,
 )
 
-CAPTION = (
-    'The share of its attention that the [CLS] token gives to each patch in '
-    'the last block, the mean of all heads; where there is no [CLS] token, '
-    'the mean over all patches. The attention that a merged token receives '
-    'is divided equally among the patches that it covers, so that the shares '
-    'of differently merged models can be compared; patches that have left '
-    'receive none. Both maps of a row have one colour scale, which grows with '
-    'the square root so that small shares are seen as well.'
-)
 
-
-def attention_weights(attn: nn.Module, x: Tensor, bias=None) -> Tensor:
+def attention_weights(
+    attn: nn.Module, x: Tensor, bias=None, queries: slice = slice(None)
+) -> Tensor:
     """softmax(Q Kᵀ · scale + bias) of an attention layer.
 
     Args:
         attn: An :class:`~mmvitcompress.models.layers.blocks.Attention`, with
             or without compactors.
         x: Its input (B, n, D).
-        bias: What it adds to the logits. Defaults to None.
+        bias: What it adds to the logits of each key, (B, 1, 1, n). Defaults
+            to None.
+        queries: The tokens that look. Defaults to all.
 
     Returns:
-        (B, heads, n, n); rows sum to 1.
+        (B, heads, queries, n); rows sum to 1.
     """
     width = attn.num_heads * attn.qk_dim
     q, k = (
         part.unflatten(2, (attn.num_heads, -1)).transpose(1, 2)
         for part in attn.qkv(x)[..., : 2 * width].split(width, dim=2)
     )
+    q = q[:, :, queries]
     logits = q.float() @ k.float().transpose(2, 3) * attn.scale
     return (logits if bias is None else logits + bias).softmax(-1)
 
@@ -80,7 +74,8 @@ def class_attention(
 
     Raises:
         ConfigError: If the backbone is of another kind, its last block
-            attends in windows, or it has no such head.
+            attends in windows or reduces tokens itself, or it has no such
+            head.
     """
     if not attends_globally(backbone):
         raise ConfigError(
@@ -98,65 +93,111 @@ def class_attention(
         lambda module, given: inputs.append(given)
     )
     try:
-        ((_, state),) = run_tokens(backbone, images)
+        (output,) = run_tokens(backbone, images)
     finally:
         handle.remove()
     x, bias = (*inputs[0], None)[:2]
-    weights = attention_weights(attn, x, bias)
-    weights = weights.mean(1) if head is None else weights[:, head]
     prefix = backbone.num_prefix_tokens
-    sizes = torch.from_numpy(token_sizes(state)).to(weights)  # (h·w)
-    if prefix:
-        received = weights[:, 0, prefix:]
-    else:
-        # patches, not tokens, have equal votes
-        votes = sizes.expand(len(images), -1)
-        if state.order is not None:
-            votes = votes.gather(1, state.order)
-        votes = votes[:, : weights.shape[1]]
-        votes = votes / votes.sum(1, keepdim=True)
-        received = (votes.unsqueeze(1) @ weights)[:, 0]
+    queries = slice(1) if prefix else slice(None)
+    weights = attention_weights(attn, x, bias, queries)
+    weights = weights.mean(1) if head is None else weights[:, head]
+    if output[0].shape[1] != weights.shape[2] - prefix:
+        raise ConfigError(
+            'the last block must attend to the tokens that it hands on, but '
+            f'{output[0].shape[1]} are left of {weights.shape[2] - prefix}'
+        )
+    places = token_map(*output)  # (B, H, W)
+    token = places.flatten(1).clamp_min(0)
+    stays = (places >= 0).flatten(1).to(weights)
+    covers = torch.zeros_like(weights[:, 0, prefix:])  # patches of each token
+    covers.scatter_add_(1, token, stays)
+    # without [CLS], patches, not tokens, have equal votes
+    votes = covers / covers.sum(1, keepdim=True)
+    looks = weights if prefix else votes.unsqueeze(1) @ weights
     # patches that have left get nothing
-    fill = received.new_zeros(1)
-    shares = restore(received.unsqueeze(2), state, 'nearest', fill)[:, 0]
-    covered = sizes.view(1, -1, 1)
-    return (
-        shares
-        / restore(covered, state._replace(order=None, departed=()))[:, 0]
-    )
+    shares = (looks[:, 0, prefix:] / covers).gather(1, token) * stays
+    return shares.view(places.shape)
 
 
 def draw_attention(
     pictures: Sequence[ndarray],
-    maps: Mapping[str, Tensor],
+    maps: Mapping[str, Sequence[Tensor]],
     patch: int,
     title: str = '',
+    rows: Sequence[int] | None = None,
 ) -> Figure:
     """Draw attention maps side by side.
 
     Args:
-        pictures: RGB (H, W, 3) of one size, uint8.
-        maps: For each model its name and what :func:`class_attention` returns
-            for the pictures.
+        pictures: RGB (H, W, 3), uint8.
+        maps: For each model its name and (H, W) for each picture, as
+            :func:`class_attention` returns them.
         patch: Edge of a patch, in pixels.
         title: Title. Defaults to one that says what is seen.
+        rows: Which of the pictures. Defaults to all.
     """
-    size = pictures[0].shape[:2]
-    figure, axes = panels(len(pictures), 1 + len(maps), size[0] / size[1])
-    for row, picture in enumerate(pictures):
-        show_photo(axes[row][0], picture)
+    rows = range(len(pictures)) if rows is None else rows
+    figure, axes = panels([pictures[r].shape for r in rows], 1 + len(maps))
+    for panel, row in zip(axes, rows):
+        show_photo(panel[0], pictures[row])
         shares = [100 * m[row].float().cpu().numpy() for m in maps.values()]
-        top = max(share.max() for share in shares)
-        for axis, share in zip(axes[row][1:], shares):
+        norm = PowerNorm(0.5, 0, max(share.max() for share in shares))
+        for axis, share in zip(panel[1:], shares):
             heat = show_map(
-                *(axis, share, (*size, patch)),
+                *(axis, share, pictures[row].shape, patch),
                 cmap=HEAT,
-                norm=PowerNorm(0.5, 0, top),
+                norm=norm,
             )
-        figure.colorbar(heat, ax=axes[row][-1], label='% per patch')
-    head_columns(axes, ['image', *maps])
+        figure.colorbar(heat, ax=panel[-1], label='% per patch')
+    head_panels(axes, [['image', *maps]] * len(rows))
     figure.suptitle(
         title or 'What the last block looks at: attention of [CLS]',
         fontsize=11,
     )
     return figure
+
+
+class Attention(ModelKind):
+    """What the last block looks at."""
+
+    about = 'what the last block looks at, dense beside compressed'
+    caption = (
+        'The share of its attention that the [CLS] token gives to each patch '
+        'in the last block, the mean of all heads; where there is no [CLS] '
+        'token, the mean over all patches. The attention that a merged token '
+        'receives is divided equally among the patches that it covers, so '
+        'that the shares of differently merged models can be compared; '
+        'patches that have left receive none. Both maps of a row have one '
+        'colour scale, which grows with the square root so that small shares '
+        'are seen as well.'
+    )
+
+    def add_arguments(self, parser) -> None:
+        """Add the arguments of :meth:`view`, under their names."""
+        super().add_arguments(parser)
+        head = 'counted from 0, not the mean'
+        parser.add_argument('--head', type=int, metavar='N', help=head)
+
+    def shows(self, backbone) -> bool:
+        """Whether the last block sees the whole image."""
+        return attends_globally(backbone)
+
+    def look(self, models, pictures, head: int | None = None) -> View:
+        """Compute each model's attention, of one head or the mean of all."""
+        maps = {
+            name: [class_attention(backbone, x[None], head)[0] for x in images]
+            for name, (backbone, images) in models.items()
+        }
+        backbones = [seen.backbone for seen in models.values()]
+        patch = backbones[0].arch.patch_size
+        if all(each.num_prefix_tokens for each in backbones):
+            who = 'attention of [CLS]'
+        else:
+            who = 'mean attention of all patches'
+        which = 'mean of all heads' if head is None else f'head {head}'
+        title = f'What the last block looks at: {who}, {which}'
+
+        def draw(rows):
+            return draw_attention(pictures, maps, patch, title, rows)
+
+        return View(draw, len(pictures))

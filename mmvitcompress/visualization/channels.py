@@ -1,183 +1,229 @@
 """What a checkpoint's channels have come to (CAIT, Fig. 6 and 7)."""
 
-import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy import ndarray
-from torch import Tensor
 
-from mmvitcompress.arch.base import Arch
-from mmvitcompress.arch.zoo import ARCHS
-from mmvitcompress.channels import Kinds, kept_widths, removable
-from mmvitcompress.checkpoints.file import checkpoint_arch, read_checkpoint
-from mmvitcompress.errors import CheckpointError
+from mmvitcompress.channels import (
+    column_norms,
+    find_compactors,
+    kept_channels,
+)
+from mmvitcompress.checkpoints.widths import (
+    HeadChannels,
+    Widths,
+    read_heads,
+    read_widths,
+    widths_of,
+)
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.visualization.base import ModelKind, View
+from mmvitcompress.visualization.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PALE,
+    VERMILLION,
+    Axes,
+    Figure,
+    Patch,
+    bare,
+)
 
-_MASK = re.compile(r'(.*?)(?:attn\.qkv|mlp\.fc1)\.compactors\.(\w+)\.kept$')
-
-
-class Widths(NamedTuple):
-    """Channels of each block: Q/K and V in each head, MLP.
-
-    Attributes:
-        kept: (blocks, 3), what is left.
-        dense: (blocks, 3), what there was.
-    """
-
-    kept: ndarray
-    dense: ndarray
-
-    @property
-    def shares(self) -> ndarray:
-        """Fraction kept of each kind in each block, (blocks, 3)."""
-        return self.kept / self.dense
-
-
-class HeadChannels(NamedTuple):
-    """What became of one kind of channels, in numbers (blocks, heads).
-
-    Attributes:
-        kept: Not masked.
-        stuck: Masked and near zero, but not to be removed: other heads have
-            masked fewer, or the partner in Q or K isn't masked.
-        removed: Masked and removed.
-    """
-
-    kept: ndarray
-    stuck: ndarray
-    removed: ndarray
+_EDGE = '#777777'
+_SHARES = {'Q/K': BLUE, 'V': ORANGE, 'MLP': GREEN}
+_FATES = {
+    'kept': ('kept', BLUE),
+    'stuck': ('zero, but has to stay', VERMILLION),
+    'removed': ('zero and removed', PALE),
+}
 
 
-def read_widths(path: str | Path) -> Widths:
-    """Channels that a checkpoint has kept.
+def draw_channels(models: Mapping[str, Widths], title: str = '') -> Figure:
+    """Draw the kept share of channels per block and kind (CAIT, Fig. 6).
 
     Args:
-        path: A checkpoint that carries its arch, such as training runs and
-            tools/export_pruned.py write; or one of a pruning run, whose masks
-            count.
-
-    Raises:
-        CheckpointError: If it can't be read or tells neither.
+        models: Widths under the models' names; a row for each.
+        title: Title. Defaults to one that says what is seen.
     """
-    state_dict, meta = read_checkpoint(path)
-    arch = checkpoint_arch(meta, path)
-    masks = masks_of(state_dict)
-    if masks:
-        return widths_of(masks, norms_of(state_dict))
-    if arch is None:
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} tells no widths: give one that '
-            'tools/export_pruned.py or a training run has written'
+    blocks = max(len(widths.kept) for widths in models.values())
+    size = (max(6, 0.8 * blocks + 1), 2.1 * len(models) + 0.9)
+    figure = Figure(figsize=size, layout='constrained')
+    axes = figure.subplots(len(models), 1, squeeze=False)[:, 0]
+    for axis, (name, widths) in zip(axes, models.items()):
+        places = np.arange(1, len(widths.kept) + 1)
+        for kind, (label, colour) in enumerate(_SHARES.items()):
+            shares = 100 * widths.shares[:, kind]
+            where = places + 0.28 * (kind - 1)
+            bars = axis.bar(where, shares, 0.26, color=colour, label=label)
+            axis.bar_label(
+                bars,
+                list(map(str, widths.kept[:, kind])),
+                fontsize=7,
+                rotation=90,
+                padding=2,
+                bbox=dict(facecolor='white', edgecolor='none', pad=0.6),
+            )
+        axis.axhline(100, color='black', linewidth=0.8, linestyle=':')
+        _frame(axis, len(places), 130)
+        axis.set(ylabel='channels kept (%)', yticks=range(0, 101, 25))
+        axis.set_title(name, fontsize=9, loc='left')
+    axes[-1].set_xlabel('block')
+    legend = axes[0].get_legend_handles_labels()
+    figure.legend(*legend, loc='outside upper right', ncols=3, fontsize=8)
+    title = title or 'Channels that each block keeps'
+    figure.suptitle(title, fontsize=11, x=0.02, ha='left')
+    return figure
+
+
+def draw_heads(
+    models: Mapping[str, Mapping[str, HeadChannels]], title: str = ''
+) -> Figure:
+    """Draw what became of the channels of each head (CAIT, Fig. 7).
+
+    Args:
+        models: For each model its name and what :func:`read_heads` returns;
+            a column for each.
+        title: Title. Defaults to one that says what is seen.
+    """
+    kinds = list(next(iter(models.values())))
+    size = (5.2 * len(models) + 0.4, 1.7 * len(kinds) + 1.1)
+    figure = Figure(figsize=size, layout='constrained')
+    axes = figure.subplots(len(kinds), len(models), squeeze=False, sharey=True)
+    for column, (name, channels) in enumerate(models.items()):
+        removed = sum(each.removed.sum() for each in channels.values())
+        stuck = sum(each.stuck.sum() for each in channels.values())
+        every = sum(sum(each).sum() for each in channels.values())
+        axes[0][column].set_title(
+            f'{name}\n{removed + stuck} of {every} channels are zero, '
+            f'{removed} of them removed ({stuck} have to stay)',
+            fontsize=9,
         )
-    kept, dense = (
-        np.array([each.qk_dims, each.v_dims, each.mlp_dims]).T
-        for each in (arch, unpruned(arch))
-    )
-    return Widths(kept, dense)
-
-
-def widths_of(masks: Sequence[Kinds], norms: Sequence[Kinds]) -> Widths:
-    """What remains when all is removed that may be.
-
-    Args:
-        masks: Which channels of each block are kept.
-        norms: Norms of all of them.
-    """
-    dense = [[p.shape[1] for p in (m.q, m.v, m.mlp)] for m in masks]
-    kept = kept_widths(removable(masks, norms))
-    return Widths(np.array(kept), np.array(dense))
-
-
-def unpruned(arch: Arch) -> Arch:
-    """The same arch with all of its channels.
-
-    Of a named arch of that size if there is one (LV-ViT's MLPs aren't four
-    times as wide as its tokens), else with the usual widths.
-    """
-    full = arch.replace(qk_dims=None, v_dims=None, mlp_dims=None)
-    names = ('embed_dim', 'num_heads')
-    names += ('depths',) if hasattr(arch, 'depths') else ('depth', 'stem')
-    same = [
-        other
-        for other in ARCHS.values()
-        if isinstance(other, type(arch))
-        and all(getattr(other, n) == getattr(arch, n) for n in names)
+        for axis, kind in zip(axes[:, column], kinds):
+            _stack(axis, channels[kind])
+    for row, kind in enumerate(kinds):
+        axes[row][0].set_ylabel(f'{kind.upper()} channels\nin each head')
+    for axis in axes[-1]:
+        axis.set_xlabel('block (one bar for each head)')
+    fates = [
+        Patch(facecolor=colour, edgecolor=_EDGE, label=label)
+        for label, colour in _FATES.values()
     ]
-    if not same:
-        return full
-    widest = max(same, key=lambda other: sum(other.mlp_dims))
-    return full.replace(mlp_dims=widest.mlp_dims)
+    figure.legend(
+        handles=fates, loc='outside lower center', ncols=3, fontsize=8
+    )
+    title = title or 'Channels near zero, and which of them can go'
+    figure.suptitle(title, fontsize=11)
+    return figure
 
 
-def masks_of(state_dict: Mapping[str, Tensor]) -> list[Kinds]:
-    """The masks of a pruning run's blocks, in forward order.
-
-    Returns:
-        For each block arrays (groups, width) of bool; [] if the state has no
-        compactors.
-    """
-    return _per_block(state_dict, lambda name: state_dict[name].bool())
-
-
-def norms_of(state_dict: Mapping[str, Tensor]) -> list[Kinds]:
-    """Column norms ‖C[:, c]‖₂ of the same channels, in the same arrays."""
-
-    def norms(mask: str) -> Tensor:
-        weight = state_dict[mask.removesuffix('kept') + 'weight']
-        return weight.double().norm(dim=2)
-
-    return _per_block(state_dict, norms)
+def _stack(axis: Axes, channels: HeadChannels) -> None:
+    blocks, heads = channels.kept.shape
+    width = 0.84 / heads
+    heads_at = (np.arange(heads) - (heads - 1) / 2) * width
+    places = (np.arange(1, blocks + 1)[:, None] + heads_at).ravel()
+    bottom = np.zeros(blocks * heads)
+    look = dict(width=width * 0.9, edgecolor=_EDGE, linewidth=0.3)
+    for fate, (_, colour) in _FATES.items():
+        height = getattr(channels, fate).ravel()
+        axis.bar(places, height, bottom=bottom, color=colour, **look)
+        bottom = bottom + height
+    _frame(axis, blocks, bottom.max())
 
 
-def _per_block(
-    state_dict: Mapping[str, Tensor], read: Callable[[str], Tensor]
-) -> list[Kinds]:
-    """What ``read`` makes of the name of each mask."""
-    blocks = defaultdict(dict)
-    for name in state_dict:
-        found = _MASK.match(name)
-        if found:
-            blocks[found[1]][found[2]] = read(name).cpu().numpy()
-    return [Kinds(**parts) for parts in blocks.values()]
+def _frame(axis: Axes, blocks: int, top: float) -> None:
+    axis.set(xticks=range(1, blocks + 1), xlim=(0.4, blocks + 0.6))
+    axis.set_ylim(0, top)
+    axis.tick_params(labelsize=8)
+    bare(axis)
 
 
-def read_heads(path: str | Path) -> dict[str, HeadChannels]:
-    """What became of the channels of each head in a pruning run.
+def name_all(
+    paths: Sequence[str], names: Sequence[str] | None = None
+) -> list[str]:
+    """A name for each file.
 
     Args:
-        path: Checkpoint of a run with compactors.
-
-    Returns:
-        Under 'q', 'k' and 'v'.
+        paths: The files.
+        names: What the user calls them. Defaults to the files' folders and
+            names, as short as they can be told apart.
 
     Raises:
-        CheckpointError: If it can't be read, has no compactors, or its blocks
-            differ in heads (as a Swin's do).
+        ConfigError: If names are missing or used twice.
     """
-    state_dict, _ = read_checkpoint(path)
-    masks = masks_of(state_dict)
-    if not masks:
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} has no compactors, whose masks tell '
-            'heads apart: give one that the pruning run itself has written, '
-            'not the exported one'
+    if names is None:
+        for parts in (1, 2, 3):
+            names = ['/'.join(Path(path).parts[-parts:]) for path in paths]
+            if len(set(names)) == len(paths):
+                return names
+        names = list(map(str, paths))
+    if len(names) != len(paths) or len(set(names)) != len(names):
+        raise ConfigError(
+            f'names must be given for each of {len(paths)} files, all '
+            f'different, but got {list(names)}'
         )
-    heads = {mask.q.shape for mask in masks}
-    if len(heads) > 1:
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} has blocks of different heads '
-            f'(heads, width: {sorted(heads)}), which one picture cannot '
-            'hold; draw what its blocks keep instead'
-        )
-    final = removable(masks, norms_of(state_dict))
-    result = {}
-    for kind in ('q', 'k', 'v'):
-        kept = np.stack([getattr(mask, kind) for mask in masks])
-        left = np.stack([getattr(mask, kind) for mask in final])
-        result[kind] = HeadChannels(
-            kept.sum(2), (~kept & left).sum(2), (~left).sum(2)
-        )
-    return result
+    return list(names)
+
+
+class Channels(ModelKind):
+    """What each block keeps, or what became of the channels of each head."""
+
+    about = (
+        'what each block keeps, or what became of the channels of each head'
+    )
+    caption = (
+        'By block: what share of its channels each block keeps; the number '
+        'over a bar is the width that is left (of each head for Q/K and V). '
+        '100 % is the dense model. By head: every bar is one head, how many '
+        'of its channels are kept, how many the run has brought to zero, and '
+        'which of those can be removed. All heads of a block need one width, '
+        'and Q and K the same positions; without the consistencies zeros '
+        'stay behind that cost time all the same.'
+    )
+    has_numbers = True
+
+    def add_arguments(self, parser) -> None:
+        """Add the arguments of :meth:`view`, under their names."""
+        add = parser.add_argument
+        pruned = 'what a pruning run or tools/export_pruned.py has written'
+        add('checkpoints', nargs='+', metavar='CHECKPOINT', help=pruned)
+        add('--names', nargs='+', metavar='NAME', help='what to call them')
+        heads = 'head: also what is zero and cannot go; of pruning runs only'
+        add('--by', choices=['block', 'head'], default='block', help=heads)
+
+    def view(self, checkpoints, names=None, by: str = 'block') -> View:
+        """Read the checkpoints, under their names if there are any."""
+        names = name_all(checkpoints, names)
+        read, draw = {
+            'block': (read_widths, draw_channels),
+            'head': (read_heads, draw_heads),
+        }[by]
+        models = {name: read(path) for name, path in zip(names, checkpoints)}
+        if by == 'block':
+            numbers = {
+                name: {k: v.tolist() for k, v in each._asdict().items()}
+                for name, each in models.items()
+            }
+        else:
+            numbers = {
+                name: {
+                    kind: {k: int(v.sum()) for k, v in each._asdict().items()}
+                    for kind, each in kinds.items()
+                }
+                for name, kinds in models.items()
+            }
+        return View(lambda rows: draw(models), numbers=numbers)
+
+    def shows(self, backbone) -> bool:
+        """Whether channels are being pruned."""
+        return bool(find_compactors(backbone))
+
+    def look(self, models, pictures) -> View:
+        """Read the masks of the moment."""
+        widths = {}
+        for name, seen in models.items():
+            blocks = find_compactors(seen.backbone)
+            masks = kept_channels(blocks), column_norms(blocks)
+            widths[f'masks of {name}'] = widths_of(*masks)
+        return View(lambda rows: draw_channels(widths))

@@ -15,16 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.visualization.style import (
-    SERIES,
-    Axes,
-    Figure,
-)
+from mmvitcompress.visualization.base import Kind, View
+from mmvitcompress.visualization.style import SERIES, Axes, Figure
 
-CAPTION = (
-    'Quality against cost: better is up and to the left. Points of one '
-    'colour and line are one method at several sizes.'
-)
 METRICS = {
     'top1': 'top-1 accuracy (%)',
     'mIoU': 'mIoU (%)',
@@ -235,3 +228,47 @@ def _draw_series(
                 va='center',
                 fontsize=8,
             )
+
+
+class Curve(Kind):
+    """Quality against cost."""
+
+    about = 'accuracy or mIoU over MACs and over latency'
+    caption = (
+        'Quality against cost: better is up and to the left. Points of one '
+        'colour and line are one method at several sizes.'
+    )
+
+    def add_arguments(self, parser) -> None:
+        """Add the arguments of :meth:`view`, under their names."""
+        add = parser.add_argument
+        lists = 'JSON lists of results'
+        add('results', nargs='*', metavar='RESULTS', help=lists)
+        add('--benchmark', metavar='FILE', help='of tools/benchmark.py --json')
+        metrics = (
+            'of tools/test.py --json for each of its models, baseline first'
+        )
+        add('--metrics', nargs='+', metavar='FILE', help=metrics)
+        names = 'what to call the models'
+        add('--names', nargs='+', metavar='NAME', help=names)
+        parts = ['backbone', 'encoder', 'overall']
+        whose = 'whose time counts'
+        add('--part', choices=parts, default='overall', help=whose)
+
+    def view(
+        self,
+        results: Sequence[str] = (),
+        benchmark: str | None = None,
+        metrics: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+        part: str = 'overall',
+    ) -> View:
+        """Read files of results, and those of the tools."""
+        every = [r for path in results for r in read_results(path)]
+        if not (benchmark and metrics) and (benchmark or metrics or names):
+            raise ConfigError(
+                '--benchmark and --metrics need each other, and --names both'
+            )
+        if benchmark:
+            every += join_results(benchmark, metrics, names, part)
+        return View(lambda rows: draw_curve(every))

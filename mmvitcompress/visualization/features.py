@@ -12,22 +12,14 @@ from mmvitcompress.models.layers.windowed import quarter_ends
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import restore
-from mmvitcompress.visualization.running import run_tokens
+from mmvitcompress.visualization.base import ModelKind, View
+from mmvitcompress.visualization.loading import run_tokens
 from mmvitcompress.visualization.style import (
     Figure,
-    head_columns,
+    head_panels,
     panels,
     show_map,
     show_photo,
-)
-
-CAPTION = (
-    'Restored feature maps after some blocks: the first three principal '
-    'components as red, green and blue. Equal colours within a pair of '
-    'columns (one block, both models, all images) mean similar features: '
-    'each pair has one basis and one scale, fitted to both models together '
-    'after subtracting the mean feature of each. Colours of different '
-    'blocks have nothing to do with each other.'
 )
 
 
@@ -61,116 +53,167 @@ def restored_maps(
             f'levels must lie in 0..{count - 1}, but got {list(levels)}'
         )
     outputs = run_tokens(backbone, images, levels)
-    prefix = getattr(backbone, 'num_prefix_tokens', 0)
-    return {
-        level: restore(tokens[:, prefix:], state)
-        for level, (tokens, state) in zip(levels, outputs)
-    }
+    return dict(zip(levels, (restore(*output) for output in outputs)))
 
 
-def shared_colours(maps: Sequence[Tensor]) -> list[ndarray]:
-    """Colours for feature maps, by one PCA for all of them.
+def shared_colours(models: Sequence[Sequence[Tensor]]) -> list[list[ndarray]]:
+    """Colours for the feature maps of models, by one PCA for all of them.
 
-    From each map its own mean over images and positions is subtracted, so
-    that components tell what varies in an image, not which model it is.
+    From each model's maps their mean over images and positions is subtracted,
+    so that components tell what varies in images, not which model it is.
 
     Args:
-        maps: (B, D, H, W) each, with one D ≥ 3; B, H and W may differ.
+        models: For each of them its maps (D, H, W), with one D ≥ 3.
 
     Returns:
-        RGB (B, H, W, 3) in 0..1 each. The signs of the components are such
-        that the largest entry of each is positive; 0 and 1 are the 1st and
-        the 99th percentile of each component over all maps.
+        RGB (H, W, 3) in 0..1 in place of each map. The signs of the
+        components are such that the largest entry of each is positive; 0 and
+        1 are the 1st and the 99th percentile of each component over all maps.
 
     Raises:
         ConfigError: If the widths differ.
     """
-    widths = [each.shape[1] for each in maps]
+    widths = [maps[0].shape[0] for maps in models]
     if len(set(widths)) > 1 or widths[0] < 3:
         raise ConfigError(
             'feature maps that share colours must have one width of at least '
             f'3 channels, but got {widths}; compare models of one size'
         )
-    maps = [each.double() for each in maps]
-    centred = [each - each.mean((0, 2, 3), keepdim=True) for each in maps]
-    rows = [each.permute(0, 2, 3, 1).flatten(0, 2) for each in centred]
+    centred = []  # (positions, D) of all images of a model
+    for maps in models:
+        rows = torch.cat([each.flatten(1).T.double().cpu() for each in maps])
+        centred.append(rows - rows.mean(0))
     # the covariance is D × D, however many positions there are
-    covariance = sum(each.T @ each / len(each) for each in rows)
+    covariance = sum(each.T @ each / len(each) for each in centred)
     basis = torch.linalg.eigh(covariance).eigenvectors[:, -3:].flip(1)
     largest = basis.abs().argmax(0, keepdim=True)
     basis = basis * basis.gather(0, largest).sign()
-    colours = [torch.einsum('bdhw,dc->bhwc', each, basis) for each in centred]
-    every = torch.cat([each.flatten(0, 2) for each in colours])
+    colours = [each @ basis for each in centred]
     low, high = (
-        torch.from_numpy(np.percentile(every.cpu().numpy(), q, axis=0))
+        torch.from_numpy(np.percentile(torch.cat(colours).numpy(), q, axis=0))
         for q in (1, 99)
     )
     span = (high - low).clamp_min(torch.finfo(torch.float64).tiny)
-    return [
-        ((each.cpu() - low) / span).clamp(0, 1).numpy() for each in colours
-    ]
+    result = []
+    for maps, each in zip(models, colours):
+        sizes = [one.shape[1:] for one in maps]
+        parts = (
+            ((each - low) / span)
+            .clamp(0, 1)
+            .split([size.numel() for size in sizes])
+        )
+        result.append([p.view(*s, 3).numpy() for p, s in zip(parts, sizes)])
+    return result
 
 
 def colour_maps(
-    maps: Mapping[str, Mapping[int, Tensor]],
-) -> dict[str, dict[int, ndarray]]:
+    models: Mapping[str, Mapping[int, Sequence[Tensor]]],
+) -> dict[str, dict[int, list[ndarray]]]:
     """Colours of some models' maps; those of one level share a basis.
 
     Args:
-        maps: For each model its name and what :func:`restored_maps` returns;
+        models: For each model its name and under each level the map
+            (D, H', W') of each image, as :func:`restored_maps` returns them;
             the same levels for all.
 
     Returns:
-        RGB (B, H', W', 3) in 0..1 in place of each map.
+        RGB (H', W', 3) in 0..1 in place of each map.
 
     Raises:
         ConfigError: If the levels or the widths of the models differ.
     """
-    levels = [list(each) for each in maps.values()]
+    levels = [list(each) for each in models.values()]
     if any(each != levels[0] for each in levels):
         raise ConfigError(
             'models must be compared at the same blocks, but got '
             f'{[[level + 1 for level in each] for each in levels]}; name '
             'some that all of them have'
         )
-    result = {name: {} for name in maps}
+    result = {name: {} for name in models}
     for level in levels[0]:
-        colours = shared_colours([each[level] for each in maps.values()])
-        for name, colour in zip(maps, colours):
+        colours = shared_colours([each[level] for each in models.values()])
+        for name, colour in zip(models, colours):
             result[name][level] = colour
     return result
 
 
 def draw_features(
     pictures: Sequence[ndarray],
-    colours: Mapping[str, Mapping[int, ndarray]],
+    colours: Mapping[str, Mapping[int, Sequence[ndarray]]],
+    patch: int,
     unit: str = 'block',
     title: str = '',
+    rows: Sequence[int] | None = None,
 ) -> Figure:
     """Draw the maps of models beside each other, level by level.
 
     Args:
-        pictures: RGB (H, W, 3) of one size, uint8.
+        pictures: RGB (H, W, 3), uint8.
         colours: Of these pictures, from :func:`colour_maps`.
-        unit: What levels are: 'block' or 'stage'. Defaults to 'block'.
+        patch: Edge of a patch, in pixels.
+        unit: What levels are: 'block', or 'stage', each of which halves the
+            grid. Defaults to 'block'.
         title: Title. Defaults to one that says what is seen.
+        rows: Which of the pictures. Defaults to all.
     """
-    size = pictures[0].shape[:2]
-    levels = list(next(iter(colours.values())))
-    count = 1 + len(levels) * len(colours)
-    figure, axes = panels(len(pictures), count, size[0] / size[1], 1.7)
-    headings = ['image']
-    for level in levels:
-        for name, models_colours in colours.items():
-            column = axes[:, len(headings)]
-            headings.append(f'{unit} {level + 1}\n{name}')
-            for axis, colour in zip(column, models_colours[level]):
-                # sides that patches don't divide reach a little beyond
-                patch = -(-size[0] // colour.shape[0])
-                show_map(axis, colour, (*size, patch))
-    for axis, picture in zip(axes[:, 0], pictures):
-        show_photo(axis, picture)
-    head_columns(axes, headings)
+    rows = range(len(pictures)) if rows is None else rows
+    columns = [
+        (f'{unit} {level + 1}\n{name}', level, maps[level])
+        for level in next(iter(colours.values()))
+        for name, maps in colours.items()
+    ]
+    sizes = [pictures[row].shape for row in rows]
+    figure, axes = panels(sizes, 1 + len(columns), 1.7)
+    for panel, row in zip(axes, rows):
+        show_photo(panel[0], pictures[row])
+        for axis, (_, level, maps) in zip(panel[1:], columns):
+            stride = patch << level if unit == 'stage' else patch
+            show_map(axis, maps[row], pictures[row].shape, stride)
+    headings = ['image', *(heading for heading, *_ in columns)]
+    head_panels(axes, [headings] * len(rows))
     what = 'Restored features: three principal components as RGB'
     figure.suptitle(title or f'{what}, one basis for each {unit}', fontsize=11)
     return figure
+
+
+class Features(ModelKind):
+    """Restored feature maps as colours."""
+
+    about = 'restored feature maps as colours, dense beside compressed'
+    caption = (
+        'Restored feature maps after some blocks: the first three principal '
+        'components as red, green and blue. Equal colours within a pair of '
+        'columns (one block, both models, all images) mean similar features: '
+        'each pair has one basis and one scale, fitted to both models '
+        'together after subtracting the mean feature of each. Colours of '
+        'different blocks have nothing to do with each other.'
+    )
+
+    def add_arguments(self, parser) -> None:
+        """Add the arguments of :meth:`view`, under their names."""
+        super().add_arguments(parser)
+        blocks = 'blocks (of a Swin: stages), counted from 1'
+        parser.add_argument(
+            '--blocks', type=int, nargs='+', metavar='N', help=blocks
+        )
+
+    def shows(self, backbone) -> bool:
+        """Always: any backbone has features."""
+        return True
+
+    def look(self, models, pictures, blocks=None) -> View:
+        """Compute the features after some blocks, counted from 1."""
+        levels = blocks and [block - 1 for block in blocks]
+        maps = {}
+        for name, (backbone, images) in models.items():
+            each = [restored_maps(backbone, x[None], levels) for x in images]
+            maps[name] = {
+                level: [one[level][0] for one in each] for level in each[0]
+            }
+        colours, patch = colour_maps(maps), backbone.arch.patch_size
+        unit = 'stage' if isinstance(backbone, Swin) else 'block'
+
+        def draw(rows):
+            return draw_features(pictures, colours, patch, unit, rows=rows)
+
+        return View(draw, len(pictures))

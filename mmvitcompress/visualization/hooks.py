@@ -1,79 +1,24 @@
 """The same pictures while a model trains."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from numpy import ndarray
-from torch import Tensor, nn
 
-from mmvitcompress.channels import (
-    column_norms,
-    find_compactors,
-    kept_channels,
-)
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.swin import Swin
 from mmvitcompress.registry import HOOKS
-from mmvitcompress.visualization.attention import (
-    attends_globally,
-    class_attention,
-    draw_attention,
-)
-from mmvitcompress.visualization.channel_pictures import draw_channels
-from mmvitcompress.visualization.channels import widths_of
-from mmvitcompress.visualization.features import (
-    colour_maps,
-    draw_features,
-    restored_maps,
-)
-from mmvitcompress.visualization.life import draw_life, predict_lives
-from mmvitcompress.visualization.loading import to_pictures
-from mmvitcompress.visualization.merges import draw_merges
-from mmvitcompress.visualization.running import backbone_of
-from mmvitcompress.visualization.style import Figure, to_array
+from mmvitcompress.visualization import FIGURES
+from mmvitcompress.visualization.base import ModelKind, Seen
+from mmvitcompress.visualization.loading import backbone_of, to_pictures
+from mmvitcompress.visualization.style import to_array
 
-Shows = Callable[[nn.Module], bool]
-Draw = Callable[[nn.Module, Tensor, list[ndarray]], Figure]
-
-
-def _draw_merges(backbone, images, pictures) -> Figure:
-    return draw_merges(pictures, backbone.arch)
-
-
-def _draw_life(backbone, images, pictures) -> Figure:
-    lives = predict_lives(backbone, images)
-    return draw_life(pictures, lives, backbone.arch.patch_size)
-
-
-def _draw_channels(backbone, images, pictures) -> Figure:
-    compactors = find_compactors(backbone)
-    widths = widths_of(kept_channels(compactors), column_norms(compactors))
-    return draw_channels({'masks of this run': widths})
-
-
-def _draw_attention(backbone, images, pictures) -> Figure:
-    maps = {'attention': class_attention(backbone, images)}
-    return draw_attention(pictures, maps, backbone.arch.patch_size)
-
-
-def _draw_features(backbone, images, pictures) -> Figure:
-    colours = colour_maps({'': restored_maps(backbone, images)})
-    unit = 'stage' if isinstance(backbone, Swin) else 'block'
-    return draw_features(pictures, colours, unit)
-
-
-DRAWN: dict[str, tuple[Shows, Draw]] = {
-    'merges': (lambda b: b.arch.token_merging is not None, _draw_merges),
-    'life': (lambda b: getattr(b, 'patch_slimming', None), _draw_life),
-    'channels': (find_compactors, _draw_channels),
-    'attention': (attends_globally, _draw_attention),
-    'features': (lambda b: True, _draw_features),
+DRAWN = {
+    name: kind for name, kind in FIGURES.items() if isinstance(kind, ModelKind)
 }
-"""For each kind whether a backbone has something to show, and how."""
+"""The kinds of figures that a single model and images are enough for."""
 
 
 @HOOKS.register_module()
@@ -89,8 +34,9 @@ class CompressionVisualizationHook(Hook):
     Args:
         kinds: What to draw: 'merges', 'life', 'channels', 'attention',
             'features'. Defaults to all that the model has something to show
-            for: merges if tokens are merged, life if patches leave, channels
-            if there are compactors, attention in plain ViTs, and features.
+            for: merges if tokens become fewer, life if it is predicted,
+            channels if there are compactors, attention in plain ViTs, and
+            features.
         images: How many images to draw on. Defaults to 4.
         interval: Every how many validations. Defaults to 1.
 
@@ -124,7 +70,7 @@ class CompressionVisualizationHook(Hook):
     def before_val(self, runner: Runner) -> None:
         """Settle what to draw."""
         backbone = backbone_of(unwrapped(runner.model))
-        shown = [kind for kind, (shows, _) in DRAWN.items() if shows(backbone)]
+        shown = [name for name, kind in DRAWN.items() if kind.shows(backbone)]
         missing = sorted(set(self.kinds or ()) - set(shown))
         if missing:
             raise ConfigError(
@@ -151,9 +97,9 @@ class CompressionVisualizationHook(Hook):
         images = batch['inputs'] if isinstance(batch, dict) else batch[0]
         images = images[: self.images]
         pictures = to_pictures(images, model, runner.cfg)
-        backbone = backbone_of(model)
+        models = {'this run': Seen(backbone_of(model), images)}
         for kind in self._shown:
-            figure = DRAWN[kind][1](backbone, images, pictures)
+            figure = DRAWN[kind].look(models, pictures).whole()
             runner.visualizer.add_image(
                 f'compression_{kind}', to_array(figure), step=runner.iter
             )

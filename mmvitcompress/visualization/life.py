@@ -6,31 +6,24 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.tokens import TokenState, to_map, unmerge
+from mmvitcompress.tokens import LifePredictor
 from mmvitcompress.tokens.life_regression import scores_to_lives
-from mmvitcompress.visualization.merges import token_map
-from mmvitcompress.visualization.running import run_tokens
+from mmvitcompress.visualization.base import ModelKind, View
+from mmvitcompress.visualization.loading import run_tokens, token_map
 from mmvitcompress.visualization.style import (
     HEAT,
     Figure,
-    head_columns,
+    cover,
+    head_panels,
     panels,
     show_map,
     show_photo,
 )
 
-CAPTION = (
-    'Heat and numbers: the layers that each patch is predicted to be worth. '
-    'The columns after it show what is left after each slimming layer; '
-    'patches that have left are covered. One prediction decides it all.'
-)
-GONE = (0.72, 0.77, 0.82, 0.95)
-"""Colour and opacity of patches that have left; a tone that photos of
-white things don't hide."""
 NUMBERED = 20
 """Tokens along the longer side up to which their lives stand as numbers."""
 
@@ -44,15 +37,23 @@ class Lives(NamedTuple):
         kept: For each slimming layer (counted from 1) the patches that are
             left after it, (B, H, W) bool.
         counts: For each slimming layer how many tokens are left of how many.
-        state: Grid and merges of the tokens that the lives are of.
+        tokens: (B, H, W), the token that each patch belongs to.
         depth: Number L of layers.
     """
 
     lives: Tensor
     kept: dict[int, Tensor]
     counts: dict[int, tuple[int, int]]
-    state: TokenState
+    tokens: Tensor
     depth: int
+
+
+def find_slimmer(backbone: nn.Module) -> nn.Module | None:
+    """The module of a backbone that has a life predictor, if there is one."""
+    for module in backbone.modules():
+        if isinstance(getattr(module, 'predictor', None), LifePredictor):
+            return module
+    return None
 
 
 @torch.no_grad()
@@ -66,76 +67,85 @@ def predict_lives(backbone: ViT, images: Tensor) -> Lives:
     Raises:
         ConfigError: If the backbone has no life predictor.
     """
-    slimmer = getattr(backbone, 'patch_slimming', None)
+    slimmer = find_slimmer(backbone)
     if slimmer is None:
         raise ConfigError(
             'the model predicts no lives; give a config or checkpoint with '
             'patch_slimming'
         )
-    scores = []
+    found = []
     handle = slimmer.predictor.register_forward_hook(
-        lambda module, inputs, output: scores.append(output)
+        lambda module, inputs, output: found.append(output)
     )
+    spec, depth = slimmer.spec, backbone.arch.depth
     try:
-        ((_, state),) = run_tokens(backbone, images)
+        (output,) = run_tokens(backbone, images, [spec.base_layer - 1])
     finally:
         handle.remove()
-    depth, spec = backbone.arch.depth, slimmer.spec
-    total = scores[0].shape[1]
-    lives = scores_to_lives(scores[0], *spec.life_moments(total, depth))
+    scores = found[0]
+    tokens, total = token_map(*output), scores.shape[1]
+
+    def spread(values: Tensor) -> Tensor:
+        return values.gather(1, tokens.flatten(1)).view(tokens.shape)
+
+    lives = scores_to_lives(scores, *spec.life_moments(total, depth))
     # places by falling score, as the slimmer sorts them
-    rank = scores[0].argsort(dim=1, descending=True, stable=True).argsort(1)
+    rank = scores.argsort(dim=1, descending=True, stable=True).argsort(1)
     kept, counts, left = {}, {}, total
     for layer in spec.layers:
         left = spec.kept(left)
-        kept[layer] = _spread((rank < left).float(), state) > 0.5
+        kept[layer] = spread(rank < left)
         counts[layer] = (left, total)
-    return Lives(_spread(lives, state), kept, counts, state, depth)
-
-
-def _spread(values: Tensor, state: TokenState) -> Tensor:
-    """(B, h·w) in raster order → (B, H, W) on the full grid."""
-    return unmerge(to_map(values.unsqueeze(2), state.grid), state)[:, 0]
+    return Lives(spread(lives), kept, counts, tokens, depth)
 
 
 def draw_life(
-    pictures: Sequence[ndarray], lives: Lives, patch: int, title: str = ''
+    pictures: Sequence[ndarray],
+    lives: Lives | Sequence[Lives],
+    patch: int,
+    title: str = '',
+    rows: Sequence[int] | None = None,
 ) -> Figure:
     """Draw lives as heat with numbers, and what is left after each layer.
 
     Args:
-        pictures: RGB (H, W, 3) of one size, uint8.
-        lives: Of these pictures, from :func:`predict_lives`.
+        pictures: RGB (H, W, 3), uint8.
+        lives: Of these pictures, from :func:`predict_lives`; where they
+            differ in size, of each by itself.
         patch: Edge of a patch, in pixels.
         title: Title. Defaults to one that says what is seen.
+        rows: Which of the pictures. Defaults to all.
     """
-    size = pictures[0].shape[:2]
-    columns = 2 + len(lives.kept)
-    figure, axes = panels(len(pictures), columns, size[0] / size[1], width=2.4)
-    scale = dict(cmap=HEAT, vmin=1, vmax=lives.depth)
-    tokens = token_map(lives.state._replace(order=None, departed=()))
-    for row, picture in enumerate(pictures):
-        values = lives.lives[row].float().cpu().numpy()
-        show_photo(axes[row][0], picture)
-        heat = show_map(axes[row][1], values, (*size, patch), **scale)
-        if max(lives.state.grid) <= NUMBERED:
-            _write_numbers(axes[row][1], values, tokens, patch, lives)
-        for axis, kept in zip(axes[row][2:], lives.kept.values()):
+    rows = range(len(pictures)) if rows is None else rows
+    one = isinstance(lives, Lives)
+    parts = [(lives, row) if one else (lives[row], 0) for row in rows]
+    count = 2 + len(parts[0][0].kept)
+    figure, axes = panels([pictures[r].shape for r in rows], count, 2.4)
+    depth = parts[0][0].depth
+    for row, panel, (part, place) in zip(rows, axes, parts):
+        picture = pictures[row]
+        size = picture.shape
+        values = part.lives[place].float().cpu().numpy()
+        tokens = part.tokens[place].cpu().numpy()
+        show_photo(panel[0], picture)
+        heat = show_map(
+            *(panel[1], values, size, patch), cmap=HEAT, vmin=1, vmax=depth
+        )
+        _write_numbers(panel[1], values, tokens, patch, depth)
+        for axis, kept in zip(panel[2:], part.kept.values()):
             show_photo(axis, picture)
-            gone = np.full((*kept[row].shape, 4), GONE)
-            gone[..., 3] *= ~kept[row].cpu().numpy()
-            show_map(axis, gone, (*size, patch))
+            cover(axis, ~kept[place].cpu().numpy(), size, patch)
     after = [
-        f'after block {layer}\n{left} of {total} left ({left / total:.0%})'
-        for layer, (left, total) in lives.counts.items()
+        [
+            f'after block {layer}\n{left} of {all_} left ({left / all_:.0%})'
+            for layer, (left, all_) in part.counts.items()
+        ]
+        for part, _ in parts
     ]
-    head_columns(axes, ['image', 'predicted life', *after])
+    head_panels(axes, [['image', 'predicted life', *each] for each in after])
+    label = f'life, in layers (of {depth})'
     figure.colorbar(
-        heat,
-        ax=axes[:, -1],
-        extend='both',
-        shrink=0.9,
-        label=f'life, in layers (of {lives.depth})',
+        *(heat,), ax=axes[:, -1], extend='both', shrink=0.9, label=label
     )
     figure.suptitle(
         title or 'How long patches live (life regression)', fontsize=11
@@ -143,20 +153,49 @@ def draw_life(
     return figure
 
 
-def _write_numbers(axis, values, tokens, patch, lives: Lives) -> None:
-    rows, columns = tokens.shape
-    points = 72 * 2.2 / max(rows, columns) * 0.42  # of a cell's width
-    middle = (1 + lives.depth) / 2
+def _write_numbers(axis, values, tokens, patch: int, depth: int) -> None:
+    columns = len(np.unique(tokens[0]))
+    longest = max(columns, len(np.unique(tokens[:, 0])))
+    if longest > NUMBERED:
+        return
+    points = 72 * 2.2 / longest * 0.42  # of a cell's width
     for token in np.unique(tokens):
         i, j = np.nonzero(tokens == token)
         life = values[i[0], j[0]]
         axis.text(
-            (j.mean() + 0.5) * patch,
-            (i.mean() + 0.5) * patch,
+            *((j.mean() + 0.5) * patch, (i.mean() + 0.5) * patch),
             f'{life:.0f}' if columns > 10 else f'{life:.1f}',
             ha='center',
             va='center',
             fontsize=min(points, 9),
-            color='white' if life < middle else 'black',
+            color='white' if life < (1 + depth) / 2 else 'black',
             clip_on=True,
         )
+
+
+class Life(ModelKind):
+    """Predicted lives, and who is left when."""
+
+    about = 'predicted lives of patches, and who is left after each layer'
+    caption = (
+        'Heat and numbers: the layers that each patch is predicted to be '
+        'worth. The columns after it show what is left after each slimming '
+        'layer; patches that have left are covered. One prediction decides '
+        'it all.'
+    )
+    beside = False
+
+    def shows(self, backbone) -> bool:
+        """Whether lives are predicted."""
+        return find_slimmer(backbone) is not None
+
+    def look(self, models, pictures) -> View:
+        """Predict the lives of each picture's patches."""
+        ((backbone, images),) = models.values()
+        lives = [predict_lives(backbone, image[None]) for image in images]
+        patch = backbone.arch.patch_size
+
+        def draw(rows):
+            return draw_life(pictures, lives, patch, rows=rows)
+
+        return View(draw, len(pictures))

@@ -1,6 +1,6 @@
-"""Trained models to look into, and pictures to show them."""
+"""Trained models to look into: loading and running them, and their images."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -10,30 +10,20 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from mmvitcompress.analysis.candidates import build_candidate, load_candidate
-from mmvitcompress.analysis.configs import as_shape, default_shape
-from mmvitcompress.analysis.images import make_images
+from mmvitcompress.analysis.configs import as_shape
+from mmvitcompress.analysis.images import tested_images
+from mmvitcompress.arch.swin import MERGE_STAGE
 from mmvitcompress.channels import is_compactor
 from mmvitcompress.checkpoints.file import read_checkpoint
 from mmvitcompress.checkpoints.shape import require_whole
 from mmvitcompress.engine.export import load_trained
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.visualization.running import backbone_of
+from mmvitcompress.models import CompressedSwin, CompressedViT
+from mmvitcompress.models.swin import Swin
+from mmvitcompress.models.vit import ViT
+from mmvitcompress.tokens import TokenState, restore
 
-
-class Source(NamedTuple):
-    """Where pictures come from.
-
-    Attributes:
-        images: An image, a folder of images, or 'dataset' for the config's
-            test data.
-        count: How many; they are taken at equal distances.
-        shape: Height and width that they are resized to, in pixels; None for
-            what the config tells.
-    """
-
-    images: str = 'dataset'
-    count: int = 4
-    shape: tuple[int, ...] | None = None
+_KNOWN = {cls.forward for cls in (ViT, Swin, CompressedViT, CompressedSwin)}
 
 
 def load_model(
@@ -67,44 +57,44 @@ def load_model(
     return config, build_candidate(config, checkpoint).eval()
 
 
-def load_images(config: Config, model: nn.Module, source: Source) -> Tensor:
-    """Images (B, 3, H, W) as the network takes them.
+def load_images(
+    config: Config,
+    model: nn.Module,
+    source: str = 'dataset',
+    count: int = 4,
+    shape: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """Images (3, H, W) as the network takes them, equal ones only once.
+
+    Args:
+        config: Config of the model.
+        model: The model.
+        source: An image, a folder of images, or 'dataset' for the config's
+            test data. Defaults to 'dataset'.
+        count: How many, at equal distances. Defaults to 4.
+        shape: Height and width that they are resized to, in pixels, or one
+            number for both. Defaults to what the test pipeline makes of each.
 
     Raises:
         ConfigError: If there is nothing to take.
         DataError: If data are missing or damaged.
     """
-    shape = source.shape and as_shape(source.shape)
-    images = make_images(
-        source.images,
-        config,
-        model,
-        shape or _usual_shape(config, model),
-        source.count,
-        spread=True,
-    )
-    # where there are too few, make_images repeats them
-    new = [
-        i
-        for i in range(len(images))
-        if not any(torch.equal(images[i], images[j]) for j in range(i))
+    shape = as_shape(shape) if shape else None
+    images = tested_images(source, config, model, count, shape)
+    return [
+        image
+        for place, image in enumerate(images)
+        if not any(torch.equal(image, other) for other in images[:place])
     ]
-    return images[new]
 
 
-def _usual_shape(config: Config, model: nn.Module) -> tuple[int, int]:
-    """What the config tells, else what the backbone was made for."""
-    try:
-        return default_shape(config)
-    except ConfigError:
-        return backbone_of(model).arch.img_size
-
-
-def to_pictures(images: Tensor, model: nn.Module, config: Config) -> list:
+def to_pictures(
+    images: Iterable[Tensor], model: nn.Module, config: Config
+) -> list[ndarray]:
     """Normalised images as people see them.
 
     Args:
-        images: (B, 3, H, W), as :func:`load_images` returns them.
+        images: (3, H, W) each, as :func:`load_images` returns them.
         model: The model; its data preprocessor knows mean and deviation.
         config: Its config, whose data know them otherwise.
 
@@ -120,15 +110,125 @@ def to_pictures(images: Tensor, model: nn.Module, config: Config) -> list:
         mean = transform.get('mean') or IMAGENET_DEFAULT_MEAN
         std = transform.get('std') or IMAGENET_DEFAULT_STD
         mean, std = (255 * torch.tensor(values) for values in (mean, std))
-    mean, std = (v.view(3, 1, 1).to(images) for v in (mean, std))
-    pixels = (images * std + mean).round().clamp(0, 255).byte()
+    mean, std = (v.view(3, 1, 1).cpu() for v in (mean, std))
     # OpenMMLab loads BGR, which the preprocessor may leave as it is
     turned = getattr(preprocessor, 'channel_conversion', False)  # mmseg
     turned = turned or getattr(preprocessor, '_channel_conversion', False)
-    if hasattr(preprocessor, 'mean') and not turned:
-        pixels = pixels.flip(1)
-    return [_hwc(each) for each in pixels]
+    bgr = hasattr(preprocessor, 'mean') and not turned
+    pictures = []
+    for image in images:
+        pixels = (image.cpu() * std + mean).round().clamp(0, 255).byte()
+        pixels = pixels.flip(0) if bgr else pixels
+        pictures.append(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
+    return pictures
 
 
-def _hwc(pixels: Tensor) -> ndarray:
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
+def backbone_of(model: nn.Module) -> ViT | Swin:
+    """The backbone of ours that a model has.
+
+    Raises:
+        ConfigError: If it has none, or one that reduces tokens in a way of
+            its own, as ToMeViT does.
+    """
+    backbone = getattr(model, 'backbone', model)
+    if type(backbone).forward not in _KNOWN:
+        raise ConfigError(
+            'pictures of tokens need a backbone of type CompressedViT or '
+            f'CompressedSwin, but got {type(backbone).__name__}'
+        )
+    return backbone
+
+
+@torch.no_grad()
+def run_tokens(
+    backbone: ViT | Swin, images: Tensor, take: Sequence[int] | None = None
+) -> list[tuple[Tensor, TokenState]]:
+    """Patch tokens and their states after some blocks, whatever a backbone
+    returns.
+
+    Args:
+        backbone: Any of ours; run in evaluation mode, and left in its own.
+        images: (B, 3, H, W), normalised.
+        take: Blocks (of a ViT) or stages (of a Swin), counted from 0.
+            Defaults to the last one.
+
+    Returns:
+        For each of them (B, n, D), without prefix tokens, and the state.
+
+    Raises:
+        ConfigError: As of :func:`backbone_of`.
+    """
+    backbone = backbone_of(backbone)
+    family = Swin if isinstance(backbone, Swin) else ViT
+    training = backbone.training
+    try:
+        outputs = family.forward(backbone.eval(), images, take)
+    finally:
+        backbone.train(training)
+    prefix = getattr(backbone, 'num_prefix_tokens', 0)
+    return [(tokens[:, prefix:], state) for tokens, state in outputs]
+
+
+def token_map(tokens: Tensor, state: TokenState) -> Tensor:
+    """Which token each place of the full grid belongs to.
+
+    However tokens were reduced: their places in the sequence are restored
+    like features.
+
+    Args:
+        tokens: Patch tokens (B, n, D), without prefix tokens.
+        state: Their state.
+
+    Returns:
+        (B, H, W), from 0; -1 for patches that have left.
+    """
+    batch, count, _ = tokens.shape
+    # double precision holds every place exactly
+    index = torch.arange(count, dtype=torch.float64, device=tokens.device)
+    index = index.expand(batch, count).unsqueeze(2)
+    left = index.new_full((1,), -1)
+    return restore(index, state, 'nearest', left)[:, 0].long()
+
+
+def block_maps(backbone: ViT | Swin, image: Tensor) -> list[ndarray]:
+    """The :func:`token_map` in each block; of a Swin, those of stage 3.
+
+    Args:
+        backbone: Any of ours.
+        image: (3, H, W), normalised.
+
+    Returns:
+        For each block (H, W).
+    """
+    if isinstance(backbone, Swin):
+        outputs = _stage_tokens(backbone, image[None])
+    else:
+        every = range(len(backbone.blocks))
+        outputs = run_tokens(backbone, image[None], every)
+    return [token_map(*output)[0].cpu().numpy() for output in outputs]
+
+
+def _stage_tokens(
+    swin: Swin, images: Tensor
+) -> list[tuple[Tensor, TokenState]]:
+    """Tokens and state that each block of the stage with merges gets."""
+    states, outputs = [], []
+
+    def reduced(module, inputs, output):
+        if isinstance(output, tuple) and isinstance(output[-1], TokenState):
+            states.append(output[-1])
+
+    def entered(block, inputs):
+        x = inputs[0]  # (B, h, w, D), all of them until one reduces them
+        start = TokenState.start(tuple(x.shape[1:3]))
+        outputs.append((x.flatten(1, 2), states[-1] if states else start))
+
+    handles = [m.register_forward_hook(reduced) for m in swin.modules()]
+    for block in swin.layers[MERGE_STAGE].blocks:
+        handles.append(block.register_forward_pre_hook(entered))
+    try:
+        run_tokens(swin, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs

@@ -1,113 +1,89 @@
-"""Which patches share a token."""
+"""Which patches share a token, whichever way tokens became fewer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy import ndarray
+from torch import Tensor
 
-from mmvitcompress.arch.base import Arch
-from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
+from mmvitcompress.arch.base import dense
+from mmvitcompress.arch.swin import MERGE_STAGE
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.swin import halved
-from mmvitcompress.tokens import TokenState, to_map, unmerge
-from mmvitcompress.tokens.specs import Grid, merged_grid
+from mmvitcompress.models.swin import Swin
+from mmvitcompress.models.vit import ViT
+from mmvitcompress.visualization.base import ModelKind, View
+from mmvitcompress.visualization.loading import block_maps
 from mmvitcompress.visualization.style import (
     ORANGE,
     Figure,
     LineCollection,
-    head_columns,
+    cover,
+    head_panels,
     panels,
     show_photo,
 )
 
-CAPTION = (
-    'Lines are the borders of tokens; patches inside of the same borders '
-    'share one token. Where a token holds patches that touch at a corner '
-    'only, as after a diagonal merge, dots and a line join them.'
-)
-
 
 class MergeStage(NamedTuple):
-    """What the tokens are between two merges.
+    """What the tokens are from one block to another.
 
     Attributes:
-        title: Where it holds, such as ``from block 5`` (the merge takes place
-            before that block's attention) or, of a Swin, ``from block 5 of
-            stage 3``.
-        direction: The merge that it begins with, or None.
-        state: Grid and merges so far.
-        stride: Edge of a patch, in pixels.
+        title: Where it begins, such as ``from block 5`` or, of a Swin,
+            ``from block 5 of stage 3``.
+        tokens: For each image (H, W), which token each patch belongs to,
+            counted from 0 in raster order; -1 for patches that have left.
     """
 
     title: str
-    direction: str | None
-    state: TokenState
-    stride: int
+    tokens: list[ndarray]
 
 
-def merge_stages(arch: Arch, img_size: Grid) -> list[MergeStage]:
-    """The stages that merging divides a model into.
+def merge_stages(
+    backbone: ViT | Swin, images: Iterable[Tensor]
+) -> list[MergeStage]:
+    """The stages that reductions of tokens divide a model into.
 
     Args:
-        arch: Of a plain ViT, or of a Swin, whose stage 3 is described.
-        img_size: Height and width of the image, in pixels.
+        backbone: Any of ours; of a Swin, stage 3 is described.
+        images: (3, H, W) each, normalised.
 
     Raises:
-        ConfigError: If nothing is merged.
+        ConfigError: If every patch remains one token.
     """
-    merging = arch.token_merging
-    if merging is None:
+    runs = [list(map(in_order, block_maps(backbone, x))) for x in images]
+    swin = isinstance(backbone, Swin)
+    where = f' of stage {MERGE_STAGE + 1}' if swin else ''
+    patches = [np.arange(run[0].size).reshape(run[0].shape) for run in runs]
+    start = f'start{where}' if swin else 'patches'
+    stages = [MergeStage(start, patches)]
+    for block, maps in enumerate(zip(*runs), 1):
+        if not all(map(np.array_equal, maps, stages[-1].tokens)):
+            stages.append(MergeStage(f'from block {block}{where}', [*maps]))
+    if len(stages) == 1:
         raise ConfigError(
             'the model merges no tokens, so that every patch is one; give a '
             'config or checkpoint with token_merging'
         )
-    state, stride = TokenState.start(arch.grid(img_size)), arch.patch_size
-    where, start = '', 'patches'
-    if isinstance(arch, SwinArch):
-        for _ in range(MERGE_STAGE):
-            state, stride = halved(state), 2 * stride
-        where, start = ' of stage 3', 'start of stage 3'
-    stages = [MergeStage(start, None, state, stride)]
-    for layer, direction in zip(merging.layers, merging.directions):
-        state = state._replace(
-            grid=merged_grid(state.grid, direction),
-            directions=(*state.directions, direction),
-        )
-        title = f'from block {layer}{where}'
-        stages.append(MergeStage(title, direction, state, stride))
     return stages
 
 
-def token_map(state: TokenState) -> ndarray:
-    """Which token each patch belongs to.
-
-    Args:
-        state: Grid and merges; patches that have left are not looked at.
-
-    Returns:
-        (H, W) on ``state.full_grid``, places in the merged grid, counted row
-        by row.
-    """
-    height, width = state.grid
-    # double precision holds every place exactly
-    places = torch.arange(height * width, dtype=torch.float64)
-    whole = unmerge(to_map(places.view(1, -1, 1), state.grid), state)
-    return whole[0, 0].long().numpy()
-
-
-def token_sizes(state: TokenState) -> ndarray:
-    """How many patches each token covers, (h·w)."""
-    count = state.grid[0] * state.grid[1]
-    return np.bincount(token_map(state).ravel(), minlength=count)
+def in_order(tokens: ndarray) -> ndarray:
+    """Tokens (H, W), counted anew in the raster order of their first patch;
+    -1 stays."""
+    names, first, place = np.unique(
+        tokens, return_index=True, return_inverse=True
+    )
+    first[names < 0] = -1
+    ranks = first.argsort().argsort() - np.count_nonzero(names < 0)
+    return ranks[place].reshape(tokens.shape)
 
 
 def borders(tokens: ndarray) -> ndarray:
     """Edges between patches of different tokens, and around all of them.
 
     Args:
-        tokens: (H, W), as of :func:`token_map`.
+        tokens: (H, W), as of :func:`merge_stages`.
 
     Returns:
         Line segments (n, 2, 2): two ends of (x, y) each, in patches.
@@ -128,62 +104,130 @@ def links(tokens: ndarray) -> ndarray:
     """
     a, b = tokens[:-1, :-1], tokens[:-1, 1:]
     c, d = tokens[1:, :-1], tokens[1:, 1:]
-    i, j = np.nonzero((a == d) & (a != b) & (a != c))
+    i, j = np.nonzero((a == d) & (a >= 0) & (a != b) & (a != c))
     falling = np.stack([j, i, j + 1, i + 1], 1)
-    i, j = np.nonzero((b == c) & (b != a) & (b != d))
+    i, j = np.nonzero((b == c) & (b >= 0) & (b != a) & (b != d))
     rising = np.stack([j + 1, i, j, i + 1], 1)
     return np.concatenate([falling, rising]).reshape(-1, 2, 2) + 0.5
 
 
+def scattered(tokens: ndarray) -> bool:
+    """Whether a token holds patches that don't hang together."""
+    neighbours = (
+        (tokens[:, :-1], tokens[:, 1:]),
+        (tokens[:-1], tokens[1:]),
+        (tokens[:-1, :-1], tokens[1:, 1:]),
+        (tokens[:-1, 1:], tokens[1:, :-1]),
+    )
+    shared = np.concatenate([a[(a == b) & (a >= 0)] for a, b in neighbours])
+    sizes = np.bincount(tokens[tokens >= 0], minlength=1)
+    # k patches that hang together have at least k - 1 contacts
+    contacts = np.bincount(shared, minlength=len(sizes))
+    return bool((contacts < sizes - 1).any())
+
+
+def mean_colours(picture: ndarray, tokens: ndarray, stride: int) -> ndarray:
+    """A picture (H, W, 3) in which each token has its mean colour."""
+    height, width = picture.shape[:2]
+    labels = tokens.repeat(stride, 0).repeat(stride, 1)[:height, :width] + 1
+    sizes = np.bincount(labels.ravel()).clip(1)
+    means = [
+        np.bincount(labels.ravel(), picture[..., channel].ravel()) / sizes
+        for channel in range(3)
+    ]
+    painted = np.stack(means, 1).round().astype(np.uint8)[labels]
+    return np.where(labels[..., None] > 0, painted, picture)
+
+
 def draw_merges(
-    pictures: Sequence[ndarray], arch: Arch, title: str = ''
+    pictures: Sequence[ndarray],
+    stages: Sequence[MergeStage],
+    patch: int,
+    title: str = '',
+    rows: Sequence[int] | None = None,
 ) -> Figure:
     """Draw the borders of tokens over pictures: a column for each stage.
 
     Args:
-        pictures: RGB (H, W, 3) of one size, uint8.
-        arch: What the tokens are of.
+        pictures: RGB (H, W, 3), uint8.
+        stages: Of these pictures, from :func:`merge_stages`.
+        patch: Edge of a patch, in pixels; in stage 3 of a Swin four times
+            that of its first patches.
         title: Title. Defaults to one that says what is seen.
-
-    Raises:
-        ConfigError: If nothing is merged.
+        rows: Which of the pictures. Defaults to all.
     """
-    size = pictures[0].shape[:2]
-    stages = merge_stages(arch, size)
-    figure, axes = panels(
-        len(pictures), len(stages), size[0] / size[1], width=2.6
-    )
+    rows = range(len(pictures)) if rows is None else rows
+    sizes = [pictures[row].shape for row in rows]
+    figure, axes = panels(sizes, len(stages), width=2.6)
+    headings = [
+        [_heading(stage, stages[0], row) for stage in stages] for row in rows
+    ]
     for column, stage in enumerate(stages):
-        tokens = token_map(stage.state)
-        edges, joins = borders(tokens), links(tokens)
-        thin = 0.5 if max(tokens.shape) > 40 else 1.0
-        for picture, axis in zip(pictures, axes[:, column]):
-            show_photo(axis, picture)
-            # a dark line under a light one is seen on any picture
-            for colour, thick in (('black', 2.2), ('white', 1.0)):
-                lines = edges * stage.stride
-                axis.add_collection(
-                    LineCollection(
-                        lines, colors=colour, linewidths=thick * thin
-                    )
-                )
-            for (x0, y0), (x1, y1) in joins * stage.stride:
-                axis.plot(
-                    *([x0, x1], [y0, y1]),
-                    color=ORANGE,
-                    linewidth=1.5 * thin,
-                    marker='o',
-                    markersize=3 * thin,
-                )
-            axis.set(xlim=(0, size[1]), ylim=(size[0], 0))
-    head_columns(axes, [_heading(stage) for stage in stages])
+        for axis, row in zip(axes[:, column], rows):
+            _draw_tokens(axis, pictures[row], stage.tokens[row], patch)
+    head_panels(axes, headings)
     figure.suptitle(title or 'Patches that share a token', fontsize=11)
     return figure
 
 
-def _heading(stage: MergeStage) -> str:
-    height, width = stage.state.grid
-    merge = f' ({stage.direction} merge)' if stage.direction else ''
-    return (
-        f'{stage.title}{merge}\n{height} × {width} = {height * width} tokens'
+def _draw_tokens(axis, picture: ndarray, tokens: ndarray, patch: int) -> None:
+    height, width = picture.shape[:2]
+    if scattered(tokens):
+        picture = mean_colours(picture, tokens, patch)
+    show_photo(axis, picture)
+    if (tokens < 0).any():
+        cover(axis, tokens < 0, (height, width), patch)
+    thin = 0.5 if max(tokens.shape) > 40 else 1.0
+    # a dark line under a light one is seen on any picture
+    for colour, thick in (('black', 2.2), ('white', 1.0)):
+        lines = borders(tokens) * patch
+        axis.add_collection(
+            LineCollection(lines, colors=colour, linewidths=thick * thin)
+        )
+    for (x0, y0), (x1, y1) in links(tokens) * patch:
+        axis.plot(
+            *([x0, x1], [y0, y1]),
+            color=ORANGE,
+            linewidth=1.5 * thin,
+            marker='o',
+            markersize=3 * thin,
+        )
+    axis.set(xlim=(0, width), ylim=(height, 0))
+
+
+def _heading(stage: MergeStage, start: MergeStage, row: int) -> str:
+    count = stage.tokens[row].max() + 1
+    total = '' if stage is start else f' of {start.tokens[row].size}'
+    return f'{stage.title}\n{count}{total} tokens'
+
+
+class Merges(ModelKind):
+    """Which patches share a token, stage by stage."""
+
+    about = 'which patches share a token, stage by stage'
+    caption = (
+        'Lines are the borders of tokens; patches inside of the same borders '
+        'share one token. Where a token holds patches that touch at a corner '
+        'only, as after a diagonal merge, dots and a line join them; where '
+        'its patches lie apart, all of them have their mean colour. Patches '
+        'that have left are covered.'
     )
+    checkpoint = '?'
+    beside = False
+
+    def shows(self, backbone) -> bool:
+        """Whether tokens become fewer."""
+        arch = backbone.arch
+        return arch.tokens_per_block() != dense(arch).tokens_per_block()
+
+    def look(self, models, pictures) -> View:
+        """Run the one model and draw its stages."""
+        ((backbone, images),) = models.values()
+        stages = merge_stages(backbone, images)
+        stage = MERGE_STAGE if isinstance(backbone, Swin) else 0
+        patch = backbone.arch.patch_size << stage
+
+        def draw(rows):
+            return draw_merges(pictures, stages, patch, rows=rows)
+
+        return View(draw, len(pictures))

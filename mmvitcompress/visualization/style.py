@@ -1,6 +1,9 @@
-"""What all pictures share: colours, panels, and ways out of matplotlib."""
+"""What all figures share: colours, panels, and ways out of matplotlib."""
 
-from collections.abc import Sequence
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,6 @@ import numpy as np
 from mmvitcompress.errors import ConfigError, DependencyError
 
 try:
-    import matplotlib
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import LineCollection
@@ -22,53 +24,67 @@ except ModuleNotFoundError as error:
         'matplotlib'
     ) from error
 
-__all__ = ['Axes', 'Figure', 'LineCollection', 'Patch', 'PowerNorm']
+__all__ = ['LineCollection', 'ListedColormap', 'Patch', 'PowerNorm']
 
 # Okabe and Ito's colours, told apart by colour-blind readers as well
 BLACK, ORANGE, SKY, GREEN = '#000000', '#e69f00', '#56b4e9', '#009e73'
-YELLOW, BLUE, VERMILLION, PURPLE = '#f0e442', '#0072b2', '#d55e00', '#cc79a7'
+BLUE, VERMILLION, PURPLE = '#0072b2', '#d55e00', '#cc79a7'
 GREY, PALE = '#999999', '#dddddd'
 SERIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)
 """Colours of lines and bars, in the order of their use."""
-CLASSES = (
-    *('#ffffff', ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE),
-    *(BLACK, GREY, '#8b4513'),
-)
-"""Colours of classes; the first, white, is mostly the background."""
 HEAT = 'viridis'
+GONE = (0.72, 0.77, 0.82, 0.95)
+"""Colour and opacity of patches that have left; a tone that photos of
+white things don't hide."""
 DPI = 110
-
-
-def class_colours(count: int) -> ListedColormap:
-    """A colour for each of ``count`` classes.
-
-    Up to eleven are told apart by colour-blind readers as well.
-    """
-    if count <= len(CLASSES):
-        return ListedColormap(CLASSES[:count])
-    return matplotlib.colormaps['turbo'].resampled(count)
+_PAGE = """\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>body{{font:16px/1.5 sans-serif;max-width:80em;margin:2em auto;
+padding:0 1em;color:#222;background:#fff}}img{{max-width:100%;height:auto}}
+pre{{background:#f4f4f4;padding:.7em;overflow:auto}}
+h2{{font-size:1.1em;margin:2em 0 .3em}}</style></head>
+<body>
+<h1>{title}</h1>
+<p>{caption}</p>
+{pictures}
+<pre>{notes}</pre>
+</body></html>
+"""
 
 
 def panels(
-    rows: int, columns: int, aspect: float = 1.0, width: float = 2.0
+    sizes: Sequence[Sequence[int]], columns: int, width: float = 2.0
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of equal panels without ticks.
+    """A figure of panels without ticks.
 
     Args:
-        rows: Number of rows.
+        sizes: For each row height and width of what it shows, or more.
         columns: Number of columns.
-        aspect: Height of a panel over its width. Defaults to 1.
         width: Width of a panel, in inches. Defaults to 2.
 
     Returns:
         The figure, and its axes (rows, columns).
     """
-    size = (width * columns, width * aspect * rows + 0.8)
+    aspects = [size[0] / size[1] for size in sizes]
+    size = (width * columns, width * sum(aspects) + 0.8)
     figure = Figure(figsize=size, layout='constrained')
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(
+        *(len(sizes), columns), squeeze=False, height_ratios=aspects
+    )
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     return figure, axes
+
+
+def head_panels(axes: np.ndarray, headings: Sequence[Sequence[str]]) -> None:
+    """Write each row's headings over its panels; where all rows of a column
+    have the same, over the first only."""
+    for column, texts in zip(axes.T, zip(*headings)):
+        alike = len(set(texts)) == 1
+        for axis, text in zip(column[:1] if alike else column, texts):
+            axis.set_title(text, fontsize=9)
 
 
 def show_photo(axis: Axes, picture: np.ndarray) -> None:
@@ -80,32 +96,37 @@ def show_photo(axis: Axes, picture: np.ndarray) -> None:
 
 
 def show_map(
-    axis: Axes, values: np.ndarray, size: Sequence[int], **kwargs
+    axis: Axes, values: np.ndarray, size: Sequence[int], stride: int, **kwargs
 ) -> AxesImage:
     """Show a value or colour for each patch over a picture's area.
 
     Args:
         axis: Where.
-        values: (h, w) or (h, w, 3), one for each patch; the last row and
-            column may reach beyond the picture.
-        size: Height and width of the picture, and the edge of a patch, in
-            pixels.
+        values: (h, w) or (h, w, channels), one for each patch; the last row
+            and column may reach beyond the picture.
+        size: Height and width of the picture, or more, in pixels.
+        stride: Edge of a patch, in pixels.
         **kwargs: For ``imshow``.
     """
-    height, width, patch = size
     rows, columns = values.shape[:2]
-    extent = (0, columns * patch, rows * patch, 0)
+    extent = (0, columns * stride, rows * stride, 0)
     image = axis.imshow(
         values, extent=extent, interpolation='nearest', **kwargs
     )
-    axis.set(xlim=(0, width), ylim=(height, 0))
+    axis.set(xlim=(0, size[1]), ylim=(size[0], 0))
     return image
 
 
-def head_columns(axes: np.ndarray, headings: Sequence[str]) -> None:
-    """Write headings over the columns of panels."""
-    for axis, heading in zip(axes[0], headings):
-        axis.set_title(heading, fontsize=9)
+def cover(axis: Axes, gone: np.ndarray, size, stride: int) -> None:
+    """Cover the patches (h, w) that have left, where ``gone`` is true."""
+    veil = np.full((*gone.shape, 4), GONE)
+    veil[..., 3] *= gone
+    show_map(axis, veil, size, stride)
+
+
+def bare(axis: Axes) -> None:
+    """Take the frame's upper and right side away."""
+    axis.spines[['top', 'right']].set_visible(False)
 
 
 def to_array(figure: Figure, dpi: int = DPI) -> np.ndarray:
@@ -135,3 +156,52 @@ def check_format(path: str | Path) -> None:
             'a picture must be named *.png or another of '
             f'{", ".join(sorted(known))}, but got {str(path)!r}'
         )
+
+
+def check_page(path: str | Path) -> None:
+    """Raise ConfigError if a page's name doesn't say that it is one."""
+    if Path(path).suffix.lower() not in ('.html', '.htm'):
+        raise ConfigError(
+            f'a page must be named *.html, but got {str(path)!r}'
+        )
+
+
+def write_page(
+    path: str | Path,
+    title: str,
+    caption: str,
+    sections: Iterable[tuple[str, Figure]],
+    notes: str,
+) -> None:
+    """Write an HTML page that holds its pictures, making its folder if need
+    be.
+
+    Args:
+        path: Ends in ``.html`` or ``.htm``.
+        title: Heading of the page.
+        caption: How the pictures are to be read.
+        sections: Heading ('' for none) and picture of each section.
+        notes: Preformatted text at the end, such as how the page was made.
+
+    Raises:
+        ConfigError: If the path has another suffix.
+    """
+    check_page(path)
+    title, caption, notes = map(html.escape, (title, caption, notes))
+    pictures = []
+    for heading, figure in sections:
+        name, buffer = html.escape(heading), io.BytesIO()
+        figure.savefig(buffer, format='png', dpi=150)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        pictures.append(
+            (f'<h2>{name}</h2>\n' if name else '')
+            + f'<img alt="{name or title}" src="data:image/png;base64,{data}">'
+        )
+    text = _PAGE.format(
+        title=title,
+        caption=caption,
+        pictures='\n'.join(pictures),
+        notes=notes,
+    )
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text, encoding='utf-8')

@@ -7,6 +7,7 @@ import torch
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.channels import Kinds, attach_compactors, fold, set_kept_
 from mmvitcompress.checkpoints.file import write_checkpoint
+from mmvitcompress.checkpoints.widths import unpruned
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.visualization import (
     draw_channels,
@@ -14,7 +15,6 @@ from mmvitcompress.visualization import (
     read_heads,
     read_widths,
 )
-from mmvitcompress.visualization.channels import unpruned
 
 
 def mask(*rows):

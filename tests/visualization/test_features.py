@@ -55,7 +55,7 @@ def test_components_are_those_of_a_singular_value_decomposition():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(50, 6)) * [9, 7, 5, 1, 1, 1]
     feature = torch.from_numpy(points.T.reshape(1, 6, 5, 10) + 3)
-    (colours,) = shared_colours([feature])
+    ((colours,),) = shared_colours([feature])
     centred = points - points.mean(0)
     components = np.linalg.svd(centred)[2][:3]
     expected = centred @ components.T
@@ -71,7 +71,7 @@ def test_equal_features_have_equal_colours_whatever_their_mean():
     feature = torch.randn(2, 5, 3, 4, generator=torch.manual_seed(0))
     one, other = shared_colours([feature, feature + 7])
     np.testing.assert_allclose(one, other, atol=1e-6)
-    assert one.shape == (2, 3, 4, 3)
+    assert np.shape(one) == (2, 3, 4, 3)
 
 
 def test_what_cannot_share_colours_is_refused(make_vit, images):
@@ -98,7 +98,7 @@ def test_pairs_stand_side_by_side(make_vit, images):
         for seed, name in enumerate(('dense', 'compressed'))
     }
     pictures = [np.zeros((32, 40, 3), np.uint8)] * 2
-    figure = draw_features(pictures, colour_maps(maps))
+    figure = draw_features(pictures, colour_maps(maps), 8)
     headings = [axis.get_title() for axis in figure.axes[:5]]
     assert headings == [
         'image',

@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models import CompressedSwin
+from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenMerge, TokenState
 from mmvitcompress.visualization import draw_merges, merge_stages, token_map
-from mmvitcompress.visualization.merges import borders, links, token_sizes
+from mmvitcompress.visualization.merges import (
+    MergeStage,
+    borders,
+    in_order,
+    links,
+    mean_colours,
+    scattered,
+)
 
 
 @pytest.mark.parametrize('grid', [(4, 4), (5, 3), (1, 7)])
@@ -30,11 +38,10 @@ def test_tokens_hold_the_patches_that_merges_fuse(grid, directions):
     for direction in directions:
         x, state = TokenMerge(count, direction)(x, state, 0)
     held = x[0].detach() > 0  # (tokens, patches)
-    tokens = token_map(state)
+    tokens = token_map(x, state)[0]
     assert tokens.shape == grid
     for patch, token in enumerate(tokens.ravel()):
         assert held[:, patch].nonzero().ravel().tolist() == [token]
-    assert token_sizes(state).tolist() == held.sum(1).tolist()
 
 
 def as_set(lines):
@@ -56,48 +63,94 @@ def test_borders_and_links_of_a_small_grid():
     }
 
 
-def test_stages_of_a_vit():
-    arch = get_arch('deit_small').replace(
-        token_merging=dict(layers=(5, 9), first='vertical')
-    )
-    stages = merge_stages(arch, (48, 80))
-    grids = [(3, 5), (2, 5), (2, 3)]
-    assert [stage.state.grid for stage in stages] == grids
-    assert [stage.state.full_grid for stage in stages] == [(3, 5)] * 3
-    assert [stage.direction for stage in stages][1:] == [
-        'vertical',
-        'horizontal',
-    ]
-    assert all(stage.stride == 16 for stage in stages)
-    titles = ['patches', 'from block 5', 'from block 9']
+def test_tokens_that_left_or_do_not_hang_together():
+    tokens = np.array([[7, 7, -1], [2, 4, 2]])
+    ordered = in_order(tokens)
+    assert ordered.tolist() == [[0, 0, -1], [1, 2, 1]]
+    assert scattered(ordered)
+    assert not scattered(np.array([[0, 0], [1, 2]]))
+    assert not scattered(np.array([[0, 1], [1, 0]]))
+    assert len(links(np.array([[-1, 0], [1, -1]]))) == 0
+    picture = np.arange(0, 72, 2, dtype=np.uint8).reshape(2, 6, 3)
+    means = mean_colours(picture, np.array([[0, -1, 0]]), 2)
+    # columns 0, 1, 4, 5 of both rows; those between have left
+    assert means[:, [0, 1, 4, 5]].tolist() == [[[33, 35, 37]] * 4] * 2
+    assert np.array_equal(means[:, 2:4], picture[:, 2:4])
+
+
+@pytest.fixture
+def images():
+    generator = torch.manual_seed(0)
+    return [torch.randn(3, *size, generator=generator) for size in SIZES]
+
+
+SIZES = ((24, 40), (40, 16))
+
+
+def test_stages_of_a_vit(make_vit, images):
+    merging = dict(layers=(2, 4), first='vertical')
+    stages = merge_stages(make_vit(token_merging=merging), images)
+    titles = ['patches', 'from block 2', 'from block 4']
     assert [stage.title for stage in stages] == titles
+    # two images of their own size, in the same stages
+    counts = [[each.max() + 1 for each in stage.tokens] for stage in stages]
+    assert counts == [[15, 10], [10, 6], [6, 3]]
+    assert stages[1].tokens[1].tolist() == [
+        *([0, 1], [0, 1], [2, 3], [2, 3], [4, 5])
+    ]
+
+
+def test_patches_that_leave_are_part_of_it(make_vit, images):
+    slim = dict(base_layer=1, layers=(2, 3), keep_rate=0.5)
+    vit = make_vit(patch_slimming=slim)
+    stages = merge_stages(vit, images)
+    assert [s.title for s in stages[1:]] == ['from block 3', 'from block 4']
+    outputs = ViT.forward(vit, images[0][None], take=(2, 3))
+    for stage, (tokens, state) in zip(stages[1:], outputs):
+        left = np.flatnonzero(stage.tokens[0] >= 0)
+        stays = state.order[0, : tokens.shape[1] - 1]
+        assert left.tolist() == stays.sort().values.tolist()
+        assert stage.tokens[0].max() + 1 == len(left)
 
 
 def test_stages_of_a_swin():
-    arch = get_arch('swin_tiny').replace(token_merging=dict(layers=(5, 6)))
-    stages = merge_stages(arch, (224, 160))
-    assert [s.state.grid for s in stages] == [(14, 10), (14, 5), (7, 5)]
-    assert stages[0].stride == 16
+    arch = dict(
+        embed_dim=8, depths=(1, 1, 4), num_heads=(1, 2, 4), window_size=2
+    )
+    swin = CompressedSwin(arch, token_merging=dict(layers=(1, 3)))
+    stages = merge_stages(swin, torch.randn(1, 3, 96, 64))
     assert [stage.title for stage in stages] == [
         'start of stage 3',
-        'from block 5 of stage 3',
-        'from block 6 of stage 3',
+        'from block 1 of stage 3',
+        'from block 3 of stage 3',
     ]
+    assert [s.tokens[0].max() + 1 for s in stages] == [24, 12, 6]
+    assert all(stage.tokens[0].shape == (6, 4) for stage in stages)
+    assert not any(module._forward_hooks for module in swin.modules())
 
 
-def test_a_model_without_merges_is_refused():
+def test_a_model_without_merges_is_refused(make_vit, images):
     with pytest.raises(ConfigError, match='merges no tokens'):
-        merge_stages(get_arch('deit_tiny'), (32, 32))
+        merge_stages(make_vit(), images)
 
 
-def test_a_panel_for_each_picture_and_stage():
-    arch = get_arch('vit_micro').replace(
-        token_merging=dict(layers=(3, 5), directions='diagonal')
-    )
-    picture = np.zeros((30, 44, 3), np.uint8)  # patches reach beyond
-    figure = draw_merges([picture] * 2, arch)
-    assert len(figure.axes) == 6
-    assert all(axis.get_xlim() == (0, 44) for axis in figure.axes)
-    headings = [axis.get_title() for axis in figure.axes[:3]]
-    assert '4 × 6 = 24 tokens' in headings[0]
-    assert '1 × 6 = 6 tokens' in headings[2]
+def test_a_panel_for_each_picture_and_stage(make_vit, images):
+    merging = dict(layers=(2, 3), directions='diagonal')
+    stages = merge_stages(make_vit(token_merging=merging), images)
+    # patches reach beyond
+    pictures = [np.zeros((h - 2, w - 4, 3), np.uint8) for h, w in SIZES]
+    figure = draw_merges(pictures, stages, 8)
+    assert [axis.get_xlim() for axis in figure.axes] == [
+        *[(0, 36)] * 3,
+        *[(0, 12)] * 3,
+    ]
+    headings = [axis.get_title() for axis in figure.axes]
+    assert headings[:2] == [
+        'patches\n15 tokens',
+        'from block 2\n10 of 15 tokens',
+    ]
+    assert headings[4] == 'from block 2\n6 of 10 tokens'
+    # equal ones stand at the top only
+    same = [MergeStage(stage.title, stage.tokens[:1] * 2) for stage in stages]
+    axes = draw_merges(pictures[:1] * 2, same, 8).axes
+    assert axes[3].get_title() == ''

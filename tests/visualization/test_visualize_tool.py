@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,12 @@ import torch
 from PIL import Image
 
 from mmvitcompress.errors import DependencyError
+from mmvitcompress.visualization import FIGURES
+from mmvitcompress.visualization.loading import (
+    load_images,
+    load_model,
+    to_pictures,
+)
 
 CAIT = dict(token_merging=dict(layers=(2, 3)))
 SLIM = dict(patch_slimming=dict(base_layer=2, layers=(2, 3), keep_rate=0.5))
@@ -54,6 +61,29 @@ def test_images_may_be_a_file_and_of_another_size(
     assert visualize('merges', config, *words)[0] == 0
     height, width, _ = opened(out).shape
     assert width > 2 * height  # three stages of one wide image, not repeated
+
+
+def test_images_are_those_that_the_network_gets(segmentor, scenes, tmp_path):
+    # no square of crop_size, as the config's test pipeline resizes nothing
+    config, checkpoint = segmentor('atme', **CAIT)
+    cfg, model = load_model(config, checkpoint)
+    (image, *_), folder = load_images(cfg, model), tmp_path / 'photos'
+    assert image.shape == (3, 32, 40)
+    folder.mkdir()
+    shutil.copy(scenes / 'images' / '0.png', folder / 'a.png')
+    Image.new('RGB', (24, 56), 'red').save(folder / 'b.png')
+    first, second = load_images(cfg, model, str(folder))
+    assert torch.equal(first, image)
+    assert second.shape == (3, 56, 24)
+    picture, red = to_pictures([first, second], model, cfg)
+    assert np.array_equal(picture, opened(folder / 'a.png'))
+    assert red[0, 0].tolist() == [255, 0, 0]
+    (small,) = load_images(cfg, model, str(folder / 'b.png'), shape=[16])
+    assert small.shape == (3, 16, 16)
+    for kind in ('merges', 'attention', 'features'):  # rows of both sizes
+        view = FIGURES[kind].view(config, checkpoint, images=str(folder))
+        heights = [axis.get_ylim()[0] for axis in view.whole().axes]
+        assert {32, 56} <= set(heights)
 
 
 def test_life(visualize, classifier, tmp_path):
@@ -101,8 +131,8 @@ def test_other_sizes_beside_each_other_are_refused(
 ):
     pair = classifier('cait', **CAIT)
     config, checkpoint = classifier('dense')
-    with Path(config).open('a') as file:
-        file.write('crop_size = 40\n')
+    text = Path(config).read_text()
+    Path(config).write_text(text.replace('input_size=32', 'input_size=40'))
     status, _, stderr = visualize(
         *('features', *pair, '--dense', config, checkpoint),
         *('--out', tmp_path / 'x.png'),
@@ -205,6 +235,7 @@ def test_without_matplotlib_the_error_tells_the_remedy(monkeypatch):
     for name in list(sys.modules):
         if name.startswith('mmvitcompress.visualization'):
             monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+        if name.startswith('matplotlib'):
+            monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DependencyError, match='pip install matplotlib'):
         import mmvitcompress.visualization  # noqa: F401

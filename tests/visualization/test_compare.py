@@ -7,7 +7,7 @@ from mmseg.evaluation import IoUMetric
 
 from mmvitcompress.utils.images import equally_spaced
 from mmvitcompress.visualization import draw_comparison
-from mmvitcompress.visualization.segmentation import (
+from mmvitcompress.visualization.compare import (
     Comparison,
     confusion,
     differences,
@@ -98,3 +98,19 @@ def test_bars_and_headings(comparison):
     assert heights[:3] == pytest.approx([100 / 3, 200 / 3, 0])
     labels = [text.get_text() for text in bars.get_xticklabels()]
     assert labels == ['wall', 'sky', 'tree']
+
+
+def test_classes_look_like_no_mark(comparison):
+    figure = draw_comparison(comparison)
+    truth, marks = figure.axes[1].images[0], figure.axes[4].images[0]
+    colours = truth.to_rgba(np.arange(3))[:, :3].tolist()
+    assert len(set(map(tuple, colours))) == 3
+    for mark in (*marks.to_rgba([-1, 0, 3])[:, :3].tolist(), [0, 0, 0]):
+        assert mark not in colours
+    # what is ignored is white wherever it is seen
+    for image in (truth, marks):
+        pixels = image.to_rgba(image.get_array())
+        assert pixels[1, 2].tolist() == [1, 1, 1, 1]
+    legend = figure.subfigs[0].legends[0]
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ['wall', 'sky', 'tree', '(ignored)']
