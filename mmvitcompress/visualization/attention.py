@@ -1,6 +1,7 @@
 """What the [CLS] token looks at in the last block (CAIT, Fig. 8)."""
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from numpy import ndarray
@@ -8,7 +9,11 @@ from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.visualization.base import ModelKind, View
+from mmvitcompress.visualization.base import (
+    DENSE,
+    NUMBER,
+    ModelKind,
+)
 from mmvitcompress.visualization.loading import run_tokens, token_map
 from mmvitcompress.visualization.style import (
     HEAT,
@@ -123,7 +128,7 @@ def draw_attention(
     pictures: Sequence[ndarray],
     maps: Mapping[str, Sequence[Tensor]],
     patch: int,
-    title: str = '',
+    whose: str = 'attention of [CLS]',
     rows: Sequence[int] | None = None,
 ) -> Figure:
     """Draw attention maps side by side.
@@ -133,7 +138,7 @@ def draw_attention(
         maps: For each model its name and (H, W) for each picture, as
             :func:`class_attention` returns them.
         patch: Edge of a patch, in pixels.
-        title: Title. Defaults to one that says what is seen.
+        whose: Whose attention it is. Defaults to 'attention of [CLS]'.
         rows: Which of the pictures. Defaults to all.
     """
     rows = range(len(pictures)) if rows is None else rows
@@ -150,10 +155,7 @@ def draw_attention(
             )
         figure.colorbar(heat, ax=panel[-1], label='% per patch')
     head_panels(axes, [['image', *maps]] * len(rows))
-    figure.suptitle(
-        title or 'What the last block looks at: attention of [CLS]',
-        fontsize=11,
-    )
+    figure.suptitle(f'What the last block looks at: {whose}', fontsize=11)
     return figure
 
 
@@ -172,32 +174,27 @@ class Attention(ModelKind):
         'are seen as well.'
     )
 
-    def add_arguments(self, parser) -> None:
-        """Add the arguments of :meth:`view`, under their names."""
-        super().add_arguments(parser)
-        head = 'counted from 0, not the mean'
-        parser.add_argument('--head', type=int, metavar='N', help=head)
+    arguments: ClassVar = {
+        **ModelKind.arguments,
+        **DENSE,
+        '--head': dict(**NUMBER, help='counted from 0, not the mean'),
+    }
+    draw = staticmethod(draw_attention)
 
     def shows(self, backbone) -> bool:
-        """Whether the last block sees the whole image."""
+        """Tell whether the last block sees the whole image."""
         return attends_globally(backbone)
 
-    def look(self, models, pictures, head: int | None = None) -> View:
+    def compute(self, models, head: int | None = None) -> tuple:
         """Compute each model's attention, of one head or the mean of all."""
         maps = {
             name: [class_attention(backbone, x[None], head)[0] for x in images]
             for name, (backbone, images) in models.items()
         }
         backbones = [seen.backbone for seen in models.values()]
-        patch = backbones[0].arch.patch_size
         if all(each.num_prefix_tokens for each in backbones):
             who = 'attention of [CLS]'
         else:
             who = 'mean attention of all patches'
         which = 'mean of all heads' if head is None else f'head {head}'
-        title = f'What the last block looks at: {who}, {which}'
-
-        def draw(rows):
-            return draw_attention(pictures, maps, patch, title, rows)
-
-        return View(draw, len(pictures))
+        return maps, backbones[0].arch.patch_size, f'{who}, {which}'

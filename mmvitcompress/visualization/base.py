@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from numpy import ndarray
 from torch import Tensor, nn
 
-from mmvitcompress.engine.config import add_cfg_options
+from mmvitcompress.engine.config import OptionsAction
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.visualization.loading import (
     backbone_of,
@@ -17,6 +17,44 @@ from mmvitcompress.visualization.loading import (
     to_pictures,
 )
 from mmvitcompress.visualization.style import Figure
+
+WORDS = dict(nargs='+', metavar='NAME')
+FILE = dict(metavar='FILE')
+NUMBER = dict(type=int, metavar='N')
+# arguments of a command line, and what argparse is to know of them
+COMPRESSED = {
+    'config': dict(help='config of the compressed model'),
+    'checkpoint': dict(help='its checkpoint'),
+    '--cfg-options': dict(
+        nargs='+',
+        action=OptionsAction,
+        metavar='KEY=VALUE',
+        help='override settings of all configs',
+    ),
+}
+DENSE = {
+    '--dense': dict(
+        nargs=2,
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='the uncompressed model to stand beside it',
+    )
+}
+IMAGES = {
+    '--images': dict(
+        default='dataset',
+        metavar='SOURCE',
+        help="image, folder of images, or dataset: the config's test data",
+    ),
+    '--count': dict(
+        **NUMBER, default=4, help='images at equal distances in it'
+    ),
+    '--shape': dict(
+        **NUMBER,
+        nargs='+',
+        help='height and width to resize them to, in pixels, or one for both; '
+        "by default what the config's test pipeline makes of each",
+    ),
+}
 
 
 class View(NamedTuple):
@@ -53,16 +91,20 @@ class Kind(ABC):
     Attributes:
         about: What one sees, in a few words.
         caption: How the figure is to be read.
+        arguments: Those of :meth:`view` as the tool takes them, and what
+            argparse is to know of each.
         has_numbers: Whether its views have numbers. Defaults to False.
     """
 
     about: ClassVar[str]
     caption: ClassVar[str]
+    arguments: ClassVar[dict[str, dict]]
     has_numbers: ClassVar[bool] = False
 
-    @abstractmethod
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments of :meth:`view`, under their names."""
+        """Add the arguments to a command line."""
+        for name, options in self.arguments.items():
+            parser.add_argument(name, **options)
 
     @abstractmethod
     def view(self, **arguments) -> View:
@@ -70,59 +112,40 @@ class Kind(ABC):
 
 
 class Seen(NamedTuple):
-    """A model to look into, and the images as it gets them.
-
-    Attributes:
-        backbone: Its backbone.
-        images: (3, H, W) each, normalised and padded.
-    """
+    """A backbone to look into, and images (3, H, W) as it gets them."""
 
     backbone: nn.Module
     images: Sequence[Tensor]
 
 
 class ModelKind(Kind):
-    """A kind of figure of what models do to images.
+    """A kind of figure of what models do to images, a row for each image."""
 
-    Attributes:
-        checkpoint: ``'?'`` if random weights do. Defaults to None.
-        beside: Whether an uncompressed model may stand beside it. Defaults
-            to True.
-    """
-
-    checkpoint: ClassVar[str | None] = None
-    beside: ClassVar[bool] = True
+    arguments: ClassVar = {**COMPRESSED, **IMAGES}
+    draw: ClassVar[Callable[..., Figure]]
 
     @abstractmethod
     def shows(self, backbone: nn.Module) -> bool:
-        """Whether a backbone has something to show while it trains."""
+        """Tell whether a backbone has something to show while it trains."""
 
     @abstractmethod
+    def compute(self, models: Mapping[str, Seen], **options) -> tuple:
+        """Compute what ``draw`` takes after the pictures."""
+
     def look(
         self, models: Mapping[str, Seen], pictures: list[ndarray], **options
     ) -> View:
-        """Compute what is drawn.
+        """Compute and draw.
 
         Args:
             models: The models by their names.
             pictures: Their images as people see them, RGB (H, W, 3).
             **options: Those of the kind.
         """
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments of :meth:`view`, under their names."""
-        add_models(parser, self.checkpoint, False if self.beside else None)
-        add = parser.add_argument
-        source = "image, folder of images, or dataset: the config's test data"
-        add('--images', default='dataset', metavar='SOURCE', help=source)
-        count = 'images at equal distances in it'
-        add('--count', type=int, default=4, metavar='N', help=count)
-        shape = (
-            'height and width to resize them to, in pixels, or one for both; '
-            "by default the size and aspect that the config's test pipeline "
-            'gives to each'
+        drawn = self.compute(models, **options)
+        return View(
+            lambda rows: self.draw(pictures, *drawn, rows=rows), len(pictures)
         )
-        add('--shape', type=int, nargs='+', metavar='N', help=shape)
 
     def view(
         self,
@@ -142,11 +165,9 @@ class ModelKind(Kind):
             checkpoint: Its weights. Defaults to random ones.
             dense: Config and checkpoint of a model to stand beside it.
                 Defaults to none.
-            images: An image, a folder of images, or 'dataset' for the
-                config's test data. Defaults to 'dataset'.
-            count: How many, at equal distances. Defaults to 4.
-            shape: Height and width that they are resized to, in pixels.
-                Defaults to what the config's test pipeline makes of each.
+            images: As of :func:`load_images`, as ``count`` and ``shape``.
+            count: See there.
+            shape: See there.
             cfg_options: Values of the configs to override, by dotted key.
             **options: Those of the kind.
 
@@ -159,14 +180,13 @@ class ModelKind(Kind):
         given = {'compressed': (config, checkpoint)}
         if dense is not None:
             given = {'dense': tuple(dense), **given}
-        models, pictures = {}, None
+        models, pictures = {}, []
         for name, (path, weights) in given.items():
             cfg, model = load_model(path, weights, cfg_options)
-            backbone = backbone_of(model)
             inputs = load_images(cfg, model, images, count, shape)
-            models[name] = Seen(backbone, inputs)
+            models[name] = Seen(backbone_of(model), inputs)
             before, pictures = pictures, to_pictures(inputs, model, cfg)
-            for first, second in zip(before or (), pictures):
+            for first, second in zip(before, pictures):
                 if first.shape != second.shape:
                     raise ConfigError(
                         'the configs make images of different sizes, '
@@ -174,26 +194,3 @@ class ModelKind(Kind):
                         'by --shape'
                     )
         return self.look(models, pictures, **options)
-
-
-def add_models(
-    parser: argparse.ArgumentParser,
-    checkpoint: str | None = None,
-    dense: bool | None = None,
-) -> None:
-    """Add config and checkpoint of a model.
-
-    Args:
-        parser: The parser.
-        checkpoint: ``nargs`` of the checkpoint. Defaults to None.
-        dense: Whether those of an uncompressed model are needed; None if
-            there is no place for it. Defaults to None.
-    """
-    add = parser.add_argument
-    add('config', help='config of the compressed model')
-    add('checkpoint', nargs=checkpoint, help='its checkpoint')
-    if dense is not None:
-        pair = ('CONFIG', 'CHECKPOINT')
-        beside = 'the uncompressed model to stand beside it'
-        add('--dense', nargs=2, required=dense, metavar=pair, help=beside)
-    add_cfg_options(parser, 'override settings of all configs')

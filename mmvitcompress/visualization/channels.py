@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from mmvitcompress.checkpoints.widths import (
     widths_of,
 )
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.visualization.base import ModelKind, View
+from mmvitcompress.visualization.base import WORDS, ModelKind, View
 from mmvitcompress.visualization.style import (
     BLUE,
     GREEN,
@@ -40,12 +41,11 @@ _FATES = {
 }
 
 
-def draw_channels(models: Mapping[str, Widths], title: str = '') -> Figure:
+def draw_channels(models: Mapping[str, Widths]) -> Figure:
     """Draw the kept share of channels per block and kind (CAIT, Fig. 6).
 
     Args:
         models: Widths under the models' names; a row for each.
-        title: Title. Defaults to one that says what is seen.
     """
     blocks = max(len(widths.kept) for widths in models.values())
     size = (max(6, 0.8 * blocks + 1), 2.1 * len(models) + 0.9)
@@ -72,20 +72,19 @@ def draw_channels(models: Mapping[str, Widths], title: str = '') -> Figure:
     axes[-1].set_xlabel('block')
     legend = axes[0].get_legend_handles_labels()
     figure.legend(*legend, loc='outside upper right', ncols=3, fontsize=8)
-    title = title or 'Channels that each block keeps'
+    title = 'Channels that each block keeps'
     figure.suptitle(title, fontsize=11, x=0.02, ha='left')
     return figure
 
 
 def draw_heads(
-    models: Mapping[str, Mapping[str, HeadChannels]], title: str = ''
+    models: Mapping[str, Mapping[str, HeadChannels]],
 ) -> Figure:
     """Draw what became of the channels of each head (CAIT, Fig. 7).
 
     Args:
         models: For each model its name and what :func:`read_heads` returns;
             a column for each.
-        title: Title. Defaults to one that says what is seen.
     """
     kinds = list(next(iter(models.values())))
     size = (5.2 * len(models) + 0.4, 1.7 * len(kinds) + 1.1)
@@ -113,7 +112,7 @@ def draw_heads(
     figure.legend(
         handles=fates, loc='outside lower center', ncols=3, fontsize=8
     )
-    title = title or 'Channels near zero, and which of them can go'
+    title = 'Channels near zero, and which of them can go'
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -183,14 +182,19 @@ class Channels(ModelKind):
     )
     has_numbers = True
 
-    def add_arguments(self, parser) -> None:
-        """Add the arguments of :meth:`view`, under their names."""
-        add = parser.add_argument
-        pruned = 'what a pruning run or tools/export_pruned.py has written'
-        add('checkpoints', nargs='+', metavar='CHECKPOINT', help=pruned)
-        add('--names', nargs='+', metavar='NAME', help='what to call them')
-        heads = 'head: also what is zero and cannot go; of pruning runs only'
-        add('--by', choices=['block', 'head'], default='block', help=heads)
+    arguments: ClassVar = {
+        'checkpoints': dict(
+            nargs='+',
+            metavar='CHECKPOINT',
+            help='what a pruning run or tools/export_pruned.py has written',
+        ),
+        '--names': dict(**WORDS, help='what to call them'),
+        '--by': dict(
+            choices=['block', 'head'],
+            default='block',
+            help='head: also what is zero and cannot go; of pruning runs only',
+        ),
+    }
 
     def view(self, checkpoints, names=None, by: str = 'block') -> View:
         """Read the checkpoints, under their names if there are any."""
@@ -216,14 +220,22 @@ class Channels(ModelKind):
         return View(lambda rows: draw(models), numbers=numbers)
 
     def shows(self, backbone) -> bool:
-        """Whether channels are being pruned."""
+        """Tell whether channels are being pruned."""
         return bool(find_compactors(backbone))
 
-    def look(self, models, pictures) -> View:
+    def compute(self, models) -> tuple:
         """Read the masks of the moment."""
-        widths = {}
-        for name, seen in models.items():
-            blocks = find_compactors(seen.backbone)
-            masks = kept_channels(blocks), column_norms(blocks)
-            widths[f'masks of {name}'] = widths_of(*masks)
-        return View(lambda rows: draw_channels(widths))
+        blocks = {n: find_compactors(b) for n, (b, _) in models.items()}
+        return (
+            {
+                f'masks of {name}': widths_of(
+                    kept_channels(each), column_norms(each)
+                )
+                for name, each in blocks.items()
+            },
+        )
+
+    def look(self, models, pictures) -> View:
+        """Draw the masks of the moment, whatever the pictures."""
+        drawn = self.compute(models)
+        return View(lambda rows: draw_channels(*drawn))

@@ -1,7 +1,7 @@
 """What segmentors say about validation images, and where they differ."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,13 @@ from mmvitcompress.engine.config import validation_loader
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.images import equally_spaced
-from mmvitcompress.visualization.base import Kind, View, add_models
+from mmvitcompress.visualization.base import (
+    COMPRESSED,
+    DENSE,
+    NUMBER,
+    Kind,
+    View,
+)
 from mmvitcompress.visualization.loading import load_model
 from mmvitcompress.visualization.style import (
     BLACK,
@@ -190,13 +196,12 @@ def most_frequent(pixels: Sequence[int], count: int) -> list[int]:
     return sorted(int(label) for label in order if pixels[label])
 
 
-def draw_comparison(comparison: Comparison, title: str = '') -> Figure:
+def draw_comparison(comparison: Comparison) -> Figure:
     """Draw images, truth, two models' predictions, and their differences.
 
     Args:
         comparison: Of two models, from :func:`compare_segmentors`; of one,
             there is no column of differences.
-        title: Title. Defaults to one that says what is seen.
     """
     names, images = list(comparison.predictions), comparison.pictures
     two = len(names) == 2
@@ -232,7 +237,7 @@ def draw_comparison(comparison: Comparison, title: str = '') -> Figure:
             fontsize=8,
         )
     _draw_ious(lower.subplots(), comparison)
-    figure.suptitle(title or 'Segmentations compared', fontsize=11)
+    figure.suptitle('Segmentations compared', fontsize=11)
     return figure
 
 
@@ -327,14 +332,14 @@ class Compare(Kind):
     )
     has_numbers = True
 
-    def add_arguments(self, parser) -> None:
-        """Add the arguments of :meth:`view`, under their names."""
-        add_models(parser, dense=True)
-        add = parser.add_argument
-        taken = 'images to take IoUs over'
-        add('--evaluate', type=int, default=100, metavar='N', help=taken)
-        show = 'how many of them to draw'
-        add('--show', type=int, default=4, metavar='N', help=show)
+    arguments: ClassVar = {
+        **COMPRESSED,
+        '--dense': dict(**DENSE['--dense'], required=True),
+        '--evaluate': dict(
+            **NUMBER, default=100, help='images to take IoUs over'
+        ),
+        '--show': dict(**NUMBER, default=4, help='how many of them to draw'),
+    }
 
     def view(
         self,

@@ -13,9 +13,10 @@ by a line.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.visualization.base import Kind, View
+from mmvitcompress.visualization.base import FILE, WORDS, Kind, View
 from mmvitcompress.visualization.style import SERIES, Axes, Figure
 
 METRICS = {
@@ -149,12 +150,11 @@ def _quality(path: str | Path) -> dict:
     )
 
 
-def draw_curve(results: Sequence[Mapping], title: str = '') -> Figure:
+def draw_curve(results: Sequence[Mapping]) -> Figure:
     """Draw quality over MACs and over latency, as far as they are known.
 
     Args:
         results: As this module describes them.
-        title: Title. Defaults to one that says what is seen.
 
     Raises:
         ConfigError: If there are none.
@@ -191,10 +191,8 @@ def draw_curve(results: Sequence[Mapping], title: str = '') -> Figure:
         axis.set_xlim(left=0)
     metrics = {result.get('metric') for result in results} - {None}
     axes[0].set_ylabel(' / '.join(sorted(metrics)) or 'quality')
-    figure.suptitle(
-        title or 'Quality against cost (better: up and to the left)',
-        fontsize=11,
-    )
+    title = 'Quality against cost (better: up and to the left)'
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -239,21 +237,24 @@ class Curve(Kind):
         'colour and line are one method at several sizes.'
     )
 
-    def add_arguments(self, parser) -> None:
-        """Add the arguments of :meth:`view`, under their names."""
-        add = parser.add_argument
-        lists = 'JSON lists of results'
-        add('results', nargs='*', metavar='RESULTS', help=lists)
-        add('--benchmark', metavar='FILE', help='of tools/benchmark.py --json')
-        metrics = (
-            'of tools/test.py --json for each of its models, baseline first'
-        )
-        add('--metrics', nargs='+', metavar='FILE', help=metrics)
-        names = 'what to call the models'
-        add('--names', nargs='+', metavar='NAME', help=names)
-        parts = ['backbone', 'encoder', 'overall']
-        whose = 'whose time counts'
-        add('--part', choices=parts, default='overall', help=whose)
+    arguments: ClassVar = {
+        'results': dict(
+            nargs='*', metavar='RESULTS', help='JSON lists of results'
+        ),
+        '--benchmark': dict(**FILE, help='of tools/benchmark.py --json'),
+        '--metrics': dict(
+            **FILE,
+            nargs='+',
+            help='of tools/test.py --json for each of its models, baseline '
+            'first',
+        ),
+        '--names': dict(**WORDS, help='what to call the models'),
+        '--part': dict(
+            choices=['backbone', 'encoder', 'overall'],
+            default='overall',
+            help='whose time counts',
+        ),
+    }
 
     def view(
         self,

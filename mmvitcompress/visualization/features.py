@@ -1,6 +1,7 @@
 """Feature maps as colours: their first three principal components."""
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +13,11 @@ from mmvitcompress.models.layers.windowed import quarter_ends
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import restore
-from mmvitcompress.visualization.base import ModelKind, View
+from mmvitcompress.visualization.base import (
+    DENSE,
+    NUMBER,
+    ModelKind,
+)
 from mmvitcompress.visualization.loading import run_tokens
 from mmvitcompress.visualization.style import (
     Figure,
@@ -142,7 +147,6 @@ def draw_features(
     colours: Mapping[str, Mapping[int, Sequence[ndarray]]],
     patch: int,
     unit: str = 'block',
-    title: str = '',
     rows: Sequence[int] | None = None,
 ) -> Figure:
     """Draw the maps of models beside each other, level by level.
@@ -153,7 +157,6 @@ def draw_features(
         patch: Edge of a patch, in pixels.
         unit: What levels are: 'block', or 'stage', each of which halves the
             grid. Defaults to 'block'.
-        title: Title. Defaults to one that says what is seen.
         rows: Which of the pictures. Defaults to all.
     """
     rows = range(len(pictures)) if rows is None else rows
@@ -172,7 +175,7 @@ def draw_features(
     headings = ['image', *(heading for heading, *_ in columns)]
     head_panels(axes, [headings] * len(rows))
     what = 'Restored features: three principal components as RGB'
-    figure.suptitle(title or f'{what}, one basis for each {unit}', fontsize=11)
+    figure.suptitle(f'{what}, one basis for each {unit}', fontsize=11)
     return figure
 
 
@@ -189,19 +192,22 @@ class Features(ModelKind):
         'different blocks have nothing to do with each other.'
     )
 
-    def add_arguments(self, parser) -> None:
-        """Add the arguments of :meth:`view`, under their names."""
-        super().add_arguments(parser)
-        blocks = 'blocks (of a Swin: stages), counted from 1'
-        parser.add_argument(
-            '--blocks', type=int, nargs='+', metavar='N', help=blocks
-        )
+    arguments: ClassVar = {
+        **ModelKind.arguments,
+        **DENSE,
+        '--blocks': dict(
+            **NUMBER,
+            nargs='+',
+            help='blocks (of a Swin: stages), counted from 1',
+        ),
+    }
+    draw = staticmethod(draw_features)
 
     def shows(self, backbone) -> bool:
-        """Always: any backbone has features."""
+        """Any backbone has features."""
         return True
 
-    def look(self, models, pictures, blocks=None) -> View:
+    def compute(self, models, blocks=None) -> tuple:
         """Compute the features after some blocks, counted from 1."""
         levels = blocks and [block - 1 for block in blocks]
         maps = {}
@@ -210,10 +216,5 @@ class Features(ModelKind):
             maps[name] = {
                 level: [one[level][0] for one in each] for level in each[0]
             }
-        colours, patch = colour_maps(maps), backbone.arch.patch_size
         unit = 'stage' if isinstance(backbone, Swin) else 'block'
-
-        def draw(rows):
-            return draw_features(pictures, colours, patch, unit, rows=rows)
-
-        return View(draw, len(pictures))
+        return colour_maps(maps), backbone.arch.patch_size, unit

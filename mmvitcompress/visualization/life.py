@@ -12,7 +12,7 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import LifePredictor
 from mmvitcompress.tokens.life_regression import scores_to_lives
-from mmvitcompress.visualization.base import ModelKind, View
+from mmvitcompress.visualization.base import ModelKind
 from mmvitcompress.visualization.loading import run_tokens, token_map
 from mmvitcompress.visualization.style import (
     HEAT,
@@ -103,7 +103,6 @@ def draw_life(
     pictures: Sequence[ndarray],
     lives: Lives | Sequence[Lives],
     patch: int,
-    title: str = '',
     rows: Sequence[int] | None = None,
 ) -> Figure:
     """Draw lives as heat with numbers, and what is left after each layer.
@@ -113,7 +112,6 @@ def draw_life(
         lives: Of these pictures, from :func:`predict_lives`; where they
             differ in size, of each by itself.
         patch: Edge of a patch, in pixels.
-        title: Title. Defaults to one that says what is seen.
         rows: Which of the pictures. Defaults to all.
     """
     rows = range(len(pictures)) if rows is None else rows
@@ -147,9 +145,7 @@ def draw_life(
     figure.colorbar(
         *(heat,), ax=axes[:, -1], extend='both', shrink=0.9, label=label
     )
-    figure.suptitle(
-        title or 'How long patches live (life regression)', fontsize=11
-    )
+    figure.suptitle('How long patches live (life regression)', fontsize=11)
     return figure
 
 
@@ -183,19 +179,14 @@ class Life(ModelKind):
         'layer; patches that have left are covered. One prediction decides '
         'it all.'
     )
-    beside = False
+    draw = staticmethod(draw_life)
 
     def shows(self, backbone) -> bool:
-        """Whether lives are predicted."""
+        """Tell whether lives are predicted."""
         return find_slimmer(backbone) is not None
 
-    def look(self, models, pictures) -> View:
-        """Predict the lives of each picture's patches."""
+    def compute(self, models) -> tuple:
+        """Predict the lives of each image's patches."""
         ((backbone, images),) = models.values()
         lives = [predict_lives(backbone, image[None]) for image in images]
-        patch = backbone.arch.patch_size
-
-        def draw(rows):
-            return draw_life(pictures, lives, patch, rows=rows)
-
-        return View(draw, len(pictures))
+        return lives, backbone.arch.patch_size

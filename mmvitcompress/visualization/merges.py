@@ -1,7 +1,7 @@
 """Which patches share a token, whichever way tokens became fewer."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -12,7 +12,7 @@ from mmvitcompress.arch.swin import MERGE_STAGE
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.visualization.base import ModelKind, View
+from mmvitcompress.visualization.base import ModelKind
 from mmvitcompress.visualization.loading import block_maps
 from mmvitcompress.visualization.style import (
     ORANGE,
@@ -143,7 +143,6 @@ def draw_merges(
     pictures: Sequence[ndarray],
     stages: Sequence[MergeStage],
     patch: int,
-    title: str = '',
     rows: Sequence[int] | None = None,
 ) -> Figure:
     """Draw the borders of tokens over pictures: a column for each stage.
@@ -153,7 +152,6 @@ def draw_merges(
         stages: Of these pictures, from :func:`merge_stages`.
         patch: Edge of a patch, in pixels; in stage 3 of a Swin four times
             that of its first patches.
-        title: Title. Defaults to one that says what is seen.
         rows: Which of the pictures. Defaults to all.
     """
     rows = range(len(pictures)) if rows is None else rows
@@ -166,7 +164,7 @@ def draw_merges(
         for axis, row in zip(axes[:, column], rows):
             _draw_tokens(axis, pictures[row], stage.tokens[row], patch)
     head_panels(axes, headings)
-    figure.suptitle(title or 'Patches that share a token', fontsize=11)
+    figure.suptitle('Patches that share a token', fontsize=11)
     return figure
 
 
@@ -212,22 +210,20 @@ class Merges(ModelKind):
         'its patches lie apart, all of them have their mean colour. Patches '
         'that have left are covered.'
     )
-    checkpoint = '?'
-    beside = False
+    arguments: ClassVar = {
+        **ModelKind.arguments,
+        'checkpoint': dict(nargs='?', help='its checkpoint'),
+    }
+    draw = staticmethod(draw_merges)
 
     def shows(self, backbone) -> bool:
-        """Whether tokens become fewer."""
+        """Tell whether tokens become fewer."""
         arch = backbone.arch
         return arch.tokens_per_block() != dense(arch).tokens_per_block()
 
-    def look(self, models, pictures) -> View:
-        """Run the one model and draw its stages."""
+    def compute(self, models) -> tuple:
+        """Find the stages of the one model."""
         ((backbone, images),) = models.values()
-        stages = merge_stages(backbone, images)
         stage = MERGE_STAGE if isinstance(backbone, Swin) else 0
         patch = backbone.arch.patch_size << stage
-
-        def draw(rows):
-            return draw_merges(pictures, stages, patch, rows=rows)
-
-        return View(draw, len(pictures))
+        return merge_stages(backbone, images), patch
