@@ -9,21 +9,8 @@ from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.visualization.base import (
-    DENSE,
-    NUMBER,
-    ModelKind,
-)
+from mmvitcompress.visualization import base, style
 from mmvitcompress.visualization.loading import run_tokens, token_map
-from mmvitcompress.visualization.style import (
-    HEAT,
-    Figure,
-    PowerNorm,
-    head_panels,
-    panels,
-    show_map,
-    show_photo,
-)
 
 
 def attention_weights(
@@ -130,7 +117,7 @@ def draw_attention(
     patch: int,
     whose: str = 'attention of [CLS]',
     rows: Sequence[int] | None = None,
-) -> Figure:
+) -> style.Figure:
     """Draw attention maps side by side.
 
     Args:
@@ -141,25 +128,23 @@ def draw_attention(
         whose: Whose attention it is. Defaults to 'attention of [CLS]'.
         rows: Which of the pictures. Defaults to all.
     """
-    rows = range(len(pictures)) if rows is None else rows
-    figure, axes = panels([pictures[r].shape for r in rows], 1 + len(maps))
-    for panel, row in zip(axes, rows):
-        show_photo(panel[0], pictures[row])
+
+    def paint(panel, row):
+        style.show_photo(panel[0], pictures[row])
         shares = [100 * m[row].float().cpu().numpy() for m in maps.values()]
-        norm = PowerNorm(0.5, 0, max(share.max() for share in shares))
+        top = max(share.max() for share in shares)
+        look = dict(cmap=style.HEAT, norm=style.PowerNorm(0.5, 0, top))
         for axis, share in zip(panel[1:], shares):
-            heat = show_map(
-                *(axis, share, pictures[row].shape, patch),
-                cmap=HEAT,
-                norm=norm,
-            )
-        figure.colorbar(heat, ax=panel[-1], label='% per patch')
-    head_panels(axes, [['image', *maps]] * len(rows))
-    figure.suptitle(f'What the last block looks at: {whose}', fontsize=11)
-    return figure
+            size = pictures[row].shape
+            heat = style.show_map(axis, share, size, patch, **look)
+        panel[-1].figure.colorbar(heat, ax=panel[-1], label='% per patch')
+
+    heads = ['image', *maps]
+    title = f'What the last block looks at: {whose}'
+    return style.draw_rows(pictures, rows, lambda row: heads, paint, title)
 
 
-class Attention(ModelKind):
+class Attention(base.ModelKind):
     """What the last block looks at."""
 
     about = 'what the last block looks at, dense beside compressed'
@@ -173,11 +158,10 @@ class Attention(ModelKind):
         'colour scale, which grows with the square root so that small shares '
         'are seen as well.'
     )
-
     arguments: ClassVar = {
-        **ModelKind.arguments,
-        **DENSE,
-        '--head': dict(**NUMBER, help='counted from 0, not the mean'),
+        **base.ModelKind.arguments,
+        **base.DENSE,
+        '--head': dict(**base.NUMBER, help='counted from 0, not the mean'),
     }
     draw = staticmethod(draw_attention)
 

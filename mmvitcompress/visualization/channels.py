@@ -19,29 +19,18 @@ from mmvitcompress.checkpoints.widths import (
     widths_of,
 )
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.visualization.base import WORDS, ModelKind, View
-from mmvitcompress.visualization.style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PALE,
-    VERMILLION,
-    Axes,
-    Figure,
-    Patch,
-    bare,
-)
+from mmvitcompress.visualization import base, style
 
 _EDGE = '#777777'
-_SHARES = {'Q/K': BLUE, 'V': ORANGE, 'MLP': GREEN}
+_SHARES = {'Q/K': style.BLUE, 'V': style.ORANGE, 'MLP': style.GREEN}
 _FATES = {
-    'kept': ('kept', BLUE),
-    'stuck': ('zero, but has to stay', VERMILLION),
-    'removed': ('zero and removed', PALE),
+    'kept': ('kept', style.BLUE),
+    'stuck': ('zero, but has to stay', style.VERMILLION),
+    'removed': ('zero and removed', style.PALE),
 }
 
 
-def draw_channels(models: Mapping[str, Widths]) -> Figure:
+def draw_channels(models: Mapping[str, Widths]) -> style.Figure:
     """Draw the kept share of channels per block and kind (CAIT, Fig. 6).
 
     Args:
@@ -49,7 +38,7 @@ def draw_channels(models: Mapping[str, Widths]) -> Figure:
     """
     blocks = max(len(widths.kept) for widths in models.values())
     size = (max(6, 0.8 * blocks + 1), 2.1 * len(models) + 0.9)
-    figure = Figure(figsize=size, layout='constrained')
+    figure = style.Figure(figsize=size, layout='constrained')
     axes = figure.subplots(len(models), 1, squeeze=False)[:, 0]
     for axis, (name, widths) in zip(axes, models.items()):
         places = np.arange(1, len(widths.kept) + 1)
@@ -79,7 +68,7 @@ def draw_channels(models: Mapping[str, Widths]) -> Figure:
 
 def draw_heads(
     models: Mapping[str, Mapping[str, HeadChannels]],
-) -> Figure:
+) -> style.Figure:
     """Draw what became of the channels of each head (CAIT, Fig. 7).
 
     Args:
@@ -88,7 +77,7 @@ def draw_heads(
     """
     kinds = list(next(iter(models.values())))
     size = (5.2 * len(models) + 0.4, 1.7 * len(kinds) + 1.1)
-    figure = Figure(figsize=size, layout='constrained')
+    figure = style.Figure(figsize=size, layout='constrained')
     axes = figure.subplots(len(kinds), len(models), squeeze=False, sharey=True)
     for column, (name, channels) in enumerate(models.items()):
         removed = sum(each.removed.sum() for each in channels.values())
@@ -106,7 +95,7 @@ def draw_heads(
     for axis in axes[-1]:
         axis.set_xlabel('block (one bar for each head)')
     fates = [
-        Patch(facecolor=colour, edgecolor=_EDGE, label=label)
+        style.Patch(facecolor=colour, edgecolor=_EDGE, label=label)
         for label, colour in _FATES.values()
     ]
     figure.legend(
@@ -117,7 +106,7 @@ def draw_heads(
     return figure
 
 
-def _stack(axis: Axes, channels: HeadChannels) -> None:
+def _stack(axis: style.Axes, channels: HeadChannels) -> None:
     blocks, heads = channels.kept.shape
     width = 0.84 / heads
     heads_at = (np.arange(heads) - (heads - 1) / 2) * width
@@ -131,11 +120,11 @@ def _stack(axis: Axes, channels: HeadChannels) -> None:
     _frame(axis, blocks, bottom.max())
 
 
-def _frame(axis: Axes, blocks: int, top: float) -> None:
+def _frame(axis: style.Axes, blocks: int, top: float) -> None:
     axis.set(xticks=range(1, blocks + 1), xlim=(0.4, blocks + 0.6))
     axis.set_ylim(0, top)
     axis.tick_params(labelsize=8)
-    bare(axis)
+    style.bare(axis)
 
 
 def name_all(
@@ -165,7 +154,7 @@ def name_all(
     return list(names)
 
 
-class Channels(ModelKind):
+class Channels(base.ModelKind):
     """What each block keeps, or what became of the channels of each head."""
 
     about = (
@@ -181,14 +170,13 @@ class Channels(ModelKind):
         'stay behind that cost time all the same.'
     )
     has_numbers = True
-
     arguments: ClassVar = {
         'checkpoints': dict(
             nargs='+',
             metavar='CHECKPOINT',
             help='what a pruning run or tools/export_pruned.py has written',
         ),
-        '--names': dict(**WORDS, help='what to call them'),
+        '--names': dict(**base.WORDS, help='what to call them'),
         '--by': dict(
             choices=['block', 'head'],
             default='block',
@@ -196,7 +184,7 @@ class Channels(ModelKind):
         ),
     }
 
-    def view(self, checkpoints, names=None, by: str = 'block') -> View:
+    def view(self, checkpoints, names=None, by: str = 'block') -> base.View:
         """Read the checkpoints, under their names if there are any."""
         names = name_all(checkpoints, names)
         read, draw = {
@@ -217,7 +205,7 @@ class Channels(ModelKind):
                 }
                 for name, kinds in models.items()
             }
-        return View(lambda rows: draw(models), numbers=numbers)
+        return base.View(lambda rows: draw(models), numbers=numbers)
 
     def shows(self, backbone) -> bool:
         """Tell whether channels are being pruned."""
@@ -235,7 +223,7 @@ class Channels(ModelKind):
             },
         )
 
-    def look(self, models, pictures) -> View:
+    def look(self, models, pictures) -> base.View:
         """Draw the masks of the moment, whatever the pictures."""
         drawn = self.compute(models)
-        return View(lambda rows: draw_channels(*drawn))
+        return base.View(lambda rows: draw_channels(*drawn))

@@ -16,29 +16,9 @@ from mmvitcompress.engine.config import validation_loader
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.images import equally_spaced
-from mmvitcompress.visualization.base import (
-    COMPRESSED,
-    DENSE,
-    NUMBER,
-    Kind,
-    View,
-)
+from mmvitcompress.visualization import base, style
 from mmvitcompress.visualization.loading import load_model
-from mmvitcompress.visualization.style import (
-    BLACK,
-    BLUE,
-    PALE,
-    SERIES,
-    VERMILLION,
-    Axes,
-    Figure,
-    ListedColormap,
-    Patch,
-    bare,
-    head_panels,
-)
 
-IGNORED = -1
 BARS = 24
 """Classes that get bars at most; the most frequent ones."""
 
@@ -51,10 +31,8 @@ class Comparison(NamedTuple):
         pictures: RGB images (H, W, 3), uint8, of those to be shown.
         truths: Their labels (H, W).
         predictions: Under each model's name the labels (H, W) that it gives.
-        ious: Under each model's name the IoU of each class over all images
-            evaluated, 0..1; NaN for a class that neither truth nor model
-            knows.
-        pixels: How often each class is the truth, in pixels.
+        counts: Under each model's name the pixels (classes, classes) of all
+            images evaluated, by truth, then by prediction.
         images: How many images were evaluated.
     """
 
@@ -62,13 +40,25 @@ class Comparison(NamedTuple):
     pictures: list[ndarray]
     truths: list[ndarray]
     predictions: dict[str, list[ndarray]]
-    ious: dict[str, ndarray]
-    pixels: ndarray
+    counts: dict[str, ndarray]
     images: int
 
-    def mean_iou(self, name: str) -> float:
-        """mIoU of a model, 0..1, over the classes that have one."""
-        return float(np.nanmean(self.ious[name]))
+    @property
+    def pixels(self) -> ndarray:
+        """How often each class is the truth."""
+        return next(iter(self.counts.values())).sum(1)
+
+    def ious(self, name: str) -> ndarray:
+        """A model's IoU of each class in percent; NaN for a class that
+        neither truth nor model knows."""
+        counts = self.counts[name]
+        union = counts.sum(0) + counts.sum(1) - counts.diagonal()
+        with np.errstate(invalid='ignore'):
+            return np.where(union, 100 * counts.diagonal() / union, np.nan)
+
+    def headed(self, name: str, between: str = ': ') -> str:
+        """A model's name and its mIoU over the classes that have one."""
+        return f'{name}{between}{np.nanmean(self.ious(name)):.1f} % mIoU'
 
 
 def confusion(truth: ndarray, prediction: ndarray, classes: int) -> ndarray:
@@ -82,27 +72,16 @@ def confusion(truth: ndarray, prediction: ndarray, classes: int) -> ndarray:
     return counts.reshape(classes, classes)
 
 
-def ious_of(counts: ndarray) -> ndarray:
-    """Intersection over union of each class; NaN if there is no union."""
-    union = counts.sum(0) + counts.sum(1) - counts.diagonal()
-    with np.errstate(invalid='ignore'):
-        return np.where(union > 0, counts.diagonal() / union, np.nan)
-
-
 def differences(
     truth: ndarray, first: ndarray, second: ndarray, classes: int
 ) -> ndarray:
-    """Which of two predictions is right where.
-
-    Returns:
-        (H, W): 0 both, 1 only the first, 2 only the second, 3 neither,
-        -1 where the truth is ignored.
-    """
+    """Which of two predictions is right where (H, W): 0 both, 1 only the
+    first, 2 only the second, 3 neither; -1 where the truth is ignored."""
     wrong = 2 * (first != truth).astype(int) + (second != truth)
-    # both 0, second wrong 1, first wrong 2, neither 3
-    return np.where((truth >= 0) & (truth < classes), wrong, IGNORED)
+    return np.where((truth >= 0) & (truth < classes), wrong, -1)
 
 
+@torch.no_grad()
 def compare_segmentors(
     config: Config,
     models: Mapping[str, nn.Module],
@@ -137,66 +116,41 @@ def compare_segmentors(
     classes = tuple(dataset.metainfo['classes'])
     places = equally_spaced(len(dataset), evaluate)
     shown = {places[i] for i in equally_spaced(len(places), show)}
-    counts = {name: 0 for name in models}
-    result = Comparison(
-        classes, [], [], {name: [] for name in models}, {}, 0, len(places)
-    )
+    labels, counts = {n: [] for n in models}, dict.fromkeys(models, 0)
+    compared = Comparison(classes, [], [], labels, counts, len(places))
     for place in places:
         with naming_data_errors():
             sample = dataset[place]
-        batch = {key: [sample[key]] for key in ('inputs', 'data_samples')}
         truth = sample['data_samples'].gt_sem_seg.data[0].numpy()
         truth = truth.astype(np.int64)
         for name, model in models.items():
-            labels = predicted_labels(model, batch)
-            counts[name] += confusion(truth, labels, len(classes))
+            # a copy: what tests do to samples must not reach the next model
+            batch = [sample['data_samples'].clone()]
+            batch = dict(inputs=[sample['inputs']], data_samples=batch)
+            (result,) = model.eval().test_step(batch)
+            predicted = result.pred_sem_seg.data[0].cpu().numpy()
+            counts[name] += confusion(truth, predicted, len(classes))
             if place in shown:
-                result.predictions[name].append(labels)
+                labels[name].append(predicted)
         if place in shown:
-            result.truths.append(truth)
+            compared.truths.append(truth)
             with Image.open(sample['data_samples'].img_path) as image:
-                result.pictures.append(np.array(image.convert('RGB')))
-    pixels = next(iter(counts.values())).sum(1)
-    ious = {name: ious_of(count) for name, count in counts.items()}
-    return result._replace(ious=ious, pixels=pixels)
+                compared.pictures.append(np.array(image.convert('RGB')))
+    return compared
 
 
-@torch.no_grad()
-@torch.no_grad()
-def predicted_labels(model: nn.Module, batch: Mapping) -> ndarray:
-    """Labels (H, W) that a segmentor gives to the one image of a batch."""
-    # a copy: what tests do to samples must not reach the next model
-    batch = {key: list(values) for key, values in batch.items()}
-    batch['data_samples'] = [each.clone() for each in batch['data_samples']]
-    (result,) = model.eval().test_step(batch)
-    return result.pred_sem_seg.data[0].cpu().numpy()
-
-
-def figures(comparison: Comparison) -> dict:
+def numbers_of(comparison: Comparison) -> dict:
     """IoU in percent, of builtin types."""
-    return {
-        'images': comparison.images,
-        'models': {
-            name: {
-                'mIoU': round(100 * comparison.mean_iou(name), 2),
-                'IoU': {
-                    label: None if np.isnan(iou) else round(100 * iou, 2)
-                    for label, iou in zip(comparison.classes, ious.tolist())
-                },
-            }
-            for name, ious in comparison.ious.items()
-        },
-    }
+    models = {}
+    for name in comparison.counts:
+        ious = comparison.ious(name)
+        each = [None if np.isnan(x) else round(x, 2) for x in ious.tolist()]
+        mean = round(float(np.nanmean(ious)), 2)
+        models[name] = dict(mIoU=mean, IoU=dict(zip(comparison.classes, each)))
+    return dict(images=comparison.images, models=models)
 
 
-def most_frequent(pixels: Sequence[int], count: int) -> list[int]:
-    """Labels of the ``count`` most frequent classes, in the order of labels;
-    without those that don't occur."""
-    order = np.argsort(-np.asarray(pixels), kind='stable')[:count]
-    return sorted(int(label) for label in order if pixels[label])
-
-
-def draw_comparison(comparison: Comparison) -> Figure:
+def draw_comparison(comparison: Comparison) -> style.Figure:
     """Draw images, truth, two models' predictions, and their differences.
 
     Args:
@@ -205,48 +159,42 @@ def draw_comparison(comparison: Comparison) -> Figure:
     """
     names, images = list(comparison.predictions), comparison.pictures
     two = len(names) == 2
-    aspects = [image.shape[0] / image.shape[1] for image in images]
-    columns = 2 + len(names) + two
-    height = (2.1 * sum(aspects) + 0.6, 2.6)
+    sizes, columns = [image.shape for image in images], 2 + len(names) + two
+    height = (2.1 * sum(s[0] / s[1] for s in sizes) + 0.6, 2.6)
     size = (2.1 * columns, sum(height) + 0.5)
-    figure = Figure(figsize=size, layout='constrained')
+    figure = style.Figure(figsize=size, layout='constrained')
     upper, lower = figure.subfigures(2, 1, height_ratios=height)
-    axes = upper.subplots(
-        *(len(images), columns), squeeze=False, height_ratios=aspects
-    )
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    means = [f'{100 * comparison.mean_iou(name):.1f} % mIoU' for name in names]
-    headings = [f'{name}\n{mean}' for name, mean in zip(names, means)]
+    axes = style.panels(upper, sizes, columns)
+    headings = [comparison.headed(name, '\n') for name in names]
     headings = ['image', 'truth', *headings, 'where they differ'][:columns]
-    head_panels(axes, [headings] * len(images))
+    style.head_panels(axes, [headings] * len(images))
     for axis, image in zip(axes[:, 0], images):
         axis.imshow(image)
     maps = [comparison.truths, *comparison.predictions.values()]
     handles = _draw_labels(axes[:, 1:], maps, comparison.classes)
-    upper.legend(
-        handles=handles, loc='outside lower left', ncols=5, fontsize=8
-    )
+    look = dict(fontsize=8, title_fontsize=8)
+    upper.legend(handles=handles, loc='outside lower left', ncols=5, **look)
     if two:
-        upper.legend(
-            handles=_draw_differences(axes[:, -1], comparison, names),
-            title='where they differ',
-            title_fontsize=8,
-            loc='outside lower right',
-            ncols=2,
-            fontsize=8,
-        )
+        handles = _draw_differences(axes[:, -1], comparison, names)
+        look.update(title='where they differ', loc='outside lower right')
+        upper.legend(handles=handles, ncols=2, **look)
     _draw_ious(lower.subplots(), comparison)
     figure.suptitle('Segmentations compared', fontsize=11)
     return figure
 
 
+def _patch(colour, label: str) -> style.Patch:
+    return style.Patch(facecolor=colour, edgecolor='black', label=label)
+
+
 def _draw_labels(
     axes: ndarray, maps: Sequence[Sequence[ndarray]], classes: Sequence[str]
-) -> list[Patch]:
+) -> list[style.Patch]:
     """Fill a column for each of the maps; returns what explains colours."""
     colours = [[c / 255 for c in rgb] for rgb in class_palette(classes)]
-    palette = ListedColormap(colours).with_extremes(over='white')  # ignored
+    palette = style.ListedColormap(colours).with_extremes(
+        over='white'
+    )  # ignored
     look = dict(cmap=palette, vmin=-0.5, vmax=len(classes) - 0.5)
     seen = set()
     for column, each in zip(axes.T, maps):
@@ -254,56 +202,56 @@ def _draw_labels(
             axis.imshow(labels, interpolation='nearest', **look)
             seen.update(np.unique(labels).tolist())
     handles = [
-        Patch(facecolor=colours[i], edgecolor='black', label=classes[i])
+        style.Patch(facecolor=colours[i], edgecolor='black', label=classes[i])
         for i in sorted(seen)
         if i < len(classes)
     ]
     if max(seen) >= len(classes):
         handles.append(
-            Patch(facecolor='white', edgecolor='black', label='(ignored)')
+            style.Patch(
+                facecolor='white', edgecolor='black', label='(ignored)'
+            )
         )
     return handles
 
 
 def _draw_differences(
-    axes: Sequence[Axes], comparison: Comparison, names: Sequence[str]
-) -> list[Patch]:
+    axes: Sequence[style.Axes], comparison: Comparison, names: Sequence[str]
+) -> list[style.Patch]:
     """Fill the last column; returns what explains its colours."""
     meanings = {
-        'both right': PALE,
-        f'only {names[0]} right': VERMILLION,
-        f'only {names[1]} right': BLUE,
-        'neither right': BLACK,
+        'both right': style.PALE,
+        f'only {names[0]} right': style.VERMILLION,
+        f'only {names[1]} right': style.BLUE,
+        'neither right': style.BLACK,
     }
-    palette = ListedColormap(list(meanings.values()))
+    palette = style.ListedColormap(list(meanings.values()))
     palette = palette.with_extremes(under='white')  # ignored
     first, second = (comparison.predictions[name] for name in names)
     look = dict(cmap=palette, vmin=0, vmax=3, interpolation='nearest')
     for axis, *maps in zip(axes, comparison.truths, first, second):
         axis.imshow(differences(*maps, len(comparison.classes)), **look)
-    return [
-        Patch(facecolor=colour, edgecolor='black', label=meaning)
-        for meaning, colour in meanings.items()
-    ]
+    return [_patch(colour, meaning) for meaning, colour in meanings.items()]
 
 
-def _draw_ious(axis: Axes, comparison: Comparison) -> None:
-    labels = most_frequent(comparison.pixels, BARS)
-    width = 0.8 / len(comparison.ious)
+def _draw_ious(axis: style.Axes, comparison: Comparison) -> None:
+    pixels, names = comparison.pixels, list(comparison.counts)
+    frequent = np.argsort(-pixels, kind='stable')[:BARS]
+    labels = sorted(label for label in frequent if pixels[label])
+    width = 0.8 / len(names)
     places = np.arange(len(labels))
-    colours = (VERMILLION, BLUE, *SERIES[2:])
-    for index, (name, ious) in enumerate(comparison.ious.items()):
-        offset = (index - (len(comparison.ious) - 1) / 2) * width
+    colours = (style.VERMILLION, style.BLUE, *style.SERIES[2:])
+    for index, name in enumerate(names):
         bars = axis.bar(
-            places + offset,
-            100 * ious[labels],
+            places + (index - (len(names) - 1) / 2) * width,
+            comparison.ious(name)[labels],
             width=0.92 * width,
             color=colours[index],
-            label=f'{name}: {100 * comparison.mean_iou(name):.1f} % mIoU',
+            label=comparison.headed(name),
         )
         if len(labels) <= 12:
             axis.bar_label(bars, fmt='%.1f', fontsize=7, padding=1)
-    left_out = np.count_nonzero(comparison.pixels) - len(labels)
+    left_out = np.count_nonzero(pixels) - len(labels)
     more = f'; {left_out} rarer classes not shown' if left_out else ''
     axis.set(
         ylim=(0, 105),
@@ -311,14 +259,14 @@ def _draw_ious(axis: Axes, comparison: Comparison) -> None:
         ylabel='IoU (%)',
         xlabel=f'{comparison.images} validation images{more}',
     )
-    names = [comparison.classes[label] for label in labels]
+    shown = [comparison.classes[label] for label in labels]
     turned = dict(rotation=30, ha='right') if len(labels) > 8 else {}
-    axis.set_xticks(places, names, fontsize=8, **turned)
+    axis.set_xticks(places, shown, fontsize=8, **turned)
     axis.legend(fontsize=8, ncols=2, loc='lower right', bbox_to_anchor=(1, 1))
-    bare(axis)
+    style.bare(axis)
 
 
-class Compare(Kind):
+class Compare(base.Kind):
     """What two segmentors say about validation images."""
 
     about = (
@@ -331,29 +279,24 @@ class Compare(Kind):
         'all images evaluated.'
     )
     has_numbers = True
-
     arguments: ClassVar = {
-        **COMPRESSED,
-        '--dense': dict(**DENSE['--dense'], required=True),
+        **base.COMPRESSED,
+        '--dense': dict(**base.DENSE['--dense'], required=True),
         '--evaluate': dict(
-            **NUMBER, default=100, help='images to take IoUs over'
+            **base.NUMBER, default=100, help='images to take IoUs over'
         ),
-        '--show': dict(**NUMBER, default=4, help='how many of them to draw'),
+        '--show': dict(
+            **base.NUMBER, default=4, help='how many of them to draw'
+        ),
     }
 
     def view(
-        self,
-        config: str,
-        checkpoint: str,
-        dense: Sequence[str],
-        evaluate: int = 100,
-        show: int = 4,
-        cfg_options: dict | None = None,
-    ) -> View:
+        self, config, checkpoint, dense, evaluate=100, show=4, cfg_options=None
+    ) -> base.View:
         """Run both segmentors on the validation data of ``config``."""
         cfg, model = load_model(config, checkpoint, cfg_options, whole=True)
         _, other = load_model(*dense, cfg_options, whole=True)
         models = {'dense': other, 'compressed': model}
         comparison = compare_segmentors(cfg, models, evaluate, show)
-        numbers = figures(comparison)
-        return View(lambda rows: draw_comparison(comparison), numbers=numbers)
+        draw, numbers = draw_comparison, numbers_of(comparison)
+        return base.View(lambda rows: draw(comparison), numbers=numbers)

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.visualization.base import FILE, WORDS, Kind, View
-from mmvitcompress.visualization.style import SERIES, Axes, Figure
+from mmvitcompress.visualization import base, style
 
 METRICS = {
     'top1': 'top-1 accuracy (%)',
@@ -60,26 +59,17 @@ def read_results(path: str | Path) -> list[dict]:
             '--benchmark and --metrics'
         )
     for result in content:
-        _check(result, path)
-    return content
-
-
-def _check(result, path) -> None:
-    numbers = {
-        key
-        for key in ('quality', *COSTS)
-        if isinstance(result, dict)
-        and isinstance(result.get(key), int | float)
-    }
-    if (
-        'quality' not in numbers
-        or len(numbers) < 2
-        or not isinstance(result.get('name'), str)
-    ):
-        raise ConfigError(
-            f'a result in {str(path)!r} must have a name, a quality, and '
-            f'macs or latency_ms, but got {result!r}'
+        known = result if isinstance(result, dict) else {}
+        quality, *costs = (
+            isinstance(known.get(key), int | float)
+            for key in ('quality', *COSTS)
         )
+        if not (isinstance(known.get('name'), str) and quality and any(costs)):
+            raise ConfigError(
+                f'a result in {str(path)!r} must have a name, a quality, and '
+                f'macs or latency_ms, but got {result!r}'
+            )
+    return content
 
 
 def join_results(
@@ -117,26 +107,18 @@ def join_results(
                 f'{str(benchmark)!r} holds {len(rows)} models (the baseline '
                 f'first), but got {len(given)} {what}'
             )
-    return [
-        {
-            'name': name,
-            **_quality(file),
-            'macs': row['macs'],
-            'latency_ms': _latency(row, part, benchmark),
-            'batch_size': content.get('batch_size'),
-        }
-        for row, file, name in zip(rows, metrics, names)
-    ]
-
-
-def _latency(row: Mapping, part: str, path: str | Path) -> float:
-    time = row.get(f'{part}_ms')
-    if not time:
-        raise ConfigError(
-            f'{str(path)!r} holds no time of the {part} of {row["config"]}; '
-            'choose another part'
-        )
-    return time['median']
+    results = []
+    for row, file, name in zip(rows, metrics, names):
+        time = row.get(f'{part}_ms')
+        if not time:
+            raise ConfigError(
+                f'{str(benchmark)!r} holds no time of the {part} of '
+                f'{row["config"]}; choose another part'
+            )
+        cost = dict(macs=row['macs'], latency_ms=time['median'])
+        batch = dict(batch_size=content.get('batch_size'))
+        results.append(dict(name=name, **_quality(file), **cost, **batch))
+    return results
 
 
 def _quality(path: str | Path) -> dict:
@@ -150,7 +132,7 @@ def _quality(path: str | Path) -> dict:
     )
 
 
-def draw_curve(results: Sequence[Mapping]) -> Figure:
+def draw_curve(results: Sequence[Mapping]) -> style.Figure:
     """Draw quality over MACs and over latency, as far as they are known.
 
     Args:
@@ -164,27 +146,22 @@ def draw_curve(results: Sequence[Mapping]) -> Figure:
             'there are no results to draw: give JSON lists of results, or '
             '--benchmark and --metrics'
         )
-    costs = [
-        cost
-        for cost in COSTS
-        if any(result.get(cost) is not None for result in results)
-    ]
-    figure = Figure(figsize=(5 * len(costs), 4.2), layout='constrained')
+    costs = [c for c in COSTS if any(r.get(c) is not None for r in results)]
+    figure = style.Figure(figsize=(5 * len(costs), 4.2), layout='constrained')
     axes = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
-    most = max(
-        (r['macs'] for r in results if r.get('macs') is not None), default=0
-    )
-    unit = ('G', 1e9) if most >= 1e9 else ('M', 1e6)
+    giga = any((result.get('macs') or 0) >= 1e9 for result in results)
     batches = {result.get('batch_size') for result in results} - {None}
     batch = f' for a batch of {batches.pop()}' if len(batches) == 1 else ''
-    labels = {
-        'macs': f'MACs of one image ({unit[0]})',
-        'latency_ms': f'latency{batch} (ms)',
+    scales = {
+        'macs': ('MACs of one image (G)', 1e9)
+        if giga
+        else ('MACs of one image (M)', 1e6),
+        'latency_ms': (f'latency{batch} (ms)', 1),
     }
-    scales = {'macs': unit[1], 'latency_ms': 1}
     for axis, cost in zip(axes, costs):
-        _draw_series(axis, results, cost, scales[cost])
-        axis.set_xlabel(labels[cost])
+        label, unit = scales[cost]
+        _draw_series(axis, results, cost, unit)
+        axis.set_xlabel(label)
         axis.grid(color='#eeeeee')
         axis.set_axisbelow(True)
         axis.margins(0.25, 0.1)
@@ -197,38 +174,31 @@ def draw_curve(results: Sequence[Mapping]) -> Figure:
 
 
 def _draw_series(
-    axis: Axes, results: Sequence[Mapping], cost: str, scale: float
+    axis: style.Axes, results: Sequence[Mapping], cost: str, unit: float
 ) -> None:
-    series = dict.fromkeys(r.get('series') or r['name'] for r in results)
-    for index, name in enumerate(series):
-        points = sorted(
-            (result[cost] / scale, result['quality'], result['name'])
-            for result in results
-            if (result.get('series') or result['name']) == name
-            and result.get(cost) is not None
-        )
+    series = {}
+    for result in results:
+        points = series.setdefault(result.get('series') or result['name'], [])
+        if result.get(cost) is not None:
+            at = (result[cost] / unit, result['quality'])
+            points.append((*at, result['name']))
+    for index, points in enumerate(series.values()):
         if not points:
             continue
-        x, y, labels = zip(*points)
+        x, y, labels = zip(*sorted(points))
         axis.plot(
             *(x, y),
-            color=SERIES[index % len(SERIES)],
+            color=style.SERIES[index % len(style.SERIES)],
             marker=MARKERS[index % len(MARKERS)],
             markersize=7,
             linewidth=1.5,
         )
-        for point in zip(x, y, labels):
-            axis.annotate(
-                point[2],
-                point[:2],
-                xytext=(8, 0),
-                textcoords='offset points',
-                va='center',
-                fontsize=8,
-            )
+        look = dict(textcoords='offset points', va='center', fontsize=8)
+        for *point, label in zip(x, y, labels):
+            axis.annotate(label, point, xytext=(8, 0), **look)
 
 
-class Curve(Kind):
+class Curve(base.Kind):
     """Quality against cost."""
 
     about = 'accuracy or mIoU over MACs and over latency'
@@ -241,14 +211,14 @@ class Curve(Kind):
         'results': dict(
             nargs='*', metavar='RESULTS', help='JSON lists of results'
         ),
-        '--benchmark': dict(**FILE, help='of tools/benchmark.py --json'),
+        '--benchmark': dict(**base.FILE, help='of tools/benchmark.py --json'),
         '--metrics': dict(
-            **FILE,
+            **base.FILE,
             nargs='+',
             help='of tools/test.py --json for each of its models, baseline '
             'first',
         ),
-        '--names': dict(**WORDS, help='what to call the models'),
+        '--names': dict(**base.WORDS, help='what to call the models'),
         '--part': dict(
             choices=['backbone', 'encoder', 'overall'],
             default='overall',
@@ -263,7 +233,7 @@ class Curve(Kind):
         metrics: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
         part: str = 'overall',
-    ) -> View:
+    ) -> base.View:
         """Read files of results, and those of the tools."""
         every = [r for path in results for r in read_results(path)]
         if not (benchmark and metrics) and (benchmark or metrics or names):
@@ -272,4 +242,4 @@ class Curve(Kind):
             )
         if benchmark:
             every += join_results(benchmark, metrics, names, part)
-        return View(lambda rows: draw_curve(every))
+        return base.View(lambda rows: draw_curve(every))

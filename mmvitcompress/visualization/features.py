@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor
@@ -13,19 +12,8 @@ from mmvitcompress.models.layers.windowed import quarter_ends
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import restore
-from mmvitcompress.visualization.base import (
-    DENSE,
-    NUMBER,
-    ModelKind,
-)
+from mmvitcompress.visualization import base, style
 from mmvitcompress.visualization.loading import run_tokens
-from mmvitcompress.visualization.style import (
-    Figure,
-    head_panels,
-    panels,
-    show_map,
-    show_photo,
-)
 
 
 def restored_maps(
@@ -94,10 +82,8 @@ def shared_colours(models: Sequence[Sequence[Tensor]]) -> list[list[ndarray]]:
     largest = basis.abs().argmax(0, keepdim=True)
     basis = basis * basis.gather(0, largest).sign()
     colours = [each @ basis for each in centred]
-    low, high = (
-        torch.from_numpy(np.percentile(torch.cat(colours).numpy(), q, axis=0))
-        for q in (1, 99)
-    )
+    ends = torch.tensor([0.01, 0.99], dtype=torch.float64)
+    low, high = torch.cat(colours).quantile(ends, 0)
     span = (high - low).clamp_min(torch.finfo(torch.float64).tiny)
     result = []
     for maps, each in zip(models, colours):
@@ -148,7 +134,7 @@ def draw_features(
     patch: int,
     unit: str = 'block',
     rows: Sequence[int] | None = None,
-) -> Figure:
+) -> style.Figure:
     """Draw the maps of models beside each other, level by level.
 
     Args:
@@ -159,27 +145,29 @@ def draw_features(
             grid. Defaults to 'block'.
         rows: Which of the pictures. Defaults to all.
     """
-    rows = range(len(pictures)) if rows is None else rows
     columns = [
         (f'{unit} {level + 1}\n{name}', level, maps[level])
         for level in next(iter(colours.values()))
         for name, maps in colours.items()
     ]
-    sizes = [pictures[row].shape for row in rows]
-    figure, axes = panels(sizes, 1 + len(columns), 1.7)
-    for panel, row in zip(axes, rows):
-        show_photo(panel[0], pictures[row])
+    heads = ['image', *(heading for heading, *_ in columns)]
+
+    def paint(panel, row):
+        style.show_photo(panel[0], pictures[row])
         for axis, (_, level, maps) in zip(panel[1:], columns):
             stride = patch << level if unit == 'stage' else patch
-            show_map(axis, maps[row], pictures[row].shape, stride)
-    headings = ['image', *(heading for heading, *_ in columns)]
-    head_panels(axes, [headings] * len(rows))
-    what = 'Restored features: three principal components as RGB'
-    figure.suptitle(f'{what}, one basis for each {unit}', fontsize=11)
-    return figure
+            style.show_map(axis, maps[row], pictures[row].shape, stride)
+
+    title = (
+        'Restored features: three principal components as RGB, one basis for '
+        f'each {unit}'
+    )
+    return style.draw_rows(
+        pictures, rows, lambda row: heads, paint, title, width=1.7
+    )
 
 
-class Features(ModelKind):
+class Features(base.ModelKind):
     """Restored feature maps as colours."""
 
     about = 'restored feature maps as colours, dense beside compressed'
@@ -191,12 +179,11 @@ class Features(ModelKind):
         'together after subtracting the mean feature of each. Colours of '
         'different blocks have nothing to do with each other.'
     )
-
     arguments: ClassVar = {
-        **ModelKind.arguments,
-        **DENSE,
+        **base.ModelKind.arguments,
+        **base.DENSE,
         '--blocks': dict(
-            **NUMBER,
+            **base.NUMBER,
             nargs='+',
             help='blocks (of a Swin: stages), counted from 1',
         ),

@@ -12,17 +12,8 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import LifePredictor
 from mmvitcompress.tokens.life_regression import scores_to_lives
-from mmvitcompress.visualization.base import ModelKind
+from mmvitcompress.visualization import base, style
 from mmvitcompress.visualization.loading import run_tokens, token_map
-from mmvitcompress.visualization.style import (
-    HEAT,
-    Figure,
-    cover,
-    head_panels,
-    panels,
-    show_map,
-    show_photo,
-)
 
 NUMBERED = 20
 """Tokens along the longer side up to which their lives stand as numbers."""
@@ -104,7 +95,7 @@ def draw_life(
     lives: Lives | Sequence[Lives],
     patch: int,
     rows: Sequence[int] | None = None,
-) -> Figure:
+) -> style.Figure:
     """Draw lives as heat with numbers, and what is left after each layer.
 
     Args:
@@ -114,38 +105,42 @@ def draw_life(
         patch: Edge of a patch, in pixels.
         rows: Which of the pictures. Defaults to all.
     """
-    rows = range(len(pictures)) if rows is None else rows
-    one = isinstance(lives, Lives)
-    parts = [(lives, row) if one else (lives[row], 0) for row in rows]
-    count = 2 + len(parts[0][0].kept)
-    figure, axes = panels([pictures[r].shape for r in rows], count, 2.4)
-    depth = parts[0][0].depth
-    for row, panel, (part, place) in zip(rows, axes, parts):
-        picture = pictures[row]
+
+    def at(row):
+        return (lives, row) if isinstance(lives, Lives) else (lives[row], 0)
+
+    def headings(row):
+        after = [
+            f'after block {layer}\n{left} of {total} left ({left / total:.0%})'
+            for layer, (left, total) in at(row)[0].counts.items()
+        ]
+        return ['image', 'predicted life', *after]
+
+    depth = at(0)[0].depth
+    heat = style.ScalarMappable(style.Normalize(1, depth), style.HEAT)
+
+    def paint(panel, row):
+        (part, place), picture = at(row), pictures[row]
         size = picture.shape
         values = part.lives[place].float().cpu().numpy()
         tokens = part.tokens[place].cpu().numpy()
-        show_photo(panel[0], picture)
-        heat = show_map(
-            *(panel[1], values, size, patch), cmap=HEAT, vmin=1, vmax=depth
-        )
+        style.show_photo(panel[0], picture)
+        look = dict(cmap=heat.cmap, norm=heat.norm)
+        style.show_map(panel[1], values, size, patch, **look)
         _write_numbers(panel[1], values, tokens, patch, depth)
         for axis, kept in zip(panel[2:], part.kept.values()):
-            show_photo(axis, picture)
-            cover(axis, ~kept[place].cpu().numpy(), size, patch)
-    after = [
-        [
-            f'after block {layer}\n{left} of {all_} left ({left / all_:.0%})'
-            for layer, (left, all_) in part.counts.items()
-        ]
-        for part, _ in parts
-    ]
-    head_panels(axes, [['image', 'predicted life', *each] for each in after])
-    label = f'life, in layers (of {depth})'
+            style.show_photo(axis, picture)
+            style.cover(axis, ~kept[place].cpu().numpy(), size, patch)
+
+    title = 'How long patches live (life regression)'
+    figure = style.draw_rows(pictures, rows, headings, paint, title, width=2.4)
     figure.colorbar(
-        *(heat,), ax=axes[:, -1], extend='both', shrink=0.9, label=label
+        heat,
+        ax=figure.axes,
+        extend='both',
+        shrink=0.9,
+        label=f'life, in layers (of {depth})',
     )
-    figure.suptitle('How long patches live (life regression)', fontsize=11)
     return figure
 
 
@@ -169,7 +164,7 @@ def _write_numbers(axis, values, tokens, patch: int, depth: int) -> None:
         )
 
 
-class Life(ModelKind):
+class Life(base.ModelKind):
     """Predicted lives, and who is left when."""
 
     about = 'predicted lives of patches, and who is left after each layer'

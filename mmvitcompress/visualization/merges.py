@@ -12,17 +12,8 @@ from mmvitcompress.arch.swin import MERGE_STAGE
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.visualization.base import ModelKind
+from mmvitcompress.visualization import base, style
 from mmvitcompress.visualization.loading import block_maps
-from mmvitcompress.visualization.style import (
-    ORANGE,
-    Figure,
-    LineCollection,
-    cover,
-    head_panels,
-    panels,
-    show_photo,
-)
 
 
 class MergeStage(NamedTuple):
@@ -144,7 +135,7 @@ def draw_merges(
     stages: Sequence[MergeStage],
     patch: int,
     rows: Sequence[int] | None = None,
-) -> Figure:
+) -> style.Figure:
     """Draw the borders of tokens over pictures: a column for each stage.
 
     Args:
@@ -154,38 +145,38 @@ def draw_merges(
             that of its first patches.
         rows: Which of the pictures. Defaults to all.
     """
-    rows = range(len(pictures)) if rows is None else rows
-    sizes = [pictures[row].shape for row in rows]
-    figure, axes = panels(sizes, len(stages), width=2.6)
-    headings = [
-        [_heading(stage, stages[0], row) for stage in stages] for row in rows
-    ]
-    for column, stage in enumerate(stages):
-        for axis, row in zip(axes[:, column], rows):
+
+    def paint(panel, row):
+        for axis, stage in zip(panel, stages):
             _draw_tokens(axis, pictures[row], stage.tokens[row], patch)
-    head_panels(axes, headings)
-    figure.suptitle('Patches that share a token', fontsize=11)
-    return figure
+
+    def headings(row):
+        first, *others = (stage.tokens[row].max() + 1 for stage in stages)
+        counts = [first, *(f'{count} of {first}' for count in others)]
+        return [f'{s.title}\n{c} tokens' for s, c in zip(stages, counts)]
+
+    title = 'Patches that share a token'
+    return style.draw_rows(pictures, rows, headings, paint, title, width=2.6)
 
 
 def _draw_tokens(axis, picture: ndarray, tokens: ndarray, patch: int) -> None:
     height, width = picture.shape[:2]
     if scattered(tokens):
         picture = mean_colours(picture, tokens, patch)
-    show_photo(axis, picture)
+    style.show_photo(axis, picture)
     if (tokens < 0).any():
-        cover(axis, tokens < 0, (height, width), patch)
+        style.cover(axis, tokens < 0, (height, width), patch)
     thin = 0.5 if max(tokens.shape) > 40 else 1.0
     # a dark line under a light one is seen on any picture
     for colour, thick in (('black', 2.2), ('white', 1.0)):
         lines = borders(tokens) * patch
         axis.add_collection(
-            LineCollection(lines, colors=colour, linewidths=thick * thin)
+            style.LineCollection(lines, colors=colour, linewidths=thick * thin)
         )
     for (x0, y0), (x1, y1) in links(tokens) * patch:
         axis.plot(
             *([x0, x1], [y0, y1]),
-            color=ORANGE,
+            color=style.ORANGE,
             linewidth=1.5 * thin,
             marker='o',
             markersize=3 * thin,
@@ -193,13 +184,7 @@ def _draw_tokens(axis, picture: ndarray, tokens: ndarray, patch: int) -> None:
     axis.set(xlim=(0, width), ylim=(height, 0))
 
 
-def _heading(stage: MergeStage, start: MergeStage, row: int) -> str:
-    count = stage.tokens[row].max() + 1
-    total = '' if stage is start else f' of {start.tokens[row].size}'
-    return f'{stage.title}\n{count}{total} tokens'
-
-
-class Merges(ModelKind):
+class Merges(base.ModelKind):
     """Which patches share a token, stage by stage."""
 
     about = 'which patches share a token, stage by stage'
@@ -211,7 +196,7 @@ class Merges(ModelKind):
         'that have left are covered.'
     )
     arguments: ClassVar = {
-        **ModelKind.arguments,
+        **base.ModelKind.arguments,
         'checkpoint': dict(nargs='?', help='its checkpoint'),
     }
     draw = staticmethod(draw_merges)

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ from mmvitcompress.errors import ConfigError, DependencyError
 try:
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
-    from matplotlib.colors import ListedColormap, PowerNorm
-    from matplotlib.figure import Figure
+    from matplotlib.colors import ListedColormap, Normalize, PowerNorm
+    from matplotlib.figure import Figure, SubFigure
     from matplotlib.image import AxesImage
     from matplotlib.patches import Patch
 except ModuleNotFoundError as error:
@@ -24,7 +25,9 @@ except ModuleNotFoundError as error:
         'matplotlib'
     ) from error
 
-__all__ = ['LineCollection', 'ListedColormap', 'Patch', 'PowerNorm']
+# for the modules of each kind
+__all__ = ['LineCollection', 'ListedColormap', 'Normalize', 'Patch']
+__all__ += ['PowerNorm', 'ScalarMappable']
 
 # Okabe and Ito's colours, told apart by colour-blind readers as well
 BLACK, ORANGE, SKY, GREEN = '#000000', '#e69f00', '#56b4e9', '#009e73'
@@ -54,28 +57,50 @@ h2{{font-size:1.1em;margin:2em 0 .3em}}</style></head>
 """
 
 
-def panels(
-    sizes: Sequence[Sequence[int]], columns: int, width: float = 2.0
-) -> tuple[Figure, np.ndarray]:
-    """A figure of panels without ticks.
+def draw_rows(
+    pictures: Sequence[np.ndarray],
+    rows: Sequence[int] | None,
+    headings: Callable[[int], Sequence[str]],
+    paint: Callable[[Sequence[Axes], int], None],
+    title: str,
+    width: float = 2.0,
+) -> Figure:
+    """A figure with a row of panels for each picture.
 
     Args:
-        sizes: For each row height and width of what it shows, or more.
-        columns: Number of columns.
+        pictures: RGB (H, W, 3), uint8.
+        rows: Which of the pictures; None for all.
+        headings: From a picture's place to those of its panels.
+        paint: Fills the panels of a picture, given them and its place.
+        title: Title of the figure.
         width: Width of a panel, in inches. Defaults to 2.
-
-    Returns:
-        The figure, and its axes (rows, columns).
     """
-    aspects = [size[0] / size[1] for size in sizes]
-    size = (width * columns, width * sum(aspects) + 0.8)
+    rows = range(len(pictures)) if rows is None else rows
+    heads = [headings(row) for row in rows]
+    sizes = [pictures[row].shape for row in rows]
+    height = sum(size[0] / size[1] for size in sizes)
+    size = (width * len(heads[0]), width * height + 0.8)
     figure = Figure(figsize=size, layout='constrained')
+    axes = panels(figure, sizes, len(heads[0]))
+    head_panels(axes, heads)
+    for panel, row in zip(axes, rows):
+        paint(panel, row)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def panels(
+    figure: Figure | SubFigure, sizes: Sequence[Sequence[int]], columns: int
+) -> np.ndarray:
+    """Panels (rows, columns) without ticks, each row as high as its picture
+    of height, width and so on needs."""
+    aspects = [size[0] / size[1] for size in sizes]
     axes = figure.subplots(
         *(len(sizes), columns), squeeze=False, height_ratios=aspects
     )
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    return figure, axes
+    return axes
 
 
 def head_panels(axes: np.ndarray, headings: Sequence[Sequence[str]]) -> None:

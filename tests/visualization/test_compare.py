@@ -6,14 +6,12 @@ import torch
 from mmseg.evaluation import IoUMetric
 
 from mmvitcompress.utils.images import equally_spaced
-from mmvitcompress.visualization import draw_comparison
+from mmvitcompress.visualization import compare, draw_comparison
 from mmvitcompress.visualization.compare import (
     Comparison,
     confusion,
     differences,
-    figures,
-    ious_of,
-    most_frequent,
+    numbers_of,
 )
 
 TRUTH = np.array([[0, 0, 1], [1, 2, 255]])
@@ -29,7 +27,10 @@ def test_confusion_by_hand():
         [1, 0, 0, 0],
         [0, 0, 0, 0],
     ]
-    np.testing.assert_allclose(ious_of(counts), [1 / 3, 2 / 3, 0, np.nan])
+    comparison = Comparison((), [], [], {}, {'a': counts}, 1)
+    np.testing.assert_allclose(
+        comparison.ious('a'), [100 / 3, 200 / 3, 0, np.nan]
+    )
 
 
 def test_ious_are_those_of_mmseg():
@@ -40,8 +41,9 @@ def test_ious_are_those_of_mmseg():
         torch.from_numpy(labels), torch.from_numpy(truth), 7, 255
     )
     expected = (areas[0] / areas[1]).numpy()
-    ours = ious_of(confusion(truth, labels, 7))
-    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    counts = {'a': confusion(truth, labels, 7)}
+    ours = Comparison((), [], [], {}, counts, 1).ious('a')
+    np.testing.assert_allclose(ours, 100 * expected, rtol=1e-6)
 
 
 def test_differences_by_hand():
@@ -55,8 +57,6 @@ def test_differences_by_hand():
 def test_places():
     assert equally_spaced(10, 4) == [0, 2, 5, 7]
     assert equally_spaced(3, 9) == [0, 1, 2]
-    assert most_frequent([5, 0, 9, 7], 2) == [2, 3]
-    assert most_frequent([5, 0, 9, 7], 9) == [0, 2, 3]
 
 
 @pytest.fixture
@@ -70,14 +70,13 @@ def comparison():
         pictures=[np.zeros((2, 3, 3), np.uint8)],
         truths=[TRUTH],
         predictions={'dense': [FIRST], 'compressed': [SECOND]},
-        ious={name: ious_of(count) for name, count in counts.items()},
-        pixels=np.array([2, 2, 1]),
+        counts=counts,
         images=1,
     )
 
 
 def test_figures_are_in_percent(comparison):
-    models = figures(comparison)['models']
+    models = numbers_of(comparison)['models']
     assert models['dense']['IoU'] == {'wall': 33.33, 'sky': 66.67, 'tree': 0}
     assert models['dense']['mIoU'] == 33.33
     assert models['compressed']['mIoU'] == 33.33
@@ -98,6 +97,14 @@ def test_bars_and_headings(comparison):
     assert heights[:3] == pytest.approx([100 / 3, 200 / 3, 0])
     labels = [text.get_text() for text in bars.get_xticklabels()]
     assert labels == ['wall', 'sky', 'tree']
+
+
+def test_rare_classes_have_no_bars(comparison, monkeypatch):
+    monkeypatch.setattr(compare, 'BARS', 2)
+    bars = draw_comparison(comparison).axes[-1]
+    labels = [text.get_text() for text in bars.get_xticklabels()]
+    assert labels == ['wall', 'sky']
+    assert '1 rarer classes not shown' in bars.get_xlabel()
 
 
 def test_classes_look_like_no_mark(comparison):
