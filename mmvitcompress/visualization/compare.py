@@ -98,13 +98,13 @@ def compare_segmentors(
         show: How many of them are kept for a picture. Defaults to 4.
 
     Raises:
-        ConfigError: If the config is not one of mmseg, or a number is below
-            1.
+        ConfigError: If the config is not of mmseg, or a number below 1.
         DataError: If data are missing or damaged.
     """
-    for name, value in (('evaluate', evaluate), ('show', show)):
-        if value < 1:
-            raise ConfigError(f'{name} must be at least 1, but got {value}')
+    if min(evaluate, show) < 1:
+        raise ConfigError(
+            f'evaluate and show must be at least 1, but got {evaluate}, {show}'
+        )
     if config.get('default_scope') != 'mmseg':
         raise ConfigError(
             'predictions are compared for segmentation, but the config is of '
@@ -282,12 +282,8 @@ class Compare(base.Kind):
     arguments: ClassVar = {
         **base.COMPRESSED,
         '--dense': dict(**base.DENSE['--dense'], required=True),
-        '--evaluate': dict(
-            **base.NUMBER, default=100, help='images to take IoUs over'
-        ),
-        '--show': dict(
-            **base.NUMBER, default=4, help='how many of them to draw'
-        ),
+        '--evaluate': dict(base.NUMBER, default=100, help='images evaluated'),
+        '--show': dict(base.NUMBER, default=4, help='images drawn, of these'),
     }
 
     def view(

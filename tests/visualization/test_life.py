@@ -75,13 +75,3 @@ def test_each_token_has_its_number(make_vit, images):
     values = lives.lives[0, :, ::2].flatten()
     assert numbers == pytest.approx(values.tolist(), abs=0.051)
     assert '8 of 12' in panels[2].get_title()
-
-
-def test_images_of_several_sizes(make_vit):
-    sizes = ((32, 40), (48, 16))
-    vit = make_vit(patch_slimming=SLIM)
-    lives = [predict_lives(vit, torch.randn(1, 3, *size)) for size in sizes]
-    pictures = [np.zeros((*size, 3), np.uint8) for size in sizes]
-    figure = draw_life(pictures, lives, patch=8)
-    assert '12 of 20' in figure.axes[2].get_title()
-    assert '8 of 12' in figure.axes[6].get_title()

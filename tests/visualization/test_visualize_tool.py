@@ -52,20 +52,10 @@ def test_merges_with_and_without_weights(visualize, classifier, tmp_path):
     assert status == 0, stderr
 
 
-def test_images_may_be_a_file_and_of_another_size(
-    visualize, classifier, photos, tmp_path
-):
-    config, _ = classifier('atme', **CAIT)
-    image, out = photos / 'val' / '0' / '0.png', tmp_path / 'one.png'
-    words = ('--images', image, '--shape', 24, 60, '--out', out)
-    assert visualize('merges', config, *words)[0] == 0
-    height, width, _ = opened(out).shape
-    assert width > 2 * height  # three stages of one wide image, not repeated
-
-
 def test_images_are_those_that_the_network_gets(segmentor, scenes, tmp_path):
     # no square of crop_size, as the config's test pipeline resizes nothing
-    config, checkpoint = segmentor('atme', **CAIT)
+    merging = dict(token_merging=dict(layers=(2,)))
+    config, checkpoint = segmentor('both', **merging, **SLIM)
     cfg, model = load_model(config, checkpoint)
     (image, *_), folder = load_images(cfg, model), tmp_path / 'photos'
     assert image.shape == (3, 32, 40)
@@ -78,10 +68,12 @@ def test_images_are_those_that_the_network_gets(segmentor, scenes, tmp_path):
     picture, red = to_pictures([first, second], model, cfg)
     assert np.array_equal(picture, opened(folder / 'a.png'))
     assert red[0, 0].tolist() == [255, 0, 0]
-    (small,) = load_images(cfg, model, str(folder / 'b.png'), shape=[16])
-    assert small.shape == (3, 16, 16)
-    for kind in ('merges', 'attention', 'features'):  # rows of both sizes
+    # not repeated, and of its own size
+    (small,) = load_images(cfg, model, str(folder / 'b.png'), shape=[16, 24])
+    assert small.shape == (3, 16, 24)
+    for kind in ('merges', 'life', 'attention', 'features'):
         view = FIGURES[kind].view(config, checkpoint, images=str(folder))
+        assert view.rows == 2  # of their own sizes
         heights = [axis.get_ylim()[0] for axis in view.whole().axes]
         assert {32, 56} <= set(heights)
 
@@ -212,23 +204,6 @@ def test_unknown_words_are_refused(visualize):
     assert status == 2
     assert 'unrecognized arguments' in stderr
     assert visualize('paint')[0] == 2
-
-
-def test_models_without_a_class_token(visualize, classifier, tmp_path):
-    arch = dict(
-        embed_dim=24,
-        depth=4,
-        num_heads=3,
-        patch_size=8,
-        img_size=32,
-        class_token=False,
-    )
-    config, checkpoint = classifier('cls_less', arch=arch, **CAIT)
-    out = tmp_path / 'votes.png'
-    status, _, stderr = visualize(
-        'attention', config, checkpoint, '--out', out
-    )
-    assert status == 0, stderr
 
 
 def test_without_matplotlib_the_error_tells_the_remedy(monkeypatch):
