@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.visualization import base, style
-from mmvitcompress.visualization.loading import run_tokens, token_map
+from mmvitcompress.visualization.loading import attended_tokens, token_map
 
 
 def attention_weights(
@@ -43,9 +43,8 @@ def attends_globally(backbone: nn.Module) -> bool:
     """Whether the last block is a plain ViT's that sees all tokens."""
     if not isinstance(backbone, ViT):
         return False
-    windowed = backbone.windowed
-    last = len(backbone.blocks) - 1
-    return windowed is None or last in windowed.global_blocks
+    arch, last = backbone.arch, len(backbone.blocks) - 1
+    return arch.window_size is None or last in arch.global_blocks
 
 
 @torch.no_grad()
@@ -66,8 +65,7 @@ def class_attention(
 
     Raises:
         ConfigError: If the backbone is of another kind, its last block
-            attends in windows or reduces tokens itself, or it has no such
-            head.
+            attends in windows, or it has no such head.
     """
     if not attends_globally(backbone):
         raise ConfigError(
@@ -85,7 +83,7 @@ def class_attention(
         lambda module, given: inputs.append(given)
     )
     try:
-        (output,) = run_tokens(backbone, images)
+        output = attended_tokens(backbone, images)[-1]
     finally:
         handle.remove()
     x, bias = (*inputs[0], None)[:2]
@@ -93,11 +91,6 @@ def class_attention(
     queries = slice(1) if prefix else slice(None)
     weights = attention_weights(attn, x, bias, queries)
     weights = weights.mean(1) if head is None else weights[:, head]
-    if output[0].shape[1] != weights.shape[2] - prefix:
-        raise ConfigError(
-            'the last block must attend to the tokens that it hands on, but '
-            f'{output[0].shape[1]} are left of {weights.shape[2] - prefix}'
-        )
     places = token_map(*output)  # (B, H, W)
     token = places.flatten(1).clamp_min(0)
     stays = (places >= 0).flatten(1).to(weights)

@@ -7,13 +7,13 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from mmvitcompress.arch.windows import quarter_ends
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.layers.windowed import quarter_ends
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import restore
 from mmvitcompress.visualization import base, style
-from mmvitcompress.visualization.loading import run_tokens
+from mmvitcompress.visualization.loading import backbone_of, run_tokens
 
 
 def restored_maps(
@@ -32,9 +32,9 @@ def restored_maps(
         Under each level a map (B, D, H', W').
 
     Raises:
-        ConfigError: If a level is out of range.
+        ConfigError: If a level is out of range, or it is none of ours.
     """
-    swin = isinstance(backbone, Swin)
+    swin = isinstance(backbone_of(backbone), Swin)
     count = len(backbone.layers if swin else backbone.blocks)
     if levels is None:
         levels = getattr(backbone, 'out_indices', ())

@@ -18,12 +18,9 @@ from mmvitcompress.checkpoints.file import read_checkpoint
 from mmvitcompress.checkpoints.shape import require_whole
 from mmvitcompress.engine.export import load_trained
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models import CompressedSwin, CompressedViT
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenState, restore
-
-_KNOWN = {cls.forward for cls in (ViT, Swin, CompressedViT, CompressedSwin)}
 
 
 def load_model(
@@ -127,11 +124,10 @@ def backbone_of(model: nn.Module) -> ViT | Swin:
     """The backbone of ours that a model has.
 
     Raises:
-        ConfigError: If it has none, or one that reduces tokens in a way of
-            its own, as ToMeViT does.
+        ConfigError: If it has none.
     """
     backbone = getattr(model, 'backbone', model)
-    if type(backbone).forward not in _KNOWN:
+    if not isinstance(backbone, ViT | Swin):
         raise ConfigError(
             'pictures of tokens need a backbone of type CompressedViT or '
             f'CompressedSwin, but got {type(backbone).__name__}'
@@ -190,45 +186,54 @@ def token_map(tokens: Tensor, state: TokenState) -> Tensor:
     return restore(index, state, 'nearest', left)[:, 0].long()
 
 
-def block_maps(backbone: ViT | Swin, image: Tensor) -> list[ndarray]:
-    """The :func:`token_map` in each block; of a Swin, those of stage 3.
+@torch.no_grad()
+def attended_tokens(
+    backbone: ViT | Swin, images: Tensor
+) -> list[tuple[Tensor, TokenState]]:
+    """Patch tokens in the attention of each block, and their states.
 
     Args:
-        backbone: Any of ours.
-        image: (3, H, W), normalised.
+        backbone: Any of ours, as of :func:`run_tokens`.
+        images: (B, 3, H, W), normalised.
 
     Returns:
-        For each block (H, W).
+        For each block, of a Swin of those of stage 3, tokens (B, n, D) and
+        their state.
     """
-    if isinstance(backbone, Swin):
-        outputs = _stage_tokens(backbone, image[None])
-    else:
-        every = range(len(backbone.blocks))
-        outputs = run_tokens(backbone, image[None], every)
-    return [token_map(*output)[0].cpu().numpy() for output in outputs]
+    backbone, latest, seen = backbone_of(backbone), [], []
+    swin = isinstance(backbone, Swin)
+    blocks = backbone.layers[MERGE_STAGE].blocks if swin else backbone.blocks
+    prefix = getattr(backbone, 'num_prefix_tokens', 0)
 
+    def watch(method, name: str) -> None:
+        hook = getattr(method, name)
 
-def _stage_tokens(
-    swin: Swin, images: Tensor
-) -> list[tuple[Tensor, TokenState]]:
-    """Tokens and state that each block of the stage with merges gets."""
-    states, outputs = [], []
+        def watched(*args):
+            x, state = hook(*args)
+            latest[:] = [state]
+            return x, state
 
-    def reduced(module, inputs, output):
-        if isinstance(output, tuple) and isinstance(output[-1], TokenState):
-            states.append(output[-1])
+        setattr(method, name, watched)
 
-    def entered(block, inputs):
-        x = inputs[0]  # (B, h, w, D), all of them until one reduces them
-        start = TokenState.start(tuple(x.shape[1:3]))
-        outputs.append((x.flatten(1, 2), states[-1] if states else start))
+    def entered(block, inputs) -> None:
+        x = inputs[0]  # (B, h, w, D) in a Swin
+        grid = tuple(x.shape[1:3])
+        if not swin:
+            grid = backbone.arch.grid(tuple(images.shape[-2:]))
+        x = x.flatten(1, -2)[:, prefix:]
+        seen.append((x, latest[0] if latest else TokenState.start(grid)))
 
-    handles = [m.register_forward_hook(reduced) for m in swin.modules()]
-    for block in swin.layers[MERGE_STAGE].blocks:
-        handles.append(block.register_forward_pre_hook(entered))
+    handles = [block.register_forward_pre_hook(entered) for block in blocks]
+    names = ('before', 'between', 'after')
+    for method in backbone.methods:
+        for name in names:
+            watch(method, name)
     try:
-        run_tokens(swin, images)
+        run_tokens(backbone, images)
     finally:
         for handle in handles:
             handle.remove()
-    return outputs
+        for method in backbone.methods:
+            for name in names:
+                delattr(method, name)
+    return seen

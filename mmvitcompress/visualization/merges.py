@@ -13,7 +13,7 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.visualization import base, style
-from mmvitcompress.visualization.loading import block_maps
+from mmvitcompress.visualization.loading import attended_tokens, token_map
 
 
 class MergeStage(NamedTuple):
@@ -42,7 +42,13 @@ def merge_stages(
     Raises:
         ConfigError: If every patch remains one token.
     """
-    runs = [list(map(in_order, block_maps(backbone, x))) for x in images]
+    runs = [
+        [
+            in_order(token_map(*attended)[0].cpu().numpy())
+            for attended in attended_tokens(backbone, image[None])
+        ]
+        for image in images
+    ]
     swin = isinstance(backbone, Swin)
     where = f' of stage {MERGE_STAGE + 1}' if swin else ''
     patches = [np.arange(run[0].size).reshape(run[0].shape) for run in runs]
@@ -54,7 +60,7 @@ def merge_stages(
     if len(stages) == 1:
         raise ConfigError(
             'the model merges no tokens, so that every patch is one; give a '
-            'config or checkpoint with token_merging'
+            'config or checkpoint with a token method'
         )
     return stages
 
@@ -204,7 +210,7 @@ class Merges(base.ModelKind):
     def shows(self, backbone) -> bool:
         """Tell whether tokens become fewer."""
         arch = backbone.arch
-        return arch.tokens_per_block() != dense(arch).tokens_per_block()
+        return arch.counts() != dense(arch).counts()
 
     def compute(self, models) -> tuple:
         """Find the stages of the one model."""

@@ -29,7 +29,7 @@ def test_survivors_are_those_that_the_backbone_keeps(make_vit, images):
         assert lives.counts[layer] == (left, 20)
         for image in range(2):
             kept = lives.kept[layer][image].flatten().nonzero().ravel()
-            expected = state.order[image, :left].sort().values
+            expected = state.undo[-1].order[image, :left].sort().values
             assert kept.tolist() == expected.tolist()
 
 

@@ -8,7 +8,12 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedSwin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenMerge, TokenState
-from mmvitcompress.visualization import draw_merges, merge_stages, token_map
+from mmvitcompress.visualization import (
+    class_attention,
+    draw_merges,
+    merge_stages,
+    token_map,
+)
 from mmvitcompress.visualization.merges import (
     MergeStage,
     borders,
@@ -108,9 +113,26 @@ def test_patches_that_leave_are_part_of_it(make_vit, images):
     outputs = ViT.forward(vit, images[0][None], take=(2, 3))
     for stage, (tokens, state) in zip(stages[1:], outputs):
         left = np.flatnonzero(stage.tokens[0] >= 0)
-        stays = state.order[0, : tokens.shape[1] - 1]
+        stays = state.undo[-1].order[0, : tokens.shape[1] - 1]
         assert left.tolist() == stays.sort().values.tolist()
         assert stage.tokens[0].max() + 1 == len(left)
+
+
+def test_similar_tokens_that_merged(make_vit, images):
+    vit = make_vit(token_matching=dict(r=3))
+    stages = merge_stages(vit, images[:1])
+    assert [stage.tokens[0].max() + 1 for stage in stages] == [15, 12, 9, 6]
+    outputs = ViT.forward(vit, images[0][None], take=(0, 1, 2))
+    for stage, (tokens, state) in zip(stages[1:], outputs):
+        held = in_order(token_map(tokens[:, 1:], state)[0].numpy())
+        assert stage.tokens[0].tolist() == held.tolist()
+        assert (np.bincount(held.ravel()) > 0).all()
+    # what tokens receive of the attention is shared by their patches
+    shares = class_attention(vit, images[0][None])[0]
+    last = stages[-1].tokens[0]
+    assert all(len(set(shares[last == t].tolist())) == 1 for t in range(6))
+    assert 0 < shares.sum() < 1
+    assert {'before', 'after'}.isdisjoint(vars(vit.methods[0]))
 
 
 def test_stages_of_a_swin():
