@@ -30,7 +30,7 @@ from mmvitcompress.tokens.spec import (
     Counts,
     Size,
     TokenSpec,
-    check_rate,
+    keep_ratio,
     kept_share,
 )
 from mmvitcompress.tokens.state import TokenState
@@ -71,7 +71,8 @@ class PatchSlimming(TokenSpec):
                 'patch_slimming.base_layer must be a whole number, but got '
                 f'{self.base_layer!r}'
             )
-        check_rate('patch_slimming.keep_rate', self.keep_rate)
+        ratio = keep_ratio('patch_slimming.keep_rate', self.keep_rate)
+        object.__setattr__(self, '_ratio', ratio)
         if layers and layers[0] < self.base_layer:
             raise ConfigError(
                 'patch_slimming.layers must not lie before base_layer '
@@ -105,7 +106,7 @@ class PatchSlimming(TokenSpec):
 
     def kept(self, patches: int) -> int:
         """Patches that stay of ``patches`` at one slimming layer: ⌈ρ·n⌉."""
-        return kept_share(self.keep_rate, patches)
+        return kept_share(self._ratio, patches)
 
     def budgets(self, patches: int, depth: int) -> list[int]:
         """Patches in each of the blocks 1..depth: n_t of the paper."""

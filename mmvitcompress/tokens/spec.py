@@ -10,7 +10,6 @@ MACs, planner, pictures, export) knows methods by this interface alone.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from functools import cache
 from typing import ClassVar, NamedTuple
 
 from mmvitcompress.errors import ConfigError
@@ -149,8 +148,7 @@ class TokenSpec:
 
     def summary(self) -> str:
         """What it does, in a line."""
-        given = (f'{name}={value}' for name, value in vars(self).items())
-        return f'{self.key}: {", ".join(given)}'
+        return f'{self.key}: {self}'
 
     # -- cost ---------------------------------------------------------------
 
@@ -205,24 +203,24 @@ class TokenSpec:
         raise NotImplementedError(f'{type(self).__name__}.build')
 
 
-def check_rate(name: str, rate: float) -> None:
-    """Raise ConfigError unless a keep rate lies in (0, 1]."""
+def keep_ratio(name: str, rate: float) -> tuple[int, int]:
+    """A keep rate ρ as a ratio of whole numbers.
+
+    Those are exact, and no obstacle where numbers of patches are symbols.
+
+    Raises:
+        ConfigError: If it doesn't lie in (0, 1].
+    """
     if not is_number(rate) or not 0 < rate <= 1:
         raise ConfigError(f'{name} must lie in (0, 1], but got {rate!r}')
-
-
-@cache
-def _ratio(rate: float) -> tuple[int, int]:
     # 0.55 is meant as 11/20, though as a float it lies a little above
     ratio = Fraction(rate).limit_denominator(10**6)
     return max(ratio, Fraction(1, 10**6)).as_integer_ratio()
 
 
-def kept_share(rate: float, patches: int) -> int:
-    """Patches that stay of ``patches`` at a keep rate: ⌈ρ·n⌉, never none."""
-    # whole numbers: exact, and no obstacle where ``patches`` is a symbol
-    kept, of = _ratio(rate)
-    return -(-patches * kept // of)
+def kept_share(ratio: tuple[int, int], patches: int) -> int:
+    """Patches that stay of ``patches``: ⌈ρ·n⌉, never none."""
+    return -(-patches * ratio[0] // ratio[1])
 
 
 def count_tokens(
