@@ -3,6 +3,7 @@
 # merges start as means, which costs some quality.
 backbone = dict(
     type='mmvitcompress.ATMEDeiT',
+    arch='deit_base',
     token_merging=dict(
         layers=(5, 9), directions='alternate', first='horizontal'
     ),

@@ -6,6 +6,7 @@
 # before block 8: 16.9 instead of 31.8 GMACs in the backbone, 46.9 % less.
 backbone = dict(
     type='mmvitcompress.ATMEDeiT',
+    arch='deit_small',
     token_merging=dict(
         layers=(5, 8), directions='alternate', first='horizontal'
     ),

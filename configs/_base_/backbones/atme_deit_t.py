@@ -3,6 +3,7 @@
 # merges start as means, which costs some quality.
 backbone = dict(
     type='mmvitcompress.ATMEDeiT',
+    arch='deit_tiny',
     token_merging=dict(
         layers=(4, 8, 10), directions='alternate', first='horizontal'
     ),

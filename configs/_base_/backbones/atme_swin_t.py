@@ -2,6 +2,7 @@
 # configs/imagenet/atme_swin_t_in1k.py. Layers are blocks of stage 3. From a
 # dense checkpoint merges start as means, which costs some quality.
 backbone = dict(
+    type='mmvitcompress.CompressedSwin',
     arch='swin_tiny',
     token_merging=dict(
         layers=(5, 6), directions='alternate', first='horizontal'

@@ -6,6 +6,7 @@
 # fewer MACs at 224 px; the target is 35.4 %) stand in where figures are wanted
 # without weights: --cfg-options model.backbone.checkpoint=None
 backbone = dict(
+    type='mmvitcompress.CompressedSwin',
     arch=dict(
         _delete_=True,
         base='swin_tiny',

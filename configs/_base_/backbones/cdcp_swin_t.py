@@ -5,6 +5,7 @@
 # at 224 px; the target is 26.7 %) stand in where figures are wanted without
 # weights: --cfg-options model.backbone.checkpoint=None
 backbone = dict(
+    type='mmvitcompress.CompressedSwin',
     arch=dict(
         _delete_=True,
         base='swin_tiny',

@@ -4,6 +4,7 @@
 # tools/export_pruned.py
 backbone = dict(
     type='mmvitcompress.LifeSlimDeiT',
+    arch='deit_small',
     patch_slimming=dict(base_layer=4, layers=(4, 7, 10), keep_rate=0.7),
     checkpoint='checkpoints/lifeslim_deit_small_in1k.pth',
 )
