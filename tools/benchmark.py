@@ -6,6 +6,8 @@ run; figures are medians. What is timed is the network up to its raw outputs,
 without pre- and post-processing; RoI heads get a fixed number of regions.
 """
 
+from itertools import product
+
 import torch
 
 from mmvitcompress.analysis import benchmark, report
@@ -17,7 +19,7 @@ from mmvitcompress.analysis.candidates import (
 )
 from mmvitcompress.analysis.images import make_images
 from mmvitcompress.deploy.optimize import optimize_for_inference
-from mmvitcompress.engine.config import add_cfg_options
+from mmvitcompress.engine.config import add_overrides
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils import cli
 
@@ -59,37 +61,48 @@ def parse_args():
     )
     add('--images', default='random', metavar='SOURCE', help=images_help)
     checkpoint_help = (
-        'weights, one file for each CONFIG: of a training run, or a backbone '
-        'from tools/export_pruned.py; by default random weights'
+        'weights, one file for each candidate: of a training run, or a '
+        'backbone from tools/export_pruned.py; by default random weights'
     )
     add('--checkpoint', nargs='+', metavar='FILE', help=checkpoint_help)
     add('--baseline-checkpoint', metavar='FILE', help='the same for it')
-    add_cfg_options(parser, 'override settings of all configs')
+    backbone_help = (
+        'time each CONFIG with each of these backbones in place of its own: '
+        'files, or names of those in configs/_base_/backbones'
+    )
+    settings_help = 'override settings of all configs'
+    add_overrides(parser, settings_help, backbone_help)
     add('--json', metavar='FILE', help='also write the figures')
     return parser.parse_args()
 
 
-def build(args) -> tuple[list, list]:
-    """Configs and models of all candidates; the baseline's at the end."""
-    paths = [*args.configs, *([args.baseline] if args.baseline else [])]
-    files = args.checkpoint or [None] * len(args.configs)
-    if len(files) != len(args.configs):
+def build(args) -> tuple[list, list, list]:
+    """Names, configs and models of candidates; the baseline's at the end."""
+    names = [
+        dict(config=config, backbone=backbone)
+        for config, backbone in product(args.configs, args.backbone or [None])
+    ]
+    files = args.checkpoint or [None] * len(names)
+    if len(files) != len(names):
         raise ConfigError(
-            f'--checkpoint needs one file for each of {len(args.configs)} '
-            f'configs, but got {len(files)}'
+            f'--checkpoint needs one file for each of {len(names)} '
+            f'candidates, but got {len(files)}'
         )
     if args.baseline_checkpoint and not args.baseline:
         raise ConfigError('--baseline-checkpoint needs --baseline')
-    files = [*files, args.baseline_checkpoint][: len(paths)]
-    configs = [load_candidate(path, args.cfg_options) for path in paths]
-    return configs, [build_candidate(c, f) for c, f in zip(configs, files)]
+    if args.baseline:
+        names.append(dict(config=args.baseline, backbone=None))
+        files = [*files, args.baseline_checkpoint]
+    configs = [load_candidate(options=args.cfg_options, **n) for n in names]
+    models = [build_candidate(c, f) for c, f in zip(configs, files)]
+    return names, configs, models
 
 
 def measure(args) -> dict:
     """All figures, as they are written to JSON."""
     device = choose_device(args.device)
     dtype = DTYPES.get(args.amp)
-    configs, models = build(args)
+    names, configs, models = build(args)
     shape = common_shape(configs, models, args.shape)
     images = make_images(
         args.images, configs[0], models[0], shape, args.batch_size
@@ -111,8 +124,7 @@ def measure(args) -> dict:
         'inductor' if args.compile else None,
         part=args.part,
     )
-    paths = [*args.configs, args.baseline]
-    rows = [{'config': path, **row} for path, row in zip(paths, rows)]
+    rows = [{**name, **row} for name, row in zip(names, rows)]
     baseline = rows.pop() if args.baseline else None
     gains = []
     if baseline:

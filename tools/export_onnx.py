@@ -13,7 +13,7 @@ from mmvitcompress.deploy import (
     GraphSpec,
     shipping,
 )
-from mmvitcompress.engine.config import add_cfg_options
+from mmvitcompress.engine.config import add_overrides
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils import cli
 
@@ -68,7 +68,7 @@ def parse_args():
         '--calibration-images', type=int, default=64, metavar='N'
     )
     parser.add_argument('--repeats', type=int, default=20, help='timed runs')
-    add_cfg_options(
+    add_overrides(
         parser,
         'override parts of the config, such as the data root',
     )
@@ -104,7 +104,7 @@ def main():
         args.check_images,
         args.repeats,
     )
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.backbone)
     model = shipping.load_model(cfg, args.checkpoint)
     shape = as_shape(args.shape or shipping.image_shape(cfg, model))
     spec = GraphSpec(shape, args.dynamic, args.batch_size)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmvitcompress.checkpoints.file import check_suffix, write_checkpoint
 from mmvitcompress.engine import export, launch
-from mmvitcompress.engine.config import add_cfg_options, read_config
+from mmvitcompress.engine.config import add_overrides, read_config
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils import cli
 
@@ -41,7 +41,7 @@ def parse_args():
         metavar='N',
         help='validation images to compare on',
     )
-    add_cfg_options(
+    add_overrides(
         parser,
         'override parts of the config, such as the data root',
     )
@@ -74,7 +74,7 @@ def main():
             f'{args.divisor} and {args.images}'
         )
     check_suffix(args.out)
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options, args.backbone)
     model = export.load_trained(cfg, args.checkpoint)
     with launch.naming_data_errors():
         batch = export.real_images(cfg, args.images)

@@ -12,7 +12,7 @@ from mmvitcompress.analysis.configs import (
     load_config,
 )
 from mmvitcompress.analysis.operators import CONVENTIONS
-from mmvitcompress.engine.config import add_cfg_options
+from mmvitcompress.engine.config import add_overrides
 from mmvitcompress.utils import cli
 
 MEANING = {
@@ -41,7 +41,7 @@ def parse_args():
         default='fvcore',
         help='; '.join(f'{name}: {text}' for name, text in MEANING.items()),
     )
-    add_cfg_options(
+    add_overrides(
         parser,
         'override settings of the config, such as '
         'model.backbone.arch=deit_tiny',
@@ -92,7 +92,7 @@ def notes(figures: dict) -> list[str]:
 
 def main() -> None:
     args = parse_args()
-    config = load_config(args.config, args.cfg_options)
+    config = load_config(args.config, args.cfg_options, args.backbone)
     shape = as_shape(args.shape) if args.shape else default_shape(config)
     figures = model_complexity(build_model(config), shape, args.convention)
     print(table(figures))

@@ -13,7 +13,7 @@ Examples:
 
 from pathlib import Path
 
-from mmvitcompress.engine.config import add_cfg_options, read_config
+from mmvitcompress.engine.config import add_overrides, read_config
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.inference import predict
 from mmvitcompress.utils import cli
@@ -68,7 +68,7 @@ def parse_args():
     parser.add_argument(
         '--no-progress', action='store_true', help='show no progress bar'
     )
-    add_cfg_options(parser, 'override parts of the config')
+    add_overrides(parser, 'override parts of the config')
     parser.add_argument('--json', metavar='FILE', help='write the record here')
     return parser.parse_args()
 
@@ -86,7 +86,7 @@ def read_names(path: str) -> list[str]:
 def main():
     args = parse_args()
     report = predict(
-        read_config(args.config, args.cfg_options),
+        read_config(args.config, args.cfg_options, args.backbone),
         args.checkpoint,
         args.inputs,
         args.out,

@@ -22,7 +22,9 @@ from mmvitcompress.engine.hooks.strict_loading import require_fit
 from mmvitcompress.errors import CheckpointError, ConfigError
 
 
-def load_candidate(path: str, options: dict | None = None) -> Config:
+def load_candidate(
+    config: str, options: dict | None = None, backbone: str | None = None
+) -> Config:
     """Read a config; checkpoints that ``options`` name must exist.
 
     Raises:
@@ -37,7 +39,7 @@ def load_candidate(path: str, options: dict | None = None) -> Config:
                 f'checkpoint {value!r} not found; correct {key}, or leave it '
                 'away for random weights'
             )
-    return load_config(path, options)
+    return load_config(config, options, backbone)
 
 
 def build_candidate(

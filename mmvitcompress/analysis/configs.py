@@ -16,13 +16,18 @@ from mmvitcompress.errors import ConfigError
 Shape = tuple[int, int]
 
 
-def load_config(path: str, options: dict | None = None) -> Config:
-    """Read a config file and override what ``options`` name.
+def load_config(
+    path: str, options: dict | None = None, backbone: str | None = None
+) -> Config:
+    """Read a config file and override parts of it.
+
+    The arguments are those of
+    :func:`~mmvitcompress.engine.config.read_config`.
 
     Raises:
         ConfigError: If it can't be read or describes no model.
     """
-    config = read_config(path, options)
+    config = read_config(path, options, backbone)
     if 'model' not in config:
         raise ConfigError(f"config file {path!r} has no 'model'")
     return config

@@ -15,6 +15,7 @@ from mmvitcompress.analysis.benchmark import (
 )
 from mmvitcompress.analysis.memory import MEASURED
 from mmvitcompress.analysis.timing import PARTS
+from mmvitcompress.engine.backbones import run_name
 
 _THINGS = {
     'backbone': 'the backbone',
@@ -45,7 +46,7 @@ def table(
 
     Args:
         rows: Of :func:`~mmvitcompress.analysis.benchmark.benchmark`, each
-            with its ``config``.
+            with its ``config`` and, where that has another, ``backbone``.
         baseline: Such a row; it comes first. None if there is none.
         part: How much of the models was timed; MACs and parameters are those
             of this part. Defaults to 'overall'.
@@ -158,7 +159,7 @@ def _cells(
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return Path(row['config']).stem
+    return run_name(row['config'], row.get('backbone'))
 
 
 def _device_name(device: torch.device) -> str:

@@ -2,6 +2,8 @@
 
 import argparse
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -9,6 +11,11 @@ from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
 from mmvitcompress.compat.versions import require
+from mmvitcompress.engine.backbones import (
+    check_fit,
+    find_backbone,
+    replace_backbone,
+)
 from mmvitcompress.errors import ConfigError, DependencyError, UserError
 
 # what Runner reads from a config besides its own arguments
@@ -26,6 +33,11 @@ TOP_LEVEL = {
     'tta_pipeline',
 }
 
+BACKBONE_HELP = (
+    'put another backbone into the config: a file, or the name of one in '
+    'configs/_base_/backbones, such as cait_deit_s'
+)
+
 
 class OptionsAction(DictAction):
     """``--cfg-options KEY=VALUE ...``; reports what is no such pair."""
@@ -39,8 +51,23 @@ class OptionsAction(DictAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-def add_cfg_options(parser: argparse.ArgumentParser, help: str) -> None:
-    """Add ``--cfg-options`` to a tool."""
+def add_overrides(
+    parser: argparse.ArgumentParser, help: str, backbones: str | None = None
+) -> None:
+    """Add ``--backbone`` and ``--cfg-options`` to a tool.
+
+    Args:
+        parser: The tool's.
+        help: What its ``--cfg-options`` are for.
+        backbones: What ``--backbone`` is for in a tool that takes several.
+            Defaults to None: it takes one.
+    """
+    parser.add_argument(
+        '--backbone',
+        nargs='+' if backbones else None,
+        metavar='FILE',
+        help=backbones or BACKBONE_HELP,
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -64,33 +91,51 @@ def validation_loader(cfg: Config) -> dict:
     return loader
 
 
-def read_config(path: str, options: dict | None = None) -> Config:
+def read_config(
+    path: str, options: dict | None = None, backbone: str | None = None
+) -> Config:
     """Read a config file and override parts of it.
 
     Args:
         path: The file; what its ``custom_imports`` name is imported.
         options: Values by dotted key, such as ``{'model.neck.mode': 'x'}``.
+        backbone: A file whose backbone takes the place of the config's before
+            ``options`` apply, or the stem of one in configs/_base_/backbones;
+            see :func:`~mmvitcompress.engine.backbones.replace_backbone`.
+            Defaults to None: the config's own.
 
     Raises:
-        ConfigError: If the file is missing or no config, or if an option
-            names a top-level key that neither the config nor MMEngine knows.
+        ConfigError: If a file is missing or no config, if the backbone
+            doesn't fit, or if an option names a top-level key that neither
+            the config nor MMEngine knows.
         DependencyError: If a package that the config needs is missing or
             doesn't work here.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config {path!r} not found')
+    cfg = _read(path)
+    replaced = (cfg.get('model') or {}).get('backbone')
+    if backbone:
+        file = _read(str(find_backbone(backbone)))
+        with _merging(f'--backbone {backbone}'):
+            replace_backbone(cfg, file, backbone)
+    if options:
+        _override(cfg, options)
+    if backbone:
+        check_fit(cfg, replaced, backbone)
+    _import_what_it_needs(cfg)
+    return cfg
+
+
+def _read(path: str) -> Config:
     try:
-        cfg = Config.fromfile(path, import_custom_modules=False)
+        return Config.fromfile(path, import_custom_modules=False)
     except UserError:
         raise
     except Exception as error:  # a config is a program: anything may happen
         raise ConfigError(
             f'config {path!r} cannot be read: {_describe(error)}'
         ) from error
-    if options:
-        _override(cfg, options)
-    _import_what_it_needs(cfg)
-    return cfg
 
 
 def _override(cfg: Config, options: dict) -> None:
@@ -101,13 +146,17 @@ def _override(cfg: Config, options: dict) -> None:
                 f'--cfg-options {key}: the config has no {head!r}; it has '
                 f'{", ".join(sorted(cfg.keys()))}'
             )
-    try:
+    with _merging(f'--cfg-options {" ".join(options)}'):
         cfg.merge_from_dict(options)
+
+
+@contextmanager
+def _merging(what: str) -> Iterator[None]:
+    try:
+        yield
     except (AttributeError, IndexError, KeyError, TypeError) as error:
-        keys = ' '.join(options)
         raise ConfigError(
-            f'--cfg-options {keys} cannot be merged into the config: '
-            f'{_describe(error)}'
+            f'{what} cannot be merged into the config: {_describe(error)}'
         ) from error
 
 

@@ -4,7 +4,6 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -14,7 +13,8 @@ from mmengine.runner import Runner
 from mmvitcompress.checkpoints.file import read_checkpoint
 from mmvitcompress.checkpoints.shape import is_whole, take_shape
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
-from mmvitcompress.engine.config import add_cfg_options, read_config
+from mmvitcompress.engine.backbones import run_name
+from mmvitcompress.engine.config import add_overrides, read_config
 from mmvitcompress.engine.hooks.atomic_checkpoint import find_resumable
 from mmvitcompress.engine.hooks.strict_loading import require_classifier
 from mmvitcompress.engine.wrappers import unwrapped
@@ -31,14 +31,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         '--work-dir',
         metavar='DIR',
         help='where to write logs and results; by default what the config '
-        'says, else work_dirs/ and the name of the config',
+        'says, else work_dirs/ and the names of config and --backbone',
     )
     parser.add_argument(
         '--no-pin-memory',
         action='store_true',
         help='do not keep batches in page-locked memory',
     )
-    add_cfg_options(
+    add_overrides(
         parser,
         'override parts of the config: model.backbone.drop_path_rate=0.1 '
         'or data.list="[(a,b),(c,d)]", quoted and without blanks',
@@ -67,9 +67,9 @@ def start(args: argparse.Namespace) -> Config:
         DependencyError: If a package that the config needs is missing.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options, args.backbone)
     cfg.launcher = args.launcher
-    default = str(Path('work_dirs', Path(args.config).stem))
+    default = f'work_dirs/{run_name(args.config, args.backbone)}'
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default
     for name in LOADERS:
         loader = cfg.get(name) or {}

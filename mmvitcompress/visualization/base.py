@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from numpy import ndarray
 from torch import Tensor, nn
 
-from mmvitcompress.engine.config import OptionsAction
+from mmvitcompress.engine.config import BACKBONE_HELP, OptionsAction
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.visualization.loading import (
     backbone_of,
@@ -25,6 +25,7 @@ NUMBER = dict(type=int, metavar='N')
 COMPRESSED = {
     'config': dict(help='config of the compressed model'),
     'checkpoint': dict(help='its checkpoint'),
+    '--backbone': dict(metavar='FILE', help=BACKBONE_HELP),
     '--cfg-options': dict(
         nargs='+',
         action=OptionsAction,
@@ -156,6 +157,7 @@ class ModelKind(Kind):
         count: int = 4,
         shape: Sequence[int] | None = None,
         cfg_options: dict | None = None,
+        backbone: str | None = None,
         **options,
     ) -> View:
         """Load models and images, each model's as its config prepares them.
@@ -169,6 +171,7 @@ class ModelKind(Kind):
             count: See there.
             shape: See there.
             cfg_options: Values of the configs to override, by dotted key.
+            backbone: What ``config`` gets in place of its own backbone.
             **options: Those of the kind.
 
         Raises:
@@ -177,12 +180,12 @@ class ModelKind(Kind):
             CheckpointError: If a checkpoint is missing or of another model.
             DataError: If data are missing or damaged.
         """
-        given = {'compressed': (config, checkpoint)}
+        given = {'compressed': (config, checkpoint, backbone)}
         if dense is not None:
-            given = {'dense': tuple(dense), **given}
+            given = {'dense': (*dense, None), **given}
         models, pictures = {}, []
-        for name, (path, weights) in given.items():
-            cfg, model = load_model(path, weights, cfg_options)
+        for name, (path, weights, other) in given.items():
+            cfg, model = load_model(path, weights, cfg_options, backbone=other)
             inputs = load_images(cfg, model, images, count, shape)
             models[name] = Seen(backbone_of(model), inputs)
             before, pictures = pictures, to_pictures(inputs, model, cfg)

@@ -287,10 +287,19 @@ class Compare(base.Kind):
     }
 
     def view(
-        self, config, checkpoint, dense, evaluate=100, show=4, cfg_options=None
+        self,
+        config,
+        checkpoint,
+        dense,
+        evaluate=100,
+        show=4,
+        cfg_options=None,
+        backbone=None,
     ) -> base.View:
         """Run both segmentors on the validation data of ``config``."""
-        cfg, model = load_model(config, checkpoint, cfg_options, whole=True)
+        cfg, model = load_model(
+            config, checkpoint, cfg_options, True, backbone
+        )
         _, other = load_model(*dense, cfg_options, whole=True)
         models = {'dense': other, 'compressed': model}
         comparison = compare_segmentors(cfg, models, evaluate, show)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from mmvitcompress.engine.backbones import run_name
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.visualization import base, style
 
@@ -100,7 +101,9 @@ def join_results(
         )
     rows = [content.get('baseline'), *content['candidates']]
     rows = [row for row in rows if row]
-    names = names or [Path(row['config']).stem for row in rows]
+    names = names or [
+        run_name(row['config'], row.get('backbone')) for row in rows
+    ]
     for what, given in (('metrics', metrics), ('names', names)):
         if len(given) != len(rows):
             raise ConfigError(

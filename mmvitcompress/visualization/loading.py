@@ -28,6 +28,7 @@ def load_model(
     checkpoint: str | None = None,
     options: dict | None = None,
     whole: bool = False,
+    backbone: str | None = None,
 ) -> tuple[Config, nn.Module]:
     """A config and its model with weights, in evaluation mode.
 
@@ -38,12 +39,13 @@ def load_model(
             weights.
         options: Values of the config to override, by dotted key.
         whole: Whether the head needs weights, too. Defaults to False.
+        backbone: What --backbone names. Defaults to the config's own.
 
     Raises:
         ConfigError: If the config can't be read.
         CheckpointError: If the checkpoint is missing or of another model.
     """
-    config = load_candidate(path, options)
+    config = load_candidate(path, options, backbone)
     if checkpoint is None:
         return config, build_candidate(config).eval()
     state_dict, _ = read_checkpoint(checkpoint)

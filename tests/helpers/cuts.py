@@ -7,9 +7,8 @@ import argparse
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mmengine.config import Config
-
-from mmvitcompress.engine.config import add_cfg_options
+from mmvitcompress.engine.backbones import run_name
+from mmvitcompress.engine.config import add_overrides, read_config
 
 SIDE = 64  # of images, in pixels
 AT_MOST = {
@@ -76,11 +75,11 @@ def given(words):
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument('config')
     parser.add_argument('--work-dir')
-    add_cfg_options(parser, 'as the tools')
+    add_overrides(parser, 'as the tools')
     args, _ = parser.parse_known_args(words)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
-    return cfg, Path(args.work_dir or f'work_dirs/{Path(args.config).stem}')
+    cfg = read_config(args.config, args.cfg_options, args.backbone)
+    folder = f'work_dirs/{run_name(args.config, args.backbone)}'
+    return cfg, Path(args.work_dir or folder)
 
 
 def cut(tool, words):
