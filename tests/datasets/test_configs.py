@@ -39,13 +39,6 @@ def load(name):
     return Config.fromfile(BASE / f'{name}.py')
 
 
-def load_together(folder, *names):
-    bases = [str(BASE / f'{name}.py') for name in names]
-    child = folder / 'child.py'
-    child.write_text(f'_base_ = {bases}\n')
-    return Config.fromfile(child)
-
-
 def first_batch(loader):
     loader.update(num_workers=0, persistent_workers=False)
     return next(iter(Runner.build_dataloader(loader, seed=0)))
@@ -279,24 +272,6 @@ def test_schedules(name, iters):
     middle = (1500 + iters) // 2
     assert rates[middle] == pytest.approx(3e-5, rel=1e-2)
     assert rates[-1] < 1e-9 * 6
-
-
-@pytest.mark.parametrize(
-    ('runtime', 'others'),
-    [
-        ('default_runtime', ['datasets/ade20k', 'schedules/adamw_160k']),
-        ('default_runtime', ['datasets/camvid', 'schedules/adamw_80k']),
-        ('default_runtime', ['datasets/digits_scenes', 'schedules/adamw_80k']),
-        ('default_runtime_det', ['datasets/digits_instances']),
-        ('default_runtime_det', ['datasets/coco_instance']),
-    ],
-)
-def test_bases_go_together(tmp_path, runtime, others):
-    cfg = load_together(tmp_path, runtime, *others)
-    assert cfg.default_scope == ('mmdet' if 'det' in runtime else 'mmseg')
-    assert cfg.default_hooks.checkpoint.max_keep_ckpts == 3
-    assert cfg.custom_imports['imports'] == ['mmvitcompress']
-    assert not cfg.resume and cfg.load_from is None
 
 
 @SEG_MODELS.register_module()

@@ -2,16 +2,13 @@
 
 from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope, init_default_scope
+from recipes import read
 from torch import nn
 
 from mmvitcompress.registry import MODELS
-
-CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,8 @@ class Case:
     """A model, and what it is run on.
 
     Attributes:
-        model: Path of a config in ``configs``, or the dict of a backbone.
+        model: Name of a config, maybe with another backbone, as
+            ``recipes.read`` takes it; or the dict of a backbone.
         options: Values of the config's model, by dotted keys.
         necks: Dicts of what follows a backbone.
         size: Height and width of the images, in pixels.
@@ -57,8 +55,7 @@ class Case:
         return revert_sync_batchnorm(model)
 
     def _from_config(self):
-        cfg = Config.fromfile(CONFIGS / f'{self.model}.py')
-        init_default_scope(cfg.default_scope)
+        cfg = read(self.model)
         cfg.model.pop('distillation', None)  # its teacher wants weights
         cfg.model.backbone.checkpoint = None
         if not self.resampled:

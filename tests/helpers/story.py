@@ -46,6 +46,9 @@ BEFORE = {
         run upernet_cait_deit_s_ade20k work_dirs/{config}/iter_160000.pth
         run upernet_cait_deit_s_ade20k iter_160000.pth
     """,
+    'segmentation.md': """
+        export imagenet/cait_deit_t_in1k checkpoints/cait_deit_tiny_in1k.pth
+    """,
     'speed.md': """
         run upernet_dense_vit_micro_digits dense.pth
         run upernet_cait_vit_micro_digits cait.pth
@@ -145,6 +148,11 @@ def configure(clone, block):
 
     With hooks it trains; otherwise the model is built and run.
     """
+    if block.startswith('backbone ='):  # a file for --backbone
+        (clone.root / 'mine.py').write_text(block)
+        config = 'configs/semfpn_dense_deit_s_camvid.py'
+        clone.tool('tools/get_flops.py', config, '--backbone', 'mine.py')
+        return
     base = './imagenet/dense_deit_s_in1k.py'
     if '_delete_' in block:  # for any config of MMSegmentation
         configs = Path(mmseg.__file__).parent / '.mim/configs'

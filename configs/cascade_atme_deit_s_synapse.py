@@ -1,6 +1,0 @@
-# The CASCADE decoder, DeiT-Small with merged tokens (ATME), Synapse.
-_base_ = [
-    './cascade_dense_deit_s_synapse.py',
-    './_base_/backbones/atme_deit_s.py',
-]
-model = dict(backbone=_base_.backbone)

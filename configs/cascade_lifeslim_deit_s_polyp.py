@@ -1,7 +1,0 @@
-# The CASCADE decoder, DeiT-Small with patches that leave (life
-# regression), polyps.
-_base_ = [
-    './cascade_dense_deit_s_polyp.py',
-    './_base_/backbones/lifeslim_deit_s.py',
-]
-model = dict(backbone=_base_.backbone)

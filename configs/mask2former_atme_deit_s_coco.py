@@ -1,6 +1,0 @@
-# Mask2Former for instances, DeiT-Small with merged tokens (ATME), COCO 2017.
-_base_ = [
-    './mask2former_dense_deit_s_coco.py',
-    './_base_/backbones/atme_deit_s.py',
-]
-model = dict(backbone=_base_.backbone)

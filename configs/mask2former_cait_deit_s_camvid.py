@@ -1,7 +1,0 @@
-# Mask2Former, DeiT-Small with merged tokens and pruned channels (CAIT),
-# CamVid.
-_base_ = [
-    './mask2former_dense_deit_s_camvid.py',
-    './_base_/backbones/cait_deit_s.py',
-]
-model = dict(backbone=_base_.backbone)

@@ -1,6 +1,0 @@
-# Mask R-CNN, DeiT-Small with pruned channels (CDCP), COCO 2017.
-_base_ = [
-    './mask_rcnn_dense_deit_s_coco.py',
-    './_base_/backbones/cdcp_deit_s.py',
-]
-model = dict(backbone=_base_.backbone)

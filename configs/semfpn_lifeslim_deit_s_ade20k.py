@@ -1,7 +1,0 @@
-# Semantic FPN, DeiT-Small with patches that leave (life regression), ADE20K
-# 512x512.
-_base_ = [
-    './semfpn_dense_deit_s_ade20k.py',
-    './_base_/backbones/lifeslim_deit_s.py',
-]
-model = dict(backbone=_base_.backbone)

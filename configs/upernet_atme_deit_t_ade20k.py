@@ -1,6 +1,0 @@
-# UperNet, DeiT-Tiny with merged tokens (ATME), ADE20K 512x512.
-_base_ = [
-    './upernet_dense_deit_t_ade20k.py',
-    './_base_/backbones/atme_deit_t.py',
-]
-model = dict(backbone=_base_.backbone)

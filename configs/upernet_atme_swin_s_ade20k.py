@@ -1,6 +1,0 @@
-# UperNet, Swin-Small with merged tokens (ATME), ADE20K 512x512.
-_base_ = [
-    './upernet_dense_swin_s_ade20k.py',
-    './_base_/backbones/atme_swin_s.py',
-]
-model = dict(backbone=_base_.backbone)

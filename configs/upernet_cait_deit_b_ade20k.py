@@ -1,7 +1,0 @@
-# UperNet, DeiT-Base with merged tokens and pruned channels (CAIT), ADE20K
-# 512x512.
-_base_ = [
-    './upernet_dense_deit_b_ade20k.py',
-    './_base_/backbones/cait_deit_b.py',
-]
-model = dict(backbone=_base_.backbone)

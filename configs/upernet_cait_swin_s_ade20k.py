@@ -1,7 +1,0 @@
-# UperNet, Swin-Small with merged tokens and pruned channels (CAIT), ADE20K
-# 512x512.
-_base_ = [
-    './upernet_dense_swin_s_ade20k.py',
-    './_base_/backbones/cait_swin_s.py',
-]
-model = dict(backbone=_base_.backbone)

@@ -1,6 +1,0 @@
-# UperNet, DeiT-Small with pruned channels (CDCP), ADE20K 512x512.
-_base_ = [
-    './upernet_dense_deit_s_ade20k.py',
-    './_base_/backbones/cdcp_deit_s.py',
-]
-model = dict(backbone=_base_.backbone)
