@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[2]
+PATH = os.pathsep.join([str(REPO), str(REPO / 'tools')])
 SCRIPT = """
 import json, sys
 for name in {hidden}:
     sys.modules[name] = None  # as if it were not installed
-import dataset_converters.digits
+import dataset_converters.digits, mmvitcompress.datasets
 from mmvitcompress.registry import DATASETS
 print(json.dumps([sorted(DATASETS.module_dict), sorted(
     name for name in ('mmseg', 'mmdet') if sys.modules.get(name))]))
@@ -25,7 +26,7 @@ def registered_without(*hidden):
         [sys.executable, '-c', SCRIPT.format(hidden=hidden)],
         capture_output=True,
         text=True,
-        env={**os.environ, 'PYTHONPATH': str(REPO)},
+        env={**os.environ, 'PYTHONPATH': PATH},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

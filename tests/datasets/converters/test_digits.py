@@ -23,7 +23,7 @@ from torchvision.datasets import ImageFolder
 
 from mmvitcompress.errors import ConfigError, DataError
 
-TOOL = Path(__file__).parents[2] / 'tools/make_digits.py'
+TOOL = Path(__file__).parents[3] / 'tools/make_digits.py'
 SPLITS = {'train': 'training', 'val': 'validation'}
 
 

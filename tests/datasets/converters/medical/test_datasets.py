@@ -20,7 +20,7 @@ from mmvitcompress.datasets.medical import (
 )
 from mmvitcompress.errors import DataError
 
-REPO = Path(__file__).parents[3]
+REPO = Path(__file__).parents[4]
 
 
 @pytest.mark.parametrize(
