@@ -112,8 +112,7 @@ def measure(args) -> dict:
     images = images.to(device, **layout)
     models = [model.to(device, **layout) for model in models]
     if args.optimize:
-        size = images.shape[-2:]
-        models = [optimize_for_inference(m.eval(), size) for m in models]
+        models = [optimize_for_inference(m.eval()) for m in models]
     rows = benchmark.benchmark(
         models,
         images,

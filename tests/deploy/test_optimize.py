@@ -10,7 +10,7 @@ from torch import nn
 from mmvitcompress.deploy.folded_blocks import fold_scales, pad_widths
 from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models import CompressedViT, ImageClassifier, UnmergePyramid
+from mmvitcompress.models import CompressedViT, UnmergePyramid
 
 SMALL = dict(
     embed_dim=24,
@@ -31,7 +31,6 @@ MODELS = {
     'slim': dict(patch_slimming=SLIMMING),
 }
 BOUNDS = {torch.float32: 1e-5, torch.float64: 1e-10}
-MEAN, STD = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
 
 
 def randomise(model, dtype):
@@ -72,21 +71,6 @@ def test_equals_the_model(name, dtype, size):
 
 
 @pytest.mark.parametrize('name', MODELS)
-@pytest.mark.parametrize('dtype', BOUNDS)
-@pytest.mark.parametrize('size', [(32, 32), (30, 37)])
-def test_takes_up_normalisation(name, dtype, size):
-    """Also where images are padded: by patches, and by convolutions."""
-    model = build(name, dtype)
-    raw = torch.randint(0, 256, (2, 3, *size)).to(dtype)
-    mean, std = (
-        torch.tensor(x, dtype=dtype)[:, None, None] for x in (MEAN, STD)
-    )
-    fast = optimize_for_inference(model, mean=MEAN, std=STD)
-    found, expected = fast(raw), model((raw - mean) / std)
-    assert error(found, expected) <= BOUNDS[dtype]
-
-
-@pytest.mark.parametrize('name', MODELS)
 @pytest.mark.parametrize('step', [1, 8])
 def test_padded_widths_change_nothing(name, step):
     model = build(name)
@@ -118,7 +102,7 @@ def test_the_model_stays_as_it_is():
     before = copy.deepcopy(model.state_dict())
     x = torch.randn(1, 3, 30, 37, dtype=torch.float64)
     expected = model(x)
-    fast = optimize_for_inference(model, (30, 37), MEAN, STD)
+    fast = optimize_for_inference(model)
     assert list(before) == list(model.state_dict())
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -128,17 +112,6 @@ def test_the_model_stays_as_it_is():
         assert torch.equal(a, b)
     shared = {p.data_ptr() for p in model.parameters()}
     assert not shared & {p.data_ptr() for p in fast.parameters()}
-
-
-def test_position_is_ready_for_one_size_and_right_for_all(monkeypatch):
-    model = build('dense')
-    fast = optimize_for_inference(model, (40, 52))
-    for size in ((40, 52), (32, 32), (20, 64)):
-        x = torch.randn(1, 3, *size, dtype=torch.float64)
-        assert error(fast(x), model(x)) <= 1e-10
-    monkeypatch.setattr(type(fast), '_resample', None)
-    fast(torch.randn(1, 3, 40, 52, dtype=torch.float64))
-    assert list(fast.state_dict()) == list(model.state_dict())
 
 
 def test_life_prediction_costs_a_fraction():
@@ -175,22 +148,10 @@ def test_batch_norms_of_a_neck_are_folded():
     assert error(fast(x), model(x)) <= 1e-10
 
 
-def test_classifier():
-    model = ImageClassifier(dict(type='CompressedViT', arch=SMALL), 5)
-    model = randomise(model, torch.float64)
-    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    fast = optimize_for_inference(model, mean=MEAN, std=STD)
-    mean, std = (
-        torch.tensor(n, dtype=x.dtype)[:, None, None] for n in (MEAN, STD)
-    )
-    raw = x * std + mean
-    assert error([fast(raw)], [model(x)]) <= 1e-10
-
-
 def test_compiles_and_is_copied():
     torch._dynamo.reset()
     model = build('slim')
-    fast = copy.deepcopy(optimize_for_inference(model, (36, 44)))
+    fast = copy.deepcopy(optimize_for_inference(model))
     run = torch.compile(fast, backend='aot_eager', fullgraph=True)
     x = torch.randn(2, 3, 36, 44, dtype=torch.float64)
     assert error(run(x), model(x)) <= 1e-10
@@ -212,32 +173,6 @@ def test_refusals(change, message):
 def test_refuses_compactors():
     with pytest.raises(ConfigError, match='compactors'):
         optimize_for_inference(build('dense', compactors=True))
-
-
-@pytest.mark.parametrize(
-    'mean, std, message',
-    [
-        (MEAN, None, 'together'),
-        (None, STD, 'together'),
-        (MEAN[:2], STD[:2], '3 numbers'),
-        (MEAN, (58.4, 0, 57.4), 'positive'),
-    ],
-)
-def test_refuses_half_a_normalisation(mean, std, message):
-    with pytest.raises(ConfigError, match=message):
-        optimize_for_inference(build('dense'), mean=mean, std=std)
-
-
-def test_refuses_to_normalise_twice():
-    model = ImageClassifier(
-        dict(type='CompressedViT', arch=SMALL),
-        5,
-        data_preprocessor=dict(
-            type='mmengine.ImgDataPreprocessor', mean=MEAN, std=STD
-        ),
-    )
-    with pytest.raises(ConfigError, match='normalises images'):
-        optimize_for_inference(model.eval(), mean=MEAN, std=STD)
 
 
 @pytest.mark.parametrize('name', ['atme', 'slim'])
