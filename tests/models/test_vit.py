@@ -267,29 +267,6 @@ def test_forward_writes_nothing_on_modules():
         assert seen(module) == before[name], name
 
 
-def test_prepared_position_is_for_what_no_longer_trains():
-    model = small()
-    with pytest.raises(ConfigError, match='would not follow training'):
-        model.prepare_position((36, 44))
-    model.requires_grad_(False)
-    with pytest.raises(ConfigError, match='would not follow training'):
-        model.train().prepare_position((36, 44))
-    model.eval().prepare_position((36, 44))
-    ready = model._position((9, 11))
-    assert model._position((9, 11)) is ready
-    torch.testing.assert_close(ready, position_by_hand(model, (9, 11)))
-
-    model.pos_embed.requires_grad_(True).data.mul_(2)
-    expected = position_by_hand(model, (9, 11))
-    torch.testing.assert_close(model._position((9, 11)), expected)
-    model.requires_grad_(False).prepare_position((36, 44))
-    weights = model.state_dict()
-    weights['pos_embed'] = weights['pos_embed'].flip(1)
-    model.load_state_dict(weights)
-    expected = position_by_hand(model, (9, 11))
-    torch.testing.assert_close(model._position((9, 11)), expected)
-
-
 def test_slimming_equals_running_survivors_only():
     """Patches that have left take no part in later attention."""
     model = small('slim')
