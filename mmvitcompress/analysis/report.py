@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
+from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         'device_name': _device_name(device),
         'threads': torch.get_num_threads(),
+        # keeping memory is worth 10 % on a CPU, see docs/speed.md
+        'malloc': {k: v for k, v in environ.items() if 'MALLOC' in k},
         'torch': torch.__version__,
         'cpu_capability': torch.backends.cpu.get_cpu_capability(),
         'matmul_precision': torch.get_float32_matmul_precision(),

@@ -1,10 +1,9 @@
-"""Blocks and life predictors that do only what inference needs."""
+"""Blocks and life predictors folded: fewer layers, the same numbers."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmvitcompress.arch.swin import Windows
 from mmvitcompress.models.layers.blocks import Attention, Block
 from mmvitcompress.tokens import LifePredictor
 
@@ -87,39 +86,6 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         linear.bias = nn.Parameter(bias, requires_grad=False)
     return linear.eval()
-
-
-class InPlaceBlock(nn.Module):
-    """A :class:`~mmvitcompress.models.layers.blocks.Block` for inference only.
-
-    Args:
-        block: What to run; without scales, see :func:`fold_scales`.
-    """
-
-    def __init__(self, block: Block):
-        super().__init__()
-        self.norm1, self.attn = block.norm1, block.attn
-        self.norm2, self.mlp = block.norm2, block.mlp
-
-    def forward(
-        self,
-        x: Tensor,
-        bias: Tensor | None = None,
-        windows: Windows | None = None,
-        return_keys: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """(B, n, D) → (B, n, D), as :class:`Block`; ``x`` isn't changed."""
-        y = self.attn(self.norm1(x), bias, windows, return_keys)
-        y, keys = y if return_keys else (y, None)
-        x = _add(y, x)
-        hidden = torch.ops.aten.gelu_(self.mlp.fc1(self.norm2(x)))
-        x = _add(self.mlp.fc2(hidden), x)
-        return (x, keys) if return_keys else x
-
-
-def _add(branch: Tensor, x: Tensor) -> Tensor:
-    """x + branch, in the memory of the branch; autocast makes it narrower."""
-    return branch.add_(x) if branch.dtype == x.dtype else x + branch
 
 
 class FoldedLifePredictor(nn.Module):

@@ -2,8 +2,7 @@
 
 What training needs apart is put together once: scales go into the layers
 beside them, the life predictor's two projections become one matrix, and
-widths suit the kernels. Fresh memory costs a CPU more time than most of what
-is written to it, so blocks work in place where they may.
+widths suit the kernels.
 """
 
 import copy
@@ -14,7 +13,6 @@ from torch import nn
 from mmvitcompress.channels.compactors import is_compactor
 from mmvitcompress.deploy.folded_blocks import (
     FoldedLifePredictor,
-    InPlaceBlock,
     fold_scales,
     pad_widths,
 )
@@ -28,8 +26,7 @@ from mmvitcompress.models.vit import ViT
 def optimize_for_inference(model: nn.Module) -> nn.Module:
     """A copy of a model that computes the same with less work.
 
-    - Layer scales and the skip scale go into the projections before them;
-      activations and residual sums work in place.
+    - Layer scales and the skip scale go into the projections before them.
     - Batch norms go into the convolutions before them, in the stem, the neck
       and the heads; on CPUs, 3×3 convolutions take a quarter of their
       multiplications (:mod:`~mmvitcompress.models.fast.winograd`).
@@ -59,7 +56,6 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
             fold_scales(block)
             if block.mlp.fc1.weight.is_cuda:
                 pad_widths(block)
-        vit.blocks = nn.ModuleList(map(InPlaceBlock, vit.blocks)).eval()
         slimmer = getattr(vit, 'patch_slimming', None)
         if slimmer is not None:
             slimmer.predictor = FoldedLifePredictor(slimmer.predictor)
