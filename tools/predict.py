@@ -4,17 +4,19 @@ Segmentors write a colour overlay and an index map (the class of each pixel)
 for every image, detectors an overlay and a JSON of boxes and masks,
 classifiers the likeliest classes. Everything is recorded in predictions.json
 in the output folder. The weights that the config's training started from
-aren't needed.
+aren't needed. Damaged files cost no others: they are listed in the end, and
+the exit status is 1.
 
 Examples:
     predict.py CONFIG CHECKPOINT street.jpg holiday/ ride.mp4 --out seen
     predict.py CONFIG CHECKPOINT photos --out seen --batch-size 8 --topk 3
 """
 
+import sys
 from pathlib import Path
 
 from mmvitcompress.engine.config import add_overrides, read_config
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.inference import predict
 from mmvitcompress.utils import cli
 
@@ -107,9 +109,18 @@ def main():
     for record in report['inputs']:
         if 'top' in record:
             best = record['top'][0]
-            print(f'{record["input"]}: {best["class"]} {best["score"]:.1%}')
+            # names of files need not be UTF-8
+            name = record['input'].encode(errors='backslashreplace').decode()
+            print(f'{name}: {best["class"]} {best["score"]:.1%}')
     if args.json:
         cli.write_json(args.json, report)
+    for failure in report['failures']:
+        print(' '.join(failure['error'].split()), file=sys.stderr)
+    if report['failures']:
+        raise DataError(
+            f'{len(report["failures"])} inputs failed, see above; results of '
+            f'the others are in {args.out}'
+        )
 
 
 if __name__ == '__main__':

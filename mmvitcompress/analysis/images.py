@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
@@ -25,7 +24,12 @@ from mmvitcompress.analysis.inference import (
 )
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.utils.images import equally_spaced, image_files, read_image
+from mmvitcompress.utils.images import (
+    equally_spaced,
+    image_files,
+    read_image,
+    to_pil,
+)
 
 
 def make_images(
@@ -116,8 +120,7 @@ def tested_images(
 
 def _read(path: Path) -> Tensor:
     """An image (3, h, w) of bytes, in BGR as OpenMMLab loads them."""
-    array = np.array(read_image(path))
-    return torch.from_numpy(array).permute(2, 0, 1).flip(0)
+    return torch.from_numpy(read_image(path)).permute(2, 0, 1)
 
 
 def _test_transform(config: Config) -> Callable[[Path], Tensor] | None:
@@ -133,7 +136,7 @@ def _test_transform(config: Config) -> Callable[[Path], Tensor] | None:
         )
     if data.get('transform'):
         transform = create_transform(**data.transform)
-        return lambda path: transform(read_image(path))
+        return lambda path: transform(to_pil(read_image(path)))
     return None
 
 

@@ -22,7 +22,12 @@ from torch.utils.data import Dataset, Subset
 from mmvitcompress.engine.config import validation_loader
 from mmvitcompress.engine.export import preprocessed
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.utils.images import equally_spaced, image_files, read_image
+from mmvitcompress.utils.images import (
+    equally_spaced,
+    image_files,
+    read_image,
+    to_pil,
+)
 
 
 def validation_data(cfg: Config) -> Dataset:
@@ -92,7 +97,7 @@ def folder_batches(cfg: Config, folder: str, count: int) -> Iterator[Any]:
     if 'transform' in dataset:  # timm's
         transform = create_transform(**dataset['transform'])
         for path in files:
-            image = transform(read_image(path))
+            image = transform(to_pil(read_image(path)))
             yield image[None], torch.tensor([-1])
         return
     if 'pipeline' not in dataset:

@@ -8,15 +8,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mmvitcompress.datasets.palettes import (
-    Colour,
-    background_of,
-    class_palette,
-)
+from mmvitcompress.datasets.palettes import Colour, background_of
 from mmvitcompress.errors import DataError
-from mmvitcompress.inference.inputs import Frame, Source, frame_rate
+from mmvitcompress.inference.inputs import Frame, Source, open_video
 from mmvitcompress.inference.predictor import Predictor
 from mmvitcompress.utils.files import write_json
+from mmvitcompress.utils.images import write_image
 
 
 class Writer:
@@ -47,80 +44,60 @@ class Writer:
         opacity: float = 0.5,
     ):
         self.out = Path(out)
-        self.task = predictor.task
+        self.predictor = predictor
         self.classes = predictor.classes
         self.topk = min(topk, len(self.classes))
         self.score_threshold = score_threshold
+        self.opacity = opacity
         self.records: list[dict] = []
         self._source: Source | None = None
+        self._found: list[dict] = []
         self._video: cv2.VideoWriter | None = None
-        self.palette = predictor.palette or class_palette(self.classes)
-        self.opacity = opacity
-        if self.task == 'detection':
-            from mmdet.visualization import DetLocalVisualizer
-
-            self._visualizer = DetLocalVisualizer(alpha=opacity)
-            self._visualizer.dataset_meta = dict(
-                classes=self.classes, palette=self.palette
-            )
 
     def __enter__(self) -> 'Writer':
-        if self.task == 'segmentation':
-            self.out.mkdir(parents=True, exist_ok=True)
-            legend = draw_legend(self.classes, self.palette)
-            _write_image(self.out / 'legend.png', legend[..., ::-1])
+        if self.predictor.task == 'segmentation':
+            legend = draw_legend(self.classes, self.predictor.palette)
+            write_image(self.out / 'legend.png', legend[..., ::-1])
         return self
 
     def __exit__(self, kind, *args) -> None:
-        self._finish(complete=kind is None)
+        if kind is None:
+            self._finish()
+        elif self._video is not None:
+            self._video.release()
 
     def write(self, frame: Frame, prediction) -> None:
         """Write what was predicted on a frame."""
         if frame.source is not self._source:
             self._finish()
-            self._begin(frame.source)
-        record = self.records[-1]
-        if self.task == 'classification':
-            self._add(record, dict(top=self._top(prediction)))
+            self._source = frame.source
+            self.records.append(dict(input=str(frame.source.path)))
+        if self.predictor.task == 'classification':
+            self._found.append(dict(top=self._top(prediction)))
             return
         prediction = prediction.cpu()
-        if self.task == 'segmentation':
-            labels = prediction.pred_sem_seg.data[0].numpy()
-            self._write_labels(frame, labels)
+        if self.predictor.task == 'segmentation':
+            self._write_labels(frame, prediction.pred_sem_seg.data[0].numpy())
         else:
-            found = self._detections(prediction.pred_instances.numpy())
-            self._add(record, dict(detections=found))
-        self._write_overlay(frame, prediction)
+            found = self._detections(prediction)
+            self._found.append(dict(detections=found))
+        self._write_overlay(frame, self._draw(frame.image, prediction))
 
-    def _begin(self, source: Source) -> None:
-        self._source = source
-        record = dict(input=str(source.path))
-        if source.is_video:
-            record['frames'] = []
-        self.records.append(record)
-
-    def _add(self, record: dict, content: dict) -> None:
-        if 'frames' in record:
-            record['frames'].append(content)
-        else:
-            record.update(content)
-
-    def _finish(self, complete: bool = True) -> None:
+    def _finish(self) -> None:
         """Close what belongs to one input."""
         if self._video is not None:
             self._video.release()
             self._video = None
-        if self._source is None or not complete:
+        source, found, self._found = self._source, self._found, []
+        if not found:
             return
-        record, source = self.records[-1], self._source
-        self._source = None
-        if self.task == 'segmentation':
-            record.pop('frames', None)
-        elif self.task == 'detection':
+        record = self.records[-1]
+        content = dict(frames=found) if source.is_video else found[0]
+        if self.predictor.task == 'detection':
             path = self._path('predictions', source, '.json')
-            write_json(path, record)
-            record.pop('frames', None)
-            record['detections'] = str(path)
+            write_json(path, {**record, **content})
+            content = dict(detections=str(path))
+        record.update(content)
 
     # -- one kind of file each ----------------------------------------------
 
@@ -141,68 +118,60 @@ class Writer:
         suffix = f'/{frame.index:06d}.png' if source.is_video else '.png'
         path = self._path('labels', source, suffix)
         dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
-        _write_image(path, labels.astype(dtype))
+        write_image(path, labels.astype(dtype))
         record = self.records[-1]
         record['labels'] = str(path.parent if source.is_video else path)
 
-    def _detections(self, instances) -> list[dict]:
-        """Instances by falling score, of builtin types."""
-        found = []
-        for index in np.argsort(-instances.scores, kind='stable'):
-            score = float(instances.scores[index])
-            if score < self.score_threshold:
-                break
-            label = int(instances.labels[index])
-            entry = {'label': label, 'class': self.classes[label]}
-            entry['score'] = score
-            if 'bboxes' in instances:
-                entry['box'] = instances.bboxes[index].tolist()
-            if 'masks' in instances:
-                entry['mask'] = _run_lengths(instances.masks[index])
-            found.append(entry)
-        return found
-
-    def _write_overlay(self, frame: Frame, prediction) -> None:
-        picture = self._draw(frame.image, prediction)[..., ::-1]
-        picture = np.ascontiguousarray(picture)
-        if not frame.source.is_video:
-            path = self._path('overlay', frame.source, '.png')
-            _write_image(path, picture)
-        else:
-            path = self._path('overlay', frame.source, '.mp4')
-            self._write_frame(path, frame, picture)
-        self.records[-1]['overlay'] = str(path)
-
-    def _write_frame(
-        self, path: Path, frame: Frame, picture: np.ndarray
-    ) -> None:
-        height, width = picture.shape[:2]
-        if self._video is None:
-            self._video = cv2.VideoWriter(
-                str(path),
-                cv2.VideoWriter_fourcc(*'mp4v'),
-                frame_rate(frame.source.path),
-                (width, height),
+    def _detections(self, prediction) -> list[dict]:
+        """Instances by falling score, of builtin types; others are dropped."""
+        found = prediction.pred_instances
+        found = found[found.scores.argsort(descending=True, stable=True)]
+        prediction.pred_instances = found[found.scores >= self.score_threshold]
+        found = self.predictor.inferencer.pred2dict(prediction)
+        places = {'box': found.get('bboxes'), 'mask': found.get('masks')}
+        return [
+            {'label': label, 'class': self.classes[label], 'score': score}
+            | {name: each[i] for name, each in places.items() if each}
+            for i, (label, score) in enumerate(
+                zip(found['labels'], found['scores'])
             )
+        ]
+
+    def _write_overlay(self, frame: Frame, picture: np.ndarray) -> None:
+        source = frame.source
+        suffix = '.mp4' if source.is_video else '.png'
+        path = self._path('overlay', source, suffix)
+        self.records[-1]['overlay'] = str(path)
+        if not source.is_video:
+            write_image(path, picture)
+            return
+        if self._video is None:
+            rate = open_video(source.path).get(cv2.CAP_PROP_FPS) or 25.0
+            code = cv2.VideoWriter_fourcc(*'mp4v')
+            size = picture.shape[1::-1]
+            self._video = cv2.VideoWriter(str(path), code, rate, size)
             if not self._video.isOpened():
                 raise DataError(f'video {str(path)!r} cannot be written')
         self._video.write(picture)
 
     def _draw(self, image: np.ndarray, prediction) -> np.ndarray:
-        """What was predicted over an image in BGR; in RGB."""
-        if image.ndim == 2:
-            image = np.repeat(image[..., None], 3, axis=2)
-        rgb = np.ascontiguousarray(image[..., ::-1])
-        if self.task == 'segmentation':
+        """What was predicted over an image in BGR or grey; in BGR."""
+        grey = image.ndim == 2
+        turn = cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB
+        rgb = cv2.cvtColor(image, turn)
+        if self.predictor.task == 'segmentation':
             labels = prediction.pred_sem_seg.data[0].numpy()
             unpainted = background_of(self.classes)
-            return paint(rgb, labels, self.palette, self.opacity, unpainted)
-        self._visualizer.add_datasample(
-            *('', rgb, prediction),
-            draw_gt=False,
-            pred_score_thr=self.score_threshold,
-        )
-        return self._visualizer.get_image()
+            palette = self.predictor.palette
+            rgb = paint(rgb, labels, palette, self.opacity, unpainted)
+        else:
+            visualizer = self.predictor.inferencer.visualizer
+            visualizer.alpha = self.opacity
+            visualizer.add_datasample(
+                *('', rgb, prediction), draw_gt=False, pred_score_thr=0.0
+            )
+            rgb = visualizer.get_image()
+        return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
 
 
 def paint(
@@ -232,16 +201,3 @@ def draw_legend(
         pen.rectangle((corner, end), tuple(colour), outline='black')
         pen.text((2 * line + 4, line * row + 1), name, 'black', font)
     return np.array(legend)
-
-
-def _run_lengths(mask: np.ndarray) -> dict:
-    """A mask (H, W) in COCO's compressed run-length encoding."""
-    from pycocotools.mask import encode
-
-    encoded = encode(np.asfortranarray(mask.astype(np.uint8)))
-    return dict(size=encoded['size'], counts=encoded['counts'].decode())
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), image):
-        raise DataError(f'image {str(path)!r} cannot be written')

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby, islice
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from rich.console import Console
@@ -54,23 +56,24 @@ def predict(
     Returns:
         What was written to ``predictions.json``, of builtin types: ``task``,
         ``classes``, ``images`` (frames of videos included), ``seconds``,
-        reading and writing included, and for each input a record in
-        ``inputs``.
+        reading and writing included, for each input a record in ``inputs``,
+        and in ``failures`` each ``input`` that could not be read or predicted
+        on, with its ``error``. The others are not affected.
 
     Raises:
         ConfigError: If an argument is out of range or the config is wrong.
         CheckpointError: If the checkpoint is missing or of another model.
-        DataError: If an input is missing, damaged, of an unknown kind, or a
-            folder without images.
+        DataError: If an input is missing, of an unknown kind, or a folder
+            without images.
     """
-    _check_counts(batch_size=batch_size, topk=topk)
-    _check_shares(score_threshold=score_threshold, opacity=opacity)
+    _check(batch_size, topk, score_threshold=score_threshold, opacity=opacity)
     sources = find_sources(inputs, besides=out)
-    total = count_frames(sources)
+    total = sum(map(count_frames, sources))
     predictor = Predictor(config, checkpoint, device, classes)
     start, count = time.perf_counter(), 0
+    failures: dict[Path, str] = {}
     frames = track(
-        read_frames(sources, predictor.color_type),
+        read_frames(sources, failures, predictor.color_type),
         description=predictor.task,
         total=total,
         console=Console(stderr=True),
@@ -78,10 +81,9 @@ def predict(
     )
     with Writer(out, predictor, topk, score_threshold, opacity) as writer:
         for batch in batches(frames, batch_size):
-            results = predictor([frame.image for frame in batch])
-            for frame, result in zip(batch, results):
+            for frame, result in predict_each(predictor, batch, failures):
                 writer.write(frame, result)
-            count += len(batch)
+                count += 1
     report = dict(
         task=predictor.task,
         config=str(getattr(config, 'filename', config)),
@@ -90,21 +92,22 @@ def predict(
         images=count,
         seconds=time.perf_counter() - start,
         inputs=writer.records,
+        failures=[
+            dict(input=str(path), error=error)
+            for path, error in failures.items()
+        ],
     )
     write_json(Path(out) / 'predictions.json', report)
     return report
 
 
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
+def _check(batch_size: int, topk: int, **shares: float) -> None:
+    for name, value in dict(batch_size=batch_size, topk=topk).items():
         if type(value) is not int or value < 1:
             raise ConfigError(
                 f'{name} must be a whole number of at least 1, but got '
                 f'{value!r}'
             )
-
-
-def _check_shares(**shares: float) -> None:
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise ConfigError(f'{name} must lie in [0, 1], but got {value}')
@@ -116,13 +119,35 @@ def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
     Images of other sizes would be padded to the largest, and results depend
     on what else is in the batch.
     """
-    batch: list[Frame] = []
-    for frame in frames:
-        if batch and (
-            len(batch) == size or frame.image.shape != batch[0].image.shape
-        ):
+    for _, group in groupby(frames, lambda frame: frame.image.shape):
+        while batch := list(islice(group, size)):
             yield batch
-            batch = []
-        batch.append(frame)
-    if batch:
-        yield batch
+
+
+def predict_each(
+    predictor: Predictor,
+    batch: Sequence[Frame],
+    failures: dict[Path, str],
+) -> list[tuple[Frame, Any]]:
+    """Predict on a batch; image by image where it fails as a whole.
+
+    Args:
+        predictor: The model.
+        batch: Frames of one size.
+        failures: What can't be predicted on is noted here and left out.
+
+    Returns:
+        Frames and what was predicted on them.
+    """
+    try:
+        results = predictor([frame.image for frame in batch])
+    # whatever an image does to a pipeline or a network, others are to go on
+    except Exception as error:
+        if len(batch) > 1:
+            alone = ([frame] for frame in batch)
+            parts = (predict_each(predictor, one, failures) for one in alone)
+            return list(chain.from_iterable(parts))
+        path, kind = batch[0].source.path, type(error).__name__
+        failures[path] = f'{str(path)!r} fails with {kind}: {error}'
+        return []
+    return list(zip(batch, results))

@@ -1,4 +1,8 @@
-"""A trained model that takes loaded images."""
+"""A trained model that takes loaded images.
+
+Segmentors and detectors run in OpenMMLab's own inferencers, which know how
+images are prepared and drawn; building and loading is done here, strictly.
+"""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -7,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from PIL import Image
 from timm.data import create_transform
 from timm.utils.misc import natural_key
 from torch import Tensor, nn
@@ -22,13 +25,14 @@ from mmvitcompress.checkpoints.shape import (
     require_whole,
     take_shape,
 )
+from mmvitcompress.datasets.palettes import class_palette
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.engine.hooks.strict_loading import (
     require_classifier,
     require_fit,
 )
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models import ImageClassifier
+from mmvitcompress.utils.images import to_pil
 
 TASKS = {
     'mmseg': 'segmentation',
@@ -104,8 +108,9 @@ class Predictor:
     Attributes:
         task: 'segmentation', 'detection' or 'classification'.
         model: The model.
+        inferencer: MMSegmentation's or MMDetection's; None of a classifier.
         classes: Names of the classes.
-        palette: A colour (R, G, B) for each of them, or None.
+        palette: A colour (R, G, B) for each of them.
         color_type: How images are to be loaded, in MMCV's terms.
 
     Raises:
@@ -140,32 +145,42 @@ class Predictor:
                 f'the model tells {count} classes apart, but '
                 f'{len(self.classes)} names are given'
             )
-        self.palette = known.get('palette')
-        self.color_type = 'color'
+        self.palette = known.get('palette') or class_palette(self.classes)
+        self.color_type, self.inferencer = 'color', None
         if self.task == 'classification':
             self._transform = create_transform(**dataset.get('transform', {}))
-        else:
-            self._pipeline = self._make_pipeline(dataset)
-
-    def _make_pipeline(self, dataset: Mapping) -> Compose:
-        """The config's test pipeline, for images that are loaded."""
-        steps = dataset.get('pipeline') or []
-        kinds = [step['type'].rpartition('.')[2] for step in steps]
-        if 'LoadImageFromFile' not in kinds:
-            raise ConfigError(
-                'the config has no test_dataloader.dataset.pipeline that '
-                'begins with LoadImageFromFile'
-            )
-        load = steps[kinds.index('LoadImageFromFile')]
+            return
+        load = _take_images(dataset)
         self.color_type = load.get('color_type', 'color')
-        self._to_float32 = load.get('to_float32', False)
-        return Compose(
-            [
-                step
-                for step, kind in zip(steps, kinds)
-                if step is not load and 'Annotations' not in kind
-            ]
+        self.model.dataset_meta = dict(
+            classes=self.classes, palette=self.palette
         )
+        self.inferencer = self._make_inferencer(dataset)
+
+    def _make_inferencer(self, dataset: Mapping):
+        """The library's own, of the model that there is."""
+        model, scope = self.model, 'mmseg'
+        visualizer = dict(type='SegLocalVisualizer')
+        if self.task == 'segmentation':
+            from mmseg.apis import MMSegInferencer as Library
+        else:
+            from mmdet.apis import DetInferencer as Library
+
+            scope, visualizer = 'mmdet', dict(type='DetLocalVisualizer')
+
+        class Inferencer(Library):
+            def _init_model(self, *args):
+                return model
+
+            def _init_collate(self, cfg):  # warns of scopes without reason
+                return pseudo_collate
+
+        parts = dict(
+            model={},
+            test_dataloader=dict(dataset=dataset),
+            visualizer=visualizer,
+        )
+        return Inferencer(Config(parts), device=str(self.device), scope=scope)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[np.ndarray]) -> list:
@@ -179,24 +194,11 @@ class Predictor:
             the model's device; of a classifier, probabilities (classes).
         """
         if self.task == 'classification':
-            views = [self._transform(_to_pil(image)) for image in images]
+            views = [self._transform(to_pil(image)) for image in images]
             logits = self.model(torch.stack(views).to(self.device))
             return list(logits.float().softmax(-1))
-        views = [self._pipeline(self._loaded(image)) for image in images]
-        return self.model.test_step(pseudo_collate(views))
-
-    def _loaded(self, image: np.ndarray) -> dict:
-        """What LoadImageFromFile would have made."""
-        shape = image.shape[:2]
-        if self._to_float32:
-            image = image.astype(np.float32)
-        return dict(
-            img=image,
-            img_shape=shape,
-            ori_shape=shape,
-            img_path=None,
-            img_id=0,
-        )
+        views = [self.inferencer.pipeline(image) for image in images]
+        return self.inferencer.forward(pseudo_collate(views))
 
 
 def _build(cfg: Config, state_dict: Mapping[str, Tensor], path) -> nn.Module:
@@ -215,6 +217,27 @@ def _dataset(cfg: Config) -> dict:
             return loader.dataset
     raise ConfigError(
         'the config has no test_dataloader, whose transforms prepare images'
+    )
+
+
+def _take_images(dataset: dict) -> dict:
+    """Let the pipeline take images without annotations, in place.
+
+    Returns:
+        Its step that loads images.
+    """
+    dataset['pipeline'] = [
+        step
+        for step in dataset.get('pipeline') or []
+        if 'Annotations' not in step['type']
+    ]
+    for step in dataset['pipeline']:
+        if step['type'].rpartition('.')[2] == 'LoadImageFromFile':
+            step['type'] = 'LoadImageFromFile'
+            return step
+    raise ConfigError(
+        'the config has no test_dataloader.dataset.pipeline that begins with '
+        'LoadImageFromFile'
     )
 
 
@@ -238,23 +261,14 @@ def _folders(dataset: Mapping, count: int) -> list[str] | None:
 
 
 def _count_classes(model: nn.Module) -> int:
-    if isinstance(model, ImageClassifier):
-        return model.num_classes
-    head = getattr(model, 'decode_head', None)
-    if head is not None:
-        head = head[-1] if isinstance(head, nn.ModuleList) else head
-        return max(head.num_classes, 2)  # one channel tells two classes apart
-    for name in ('roi_head.bbox_head', 'panoptic_head', 'bbox_head'):
-        try:
-            head = model.get_submodule(name)
-        except AttributeError:
-            continue
-        head = head[-1] if isinstance(head, nn.ModuleList) else head
-        return getattr(head, 'num_things_classes', None) or head.num_classes
-    raise ConfigError(
-        f'{type(model).__name__} has no head that tells its classes'
+    """The most that a head tells apart; of proposals it is one only."""
+    count = max(
+        getattr(module, 'num_classes', None) or 0
+        for name, module in model.named_modules()
+        if not name.startswith('backbone.')
     )
-
-
-def _to_pil(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
+    if not count:
+        raise ConfigError(
+            f'{type(model).__name__} has no head that tells its classes'
+        )
+    return max(count, 2)  # one channel tells two classes apart

@@ -1,12 +1,34 @@
-"""Image files: which there are in a folder, which to take, reading one."""
+"""Image files: which there are in a folder, which to take; read and write."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import cv2
+import mmcv
+import numpy as np
+from PIL import Image
 
 from mmvitcompress.errors import DataError
+from mmvitcompress.utils.files import write_atomically
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+
+
+def files_in(
+    folder: str | Path, suffixes: Sequence[str] = SUFFIXES
+) -> list[Path]:
+    """Files of some kinds in a folder and the folders in it, by name.
+
+    What is hidden is left out, such as the ``._x.jpg`` that macOS leaves.
+    """
+    return [
+        path
+        for path in sorted(Path(folder).rglob('*'))
+        if path.suffix.lower() in suffixes and path.is_file()
+        if not any(
+            part.startswith('.') for part in path.relative_to(folder).parts
+        )
+    ]
 
 
 def image_files(source: str | Path) -> list[Path]:
@@ -16,12 +38,9 @@ def image_files(source: str | Path) -> list[Path]:
         DataError: If there is none.
     """
     source = Path(source)
-    candidates = [source] if source.is_file() else source.rglob('*')
-    files = sorted(
-        path
-        for path in candidates
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    if source.is_file() and source.suffix.lower() in SUFFIXES:
+        return [source]
+    files = files_in(source)
     if not files:
         raise DataError(
             f'no images ({", ".join(SUFFIXES)}) found in {str(source)!r}; '
@@ -37,17 +56,40 @@ def equally_spaced(total: int, count: int) -> list[int]:
     return [place * total // count for place in range(count)]
 
 
-def read_image(path: Path) -> Image.Image:
-    """The image in a file, in RGB.
+def read_image(path: str | Path, color_type: str = 'color') -> np.ndarray:
+    """Read an image as OpenMMLab's training does: by MMCV.
+
+    16-bit images become 8-bit ones, and EXIF's orientation is followed.
+
+    Args:
+        path: Its file.
+        color_type: As MMCV's ``imread`` takes it. Defaults to 'color'.
+
+    Returns:
+        (H, W, 3) or, if grey, (H, W); uint8, in BGR.
 
     Raises:
         DataError: If it can't be read.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert('RGB')
-    except (OSError, UnidentifiedImageError) as error:
+        image = mmcv.imfrombytes(Path(path).read_bytes(), flag=color_type)
+    except (cv2.error, OSError, ValueError):
+        image = None
+    if image is None:
         raise DataError(
-            f'image {str(path)!r} cannot be read ({error}); remove or '
-            'replace it'
-        ) from error
+            f'image {str(path)!r} cannot be read: it is damaged or no image; '
+            'remove or replace it'
+        )
+    return image
+
+
+def to_pil(image: np.ndarray) -> Image.Image:
+    """An image (H, W, 3) in BGR as timm's transforms take it."""
+    return Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write an image (H, W, 3) in BGR, or (H, W), as its suffix tells."""
+    # not by cv2.imwrite, which dies of names that are not UTF-8
+    content = cv2.imencode(Path(path).suffix, image)[1]
+    write_atomically(path, content.tobytes())

@@ -1,5 +1,6 @@
 """Images for timing: normalised and padded as the models want them."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from mmvitcompress.analysis.configs import build_model
 from mmvitcompress.analysis.images import make_images
 from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.utils.images import image_files, read_image
 
 PREPROCESSOR = dict(
     type='SegDataPreProcessor',
@@ -72,6 +74,28 @@ def test_random_images_are_padded_and_the_same_each_time(segmentor):
     assert images.shape == (2, 3, 32, 64)
     again = make_images('random', *segmentor, (24, 40), 2)
     assert torch.equal(images, again)
+
+
+def test_images_are_read_as_in_training(tmp_path):
+    """16 bits become the upper 8, and EXIF tells which side is up."""
+    from mmcv.transforms import LoadImageFromFile
+
+    grey = np.arange(0, 65536, 2731, np.uint16).reshape(4, 6)
+    cv2.imwrite(str(tmp_path / 'a.png'), grey)
+    photo = Image.fromarray(np.arange(72, dtype=np.uint8).reshape(4, 6, 3))
+    exif = photo.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    photo.save(tmp_path / 'b.jpg', exif=exif, quality=100)
+    (tmp_path / '.hidden').mkdir()
+    for name in ('._a.jpg', '.hidden/c.png'):
+        (tmp_path / name).write_bytes(b'no image')
+    first, second = map(read_image, image_files(tmp_path))
+    assert np.array_equal(first, (grey >> 8)[..., None].repeat(3, 2))
+    assert second.shape == (6, 4, 3)
+    for name, found in (('a.png', first), ('b.jpg', second)):
+        load = LoadImageFromFile()
+        expected = load(dict(img_path=str(tmp_path / name)))['img']
+        assert np.array_equal(found, expected)
 
 
 class Scenes(torch.utils.data.Dataset):

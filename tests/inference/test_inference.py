@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -226,13 +227,13 @@ def test_segmentation_of_a_video(runs, video, tmp_path, capsys):
     assert 'frames' not in record
     labels = sorted((tmp_path / 'labels' / 'ride').iterdir())
     assert [path.name for path in labels] == [f'{i:06d}.png' for i in range(3)]
-    frames = list(read_frames(find_sources([video])))
+    frames = list(read_frames(find_sources([video]), {}))
     predictor = Predictor(*runs['segmentation'], device='cpu')
     for path, frame in zip(labels, frames, strict=True):
         (expected,) = predictor([frame.image])
         expected = expected.pred_sem_seg.data[0].numpy()
         assert np.array_equal(read(path), expected)
-    written = list(read_frames(find_sources([tmp_path / 'overlay'])))
+    written = list(read_frames(find_sources([tmp_path / 'overlay']), {}))
     assert [f.image.shape for f in written] == [(64, 96, 3)] * 3
     written = cv2.VideoCapture(record['overlay'])
     assert written.get(cv2.CAP_PROP_FPS) == 5
@@ -330,8 +331,6 @@ def test_the_background_is_left_as_it_is():
 
 def test_wrong_inputs(tmp_path, folder):
     (tmp_path / 'empty').mkdir()
-    (tmp_path / 'torn.png').write_bytes((folder / 'a.png').read_bytes()[:50])
-    (tmp_path / 'torn.mp4').write_bytes(b'no video')
     (tmp_path / 'a.png').write_bytes((folder / 'a.png').read_bytes())
     for inputs, message in (
         (['none.png'], "'none.png' not found"),
@@ -339,11 +338,57 @@ def test_wrong_inputs(tmp_path, folder):
         ([folder / 'notes.txt'], 'neither an image'),
         ([folder / 'a.png', tmp_path / 'a.png'], 'the same files'),
         ([], 'no inputs'),
-        ([tmp_path / 'torn.png'], "torn.png' cannot be read"),
-        ([tmp_path / 'torn.mp4'], "torn.mp4' cannot be read"),
     ):
         with pytest.raises(DataError, match=message):
-            list(read_frames(find_sources(inputs)))
+            find_sources(inputs)
+
+
+@pytest.mark.parametrize('task', CONFIGS)
+def test_bad_files_cost_no_others(runs, folder, video, tmp_path, task):
+    photos, out = tmp_path / 'photos', tmp_path / 'out'
+    shutil.copytree(folder, photos)
+    shutil.copy(video, photos)
+    (photos / '._a.jpg').write_bytes(b'what macOS leaves')
+    (photos / 'a2.png').write_bytes((folder / 'a.png').read_bytes()[:50])
+    (photos / 'torn.mp4').write_bytes(b'no video')
+    (photos / 'empty.jpg').touch()
+    strange = os.fsdecode(b'\xff')  # no UTF-8, of which OpenCV dies
+    shutil.copy(folder / 'b.png', photos / f'{strange}.png')
+    shutil.copy(video, photos / f'{strange}.avi')
+    (photos / f'{strange}.avi').rename(photos / f'{strange}2.avi')
+    report = predict(*runs[task], [photos], out, 'cpu', 2, progress=False)
+    names = [Path(entry['input']).name for entry in report['failures']]
+    assert names == ['a2.png', 'empty.jpg', 'torn.mp4', f'{strange}2.avi']
+    assert all('cannot be read' in f['error'] for f in report['failures'])
+    names = [Path(record['input']).name for record in report['inputs']]
+    assert names == ['a.png', 'b.png', 'ride.avi', 'a.bmp', f'{strange}.png']
+    assert report['images'] == 7
+    overlays = out / 'overlay' / f'{strange}.png'
+    assert overlays.exists() == (task != 'classification')
+
+
+def test_an_image_that_fails_is_left_out(runs, folder, tmp_path, monkeypatch):
+    """Alone, not with its batch."""
+    whole = Predictor.__call__
+
+    def fails(self, images):
+        if any(np.array_equal(image, draw(2)) for image in images):
+            raise RuntimeError('too much for me')
+        return whole(self, images)
+
+    monkeypatch.setattr(Predictor, '__call__', fails)
+    report = predict(
+        *runs['classification'], [folder], tmp_path, 'cpu', 9, progress=False
+    )
+    (failure,) = report['failures']
+    assert failure['input'] == str(folder / 'b.png')
+    assert failure['error'].endswith(
+        'fails with RuntimeError: too much for me'
+    )
+    assert [r['input'] for r in report['inputs']] == [
+        str(folder / 'a.png'),
+        str(folder / 'sub' / 'a.bmp'),
+    ]
 
 
 def test_wrong_arguments(runs, folder, tmp_path):
@@ -388,6 +433,13 @@ def test_the_tool(runs, folder, tmp_path, monkeypatch, capsys):
     report = json.loads((tmp_path / 'r.json').read_text())
     top = report['inputs'][0]['top']
     assert len(top) == 1 and top[0]['class'] in lines[1]
+    (tmp_path / 'torn.png').write_bytes(b'')
+    arguments.insert(2, tmp_path / 'torn.png')
+    assert run_tool(monkeypatch, *arguments) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 4
+    torn, failed = printed.err.splitlines()[-2:]
+    assert "torn.png' cannot be read" in torn and '1 inputs failed' in failed
     assert run_tool(monkeypatch, *arguments[:2], 'none', '--out', 'x') == 1
     assert "error: input 'none' not found" in capsys.readouterr().err
     assert run_tool(monkeypatch, *arguments, '--tpok', 3) == 2
