@@ -100,18 +100,14 @@ def folder_batches(cfg: Config, folder: str, count: int) -> Iterator[Any]:
             image = transform(to_pil(read_image(path)))
             yield image[None], torch.tensor([-1])
         return
-    if 'pipeline' not in dataset:
+    steps = dataset.get('pipeline')
+    if not steps:
         raise ConfigError(
             'val_dataloader.dataset has no pipeline to load a folder with: '
             'calibrate on the dataset'
         )
-    pipeline = Compose(
-        [
-            step
-            for step in dataset['pipeline']
-            if 'Annotations' not in step['type']
-        ]
-    )
+    steps = [step for step in steps if 'Annotations' not in step['type']]
+    pipeline = Compose(steps)
     for path in files:
         yield pseudo_collate([pipeline({'img_path': str(path)})])
 

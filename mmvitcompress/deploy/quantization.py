@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from torch import Tensor
@@ -55,7 +56,7 @@ def quantize_int8(
             quantize_static(
                 prepared,
                 str(out),
-                _reader(first, feeds),
+                _reader(chain([first], feeds)),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(OPERATORS),
                 per_channel=True,
@@ -92,15 +93,11 @@ def _copy_metadata(path: str | Path, out: str | Path) -> None:
     onnx.save(model, out)
 
 
-def _reader(first: dict, rest: Iterator[dict]):
+def _reader(feeds: Iterator[dict]):
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
-        def __init__(self):
-            self.first = first
-
         def get_next(self) -> dict | None:
-            feed, self.first = self.first, None
-            return next(rest, None) if feed is None else feed
+            return next(feeds, None)
 
     return Reader()

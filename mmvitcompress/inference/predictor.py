@@ -13,9 +13,8 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from timm.data import create_transform
-from timm.utils.misc import natural_key
 from torch import Tensor, nn
 
 from mmvitcompress.analysis.candidates import choose_device
@@ -32,6 +31,7 @@ from mmvitcompress.engine.hooks.strict_loading import (
     require_fit,
 )
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.inference.classes import metainfo, name_classes
 from mmvitcompress.utils.images import to_pil
 
 TASKS = {
@@ -136,15 +136,9 @@ class Predictor:
         self.model = _build(cfg, state_dict, checkpoint)
         self.model.to(self.device).eval()
         dataset = _dataset(cfg)
-        known = meta.get('dataset_meta') or _metainfo(dataset)
-        count = _count_classes(self.model)
-        names = classes or known.get('classes') or _folders(dataset, count)
-        self.classes = tuple(names or map(str, range(count)))
-        if len(self.classes) != count:
-            raise ConfigError(
-                f'the model tells {count} classes apart, but '
-                f'{len(self.classes)} names are given'
-            )
+        known = meta.get('dataset_meta') or metainfo(dataset)
+        names = classes or known.get('classes')
+        self.classes = name_classes(self.model, dataset, names)
         self.palette = known.get('palette') or class_palette(self.classes)
         self.color_type, self.inferencer = 'color', None
         if self.task == 'classification':
@@ -159,14 +153,15 @@ class Predictor:
 
     def _make_inferencer(self, dataset: Mapping):
         """The library's own, of the model that there is."""
-        model, scope = self.model, 'mmseg'
-        visualizer = dict(type='SegLocalVisualizer')
         if self.task == 'segmentation':
             from mmseg.apis import MMSegInferencer as Library
+
+            scope, visualizer = 'mmseg', 'SegLocalVisualizer'
         else:
             from mmdet.apis import DetInferencer as Library
 
-            scope, visualizer = 'mmdet', dict(type='DetLocalVisualizer')
+            scope, visualizer = 'mmdet', 'DetLocalVisualizer'
+        model = self.model
 
         class Inferencer(Library):
             def _init_model(self, *args):
@@ -175,12 +170,9 @@ class Predictor:
             def _init_collate(self, cfg):  # warns of scopes without reason
                 return pseudo_collate
 
-        parts = dict(
-            model={},
-            test_dataloader=dict(dataset=dataset),
-            visualizer=visualizer,
-        )
-        return Inferencer(Config(parts), device=str(self.device), scope=scope)
+        loader, drawing = dict(dataset=dataset), dict(type=visualizer)
+        cfg = dict(model={}, test_dataloader=loader, visualizer=drawing)
+        return Inferencer(Config(cfg), device=str(self.device), scope=scope)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[np.ndarray]) -> list:
@@ -239,36 +231,3 @@ def _take_images(dataset: dict) -> dict:
         'the config has no test_dataloader.dataset.pipeline that begins with '
         'LoadImageFromFile'
     )
-
-
-def _metainfo(dataset: Mapping) -> dict:
-    """What the config or its data set's class tells about classes."""
-    kind = DATASETS.get(dataset['type'])
-    return {
-        **getattr(kind, 'METAINFO', {}),
-        **(dataset.get('metainfo') or {}),
-    }
-
-
-def _folders(dataset: Mapping, count: int) -> list[str] | None:
-    """Names of a classifier's classes: timm's data sets have a folder each."""
-    root, split = dataset.get('data_root'), dataset.get('split')
-    folder = Path(root or '', split or '')
-    if not root or not folder.is_dir():
-        return None
-    names = [path.name for path in folder.iterdir() if path.is_dir()]
-    return sorted(names, key=natural_key) if len(names) == count else None
-
-
-def _count_classes(model: nn.Module) -> int:
-    """The most that a head tells apart; of proposals it is one only."""
-    count = max(
-        getattr(module, 'num_classes', None) or 0
-        for name, module in model.named_modules()
-        if not name.startswith('backbone.')
-    )
-    if not count:
-        raise ConfigError(
-            f'{type(model).__name__} has no head that tells its classes'
-        )
-    return max(count, 2)  # one channel tells two classes apart

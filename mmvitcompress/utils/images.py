@@ -89,7 +89,16 @@ def to_pil(image: np.ndarray) -> Image.Image:
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write an image (H, W, 3) in BGR, or (H, W), as its suffix tells."""
+    """Write an image (H, W, 3) in BGR, or (H, W), as its suffix tells.
+
+    Raises:
+        DataError: If it can't be written.
+    """
     # not by cv2.imwrite, which dies of names that are not UTF-8
     content = cv2.imencode(Path(path).suffix, image)[1]
-    write_atomically(path, content.tobytes())
+    try:
+        write_atomically(path, content.tobytes())
+    except OSError as error:
+        raise DataError(
+            f'image {str(path)!r} cannot be written: {error}'
+        ) from error
