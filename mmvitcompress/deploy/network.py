@@ -26,6 +26,7 @@ from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenMap
 from mmvitcompress.tokens.grids import Grid
+from mmvitcompress.utils.checks import check_choice
 
 PARTS = ('encoder', 'all')
 DYNAMIC = ('batch', 'size', 'none')
@@ -53,11 +54,7 @@ class GraphSpec:
     batch_size: int = 1
 
     def __post_init__(self):
-        if self.dynamic not in DYNAMIC:
-            raise ConfigError(
-                f'dynamic must be one of {", ".join(DYNAMIC)}, but got '
-                f'{self.dynamic!r}'
-            )
+        check_choice('dynamic', self.dynamic, DYNAMIC)
         if self.batch_size < 1 or min(self.shape) < 1:
             raise ConfigError(
                 'batch_size and shape must be positive, but got '
@@ -85,10 +82,7 @@ class DeployedNetwork(nn.Module):
 
     def __init__(self, model: nn.Module, part: str, spec: GraphSpec):
         super().__init__()
-        if part not in PARTS:
-            raise ConfigError(
-                f'part must be one of {", ".join(PARTS)}, but got {part!r}'
-            )
+        check_choice('part', part, PARTS)
         self.part = part
         self.spec = spec
         backbone, neck = encoder_parts(model).values()

@@ -19,6 +19,7 @@ from mmvitcompress.inference.inputs import (
 )
 from mmvitcompress.inference.outputs import Writer
 from mmvitcompress.inference.predictor import Predictor
+from mmvitcompress.utils.checks import check_positive, is_number
 from mmvitcompress.utils.files import write_json
 
 
@@ -66,7 +67,12 @@ def predict(
         DataError: If an input is missing, of an unknown kind, or a folder
             without images.
     """
-    _check(batch_size, topk, score_threshold=score_threshold, opacity=opacity)
+    check_positive('batch_size', batch_size)
+    check_positive('topk', topk)
+    shares = dict(score_threshold=score_threshold, opacity=opacity)
+    for name, value in shares.items():
+        if not (is_number(value) and 0 <= value <= 1):
+            raise ConfigError(f'{name} must lie in [0, 1], but got {value!r}')
     sources = find_sources(inputs, besides=out)
     total = sum(map(count_frames, sources))
     predictor = Predictor(config, checkpoint, device, classes)
@@ -99,18 +105,6 @@ def predict(
     )
     write_json(Path(out) / 'predictions.json', report)
     return report
-
-
-def _check(batch_size: int, topk: int, **shares: float) -> None:
-    for name, value in dict(batch_size=batch_size, topk=topk).items():
-        if type(value) is not int or value < 1:
-            raise ConfigError(
-                f'{name} must be a whole number of at least 1, but got '
-                f'{value!r}'
-            )
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ConfigError(f'{name} must lie in [0, 1], but got {value}')
 
 
 def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
