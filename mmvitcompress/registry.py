@@ -72,7 +72,6 @@ def _child(
 MODELS = _child(
     root.MODELS,
     'models.backbones',
-    'models.classifier',
     'models.heads',
     'models.losses',
     'models.necks',

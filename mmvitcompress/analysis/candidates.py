@@ -17,7 +17,7 @@ from mmvitcompress.analysis.configs import (
 )
 from mmvitcompress.analysis.inference import padded_shape
 from mmvitcompress.checkpoints.file import read_checkpoint, refuse_compactors
-from mmvitcompress.checkpoints.shape import is_whole, take_shape
+from mmvitcompress.engine.build import is_whole, take_shape
 from mmvitcompress.engine.hooks.strict_loading import require_fit
 from mmvitcompress.errors import CheckpointError, ConfigError
 

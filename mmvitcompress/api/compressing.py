@@ -8,7 +8,6 @@ from torch import nn
 from mmvitcompress.api.files import build, read, timm_state_dict
 from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.api.pruning import prune_
-from mmvitcompress.api.timm_models import Source, compare, create, describe
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.channels import (
     find_compactors,
@@ -17,6 +16,7 @@ from mmvitcompress.channels import (
     unconverged,
 )
 from mmvitcompress.checkpoints.file import resize_pos_embed
+from mmvitcompress.checkpoints.timm import Source, compare, create, describe
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import METHODS, TokenMerging
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.backbones.parts import output_indices
 from mmvitcompress.tokens import TokenState
+from mmvitcompress.utils.checks import output_indices
 
 FORMATS = ('NCHW', 'NLC')
 

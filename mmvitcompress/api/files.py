@@ -6,7 +6,6 @@ from pathlib import Path
 from torch import Tensor
 
 from mmvitcompress.api.model import CompressedModel
-from mmvitcompress.api.timm_models import Source, data_config
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.channels import find_compactors
 from mmvitcompress.checkpoints.file import (
@@ -16,10 +15,11 @@ from mmvitcompress.checkpoints.file import (
     refuse_compactors,
     write_checkpoint,
 )
+from mmvitcompress.checkpoints.heads import to_timm_head
 from mmvitcompress.checkpoints.swin import is_swin
+from mmvitcompress.checkpoints.timm import Source, data_config
 from mmvitcompress.checkpoints.vit import infer_arch, to_timm_keys
 from mmvitcompress.errors import CheckpointError
-from mmvitcompress.models.heads.class_token import to_timm_head
 
 # what stands beside the backbone; all other tensors of timm's belong to it
 _OUTSIDE = ('norm.', 'fc_norm.', 'head.', 'head_dist.')

@@ -7,9 +7,9 @@ from torch import nn
 
 from mmvitcompress.api.files import read
 from mmvitcompress.api.model import CompressedModel
-from mmvitcompress.api.timm_models import create, describe
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import ARCHS, get_arch
+from mmvitcompress.checkpoints.timm import create, describe
 from mmvitcompress.planning import Plan
 from mmvitcompress.planning import plan as plan_arch
 from mmvitcompress.tokens import TokenMerging

@@ -25,7 +25,8 @@ from mmvitcompress.channels import (
     without,
 )
 from mmvitcompress.checkpoints.file import load_strict, read_checkpoint
-from mmvitcompress.checkpoints.shape import (
+from mmvitcompress.checkpoints.heads import to_timm_head
+from mmvitcompress.engine.build import (
     require_whole,
     set_arch,
     take_shape,
@@ -33,7 +34,6 @@ from mmvitcompress.checkpoints.shape import (
 from mmvitcompress.engine.config import validation_loader
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.models import ImageClassifier
-from mmvitcompress.models.heads.class_token import to_timm_head
 
 FOLDING_ERROR = 1e-10
 """By how much folding may change outputs in float64; 1e-14 is usual."""

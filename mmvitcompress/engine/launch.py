@@ -11,9 +11,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmvitcompress.checkpoints.file import read_checkpoint
-from mmvitcompress.checkpoints.shape import is_whole, take_shape
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
 from mmvitcompress.engine.backbones import run_name
+from mmvitcompress.engine.build import is_whole, take_shape
 from mmvitcompress.engine.config import add_overrides, read_config
 from mmvitcompress.engine.hooks.atomic_checkpoint import find_resumable
 from mmvitcompress.engine.hooks.strict_loading import require_classifier

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmvitcompress.analysis.candidates import choose_device
 from mmvitcompress.checkpoints.file import read_checkpoint, refuse_compactors
-from mmvitcompress.checkpoints.shape import (
+from mmvitcompress.engine.build import (
     is_whole,
     require_whole,
     take_shape,

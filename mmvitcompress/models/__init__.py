@@ -14,7 +14,7 @@ _HOMES = {
     'ClassTokenHead': 'heads',
     'CompressedSwin': 'backbones',
     'CompressedViT': 'backbones',
-    'ImageClassifier': 'classifier',
+    'ImageClassifier': 'heads',
     'LifeSlimDeiT': 'backbones',
     'MixupPreprocessor': 'losses',
     'StructureLoss': 'losses',

@@ -111,6 +111,37 @@ def check_layers(
             )
 
 
+def output_indices(
+    out_indices: int | Sequence[int], count: int, unit: str
+) -> tuple[int, ...]:
+    """Outputs counted from 0, from what a config says.
+
+    Args:
+        out_indices: One or several; negative ones count from the end.
+        count: How many there are.
+        unit: Of what: 'block' or 'stage'.
+
+    Raises:
+        ConfigError: If there is none, or one is out of range or named twice.
+    """
+    if isinstance(out_indices, int):
+        out_indices = [out_indices]
+    indices = []
+    for index in out_indices:
+        if not -count <= index < count:
+            raise ConfigError(
+                f'out_indices must lie in 0..{count - 1} ({unit}s are counted '
+                f'from 0 here), but got {index}'
+            )
+        indices.append(index % count)
+    if not indices or len(set(indices)) != len(indices):
+        raise ConfigError(
+            f'out_indices must name at least one {unit}, and each only once, '
+            f'but got {list(out_indices)}'
+        )
+    return tuple(indices)
+
+
 def build_spec(name: str, spec: type, value):
     """A spec from a dict of its arguments, or from its layers alone; None and
     specs pass through."""

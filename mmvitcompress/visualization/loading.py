@@ -15,7 +15,7 @@ from mmvitcompress.analysis.images import tested_images
 from mmvitcompress.arch.swin import MERGE_STAGE
 from mmvitcompress.channels import is_compactor
 from mmvitcompress.checkpoints.file import read_checkpoint
-from mmvitcompress.checkpoints.shape import require_whole
+from mmvitcompress.engine.build import require_whole
 from mmvitcompress.engine.export import load_trained
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin

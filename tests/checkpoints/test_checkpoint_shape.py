@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints.file import read_checkpoint
-from mmvitcompress.checkpoints.shape import is_whole, take_shape
+from mmvitcompress.engine.build import is_whole, take_shape
 from mmvitcompress.engine.export import load_trained
 from mmvitcompress.engine.launch import choose_tested_weights
 from mmvitcompress.errors import CheckpointError

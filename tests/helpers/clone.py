@@ -22,7 +22,7 @@ from mmengine.registry import MODELS, init_default_scope
 from runs import forget_runs
 
 from mmvitcompress.checkpoints.file import write_checkpoint
-from mmvitcompress.models.heads.class_token import to_timm_head
+from mmvitcompress.checkpoints.heads import to_timm_head
 
 # where MMEngine, and where its maintained fork, looks for yapf's function
 FORMATTERS = ('mmengine.config.config', 'yapf.yapflib.yapf_api')

@@ -10,7 +10,8 @@ from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints.file import write_checkpoint
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models import ATMEDeiT, CompressedSwin, CompressedViT
-from mmvitcompress.models.backbones.parts import output_indices, reconcile
+from mmvitcompress.models.backbones.parts import reconcile
+from mmvitcompress.utils.checks import output_indices
 
 VIT = ViTArch(embed_dim=16, depth=2, num_heads=2, patch_size=8, img_size=32)
 SWIN = SwinArch(embed_dim=8, depths=(1, 1), num_heads=(1, 2), img_size=32)

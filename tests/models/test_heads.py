@@ -5,9 +5,9 @@ import timm
 import torch
 
 from mmvitcompress.checkpoints.file import write_checkpoint
+from mmvitcompress.checkpoints.heads import head_classes, to_timm_head
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.models import ImageClassifier
-from mmvitcompress.models.heads.class_token import head_classes, to_timm_head
 
 ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
 TIMM = dict(

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError, DataError
-from mmvitcompress.models.classifier import ImageClassifier
+from mmvitcompress.models.heads.image_classifier import ImageClassifier
 from mmvitcompress.models.losses.mixup import MixupPreprocessor, check_even
 from mmvitcompress.registry import HOOKS
 

@@ -14,13 +14,13 @@ from mmvitcompress.models.backbones.parts import (
     check_frozen,
     check_methods,
     need_arch,
-    output_indices,
     read_weights,
     wanted_arch,
 )
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenMerging, restore
+from mmvitcompress.utils.checks import output_indices
 
 
 @MODELS.register_module()

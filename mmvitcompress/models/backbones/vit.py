@@ -20,7 +20,6 @@ from mmvitcompress.models.backbones.parts import (
     check_frozen,
     check_methods,
     need_arch,
-    output_indices,
     wanted_arch,
 )
 from mmvitcompress.models.vit import ViT
@@ -31,6 +30,7 @@ from mmvitcompress.tokens import (
     TokenMerging,
     restore,
 )
+from mmvitcompress.utils.checks import output_indices
 
 
 @MODELS.register_module()

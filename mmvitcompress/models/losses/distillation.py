@@ -10,8 +10,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from mmvitcompress.checkpoints.file import load_strict, read_checkpoint
+from mmvitcompress.checkpoints.heads import head_classes
 from mmvitcompress.errors import CheckpointError, ConfigError
-from mmvitcompress.models.heads.class_token import head_classes
 from mmvitcompress.registry import MODELS
 
 

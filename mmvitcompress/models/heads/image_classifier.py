@@ -4,12 +4,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmvitcompress.checkpoints.heads import load_head
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.heads.class_token import (
-    ClassTokenHead,
-    load_head,
-    to_timm_head,
-)
+from mmvitcompress.models.heads.class_token import ClassTokenHead
 from mmvitcompress.models.losses.distillation import (
     build_teacher,
     check_alpha,
@@ -20,8 +17,6 @@ from mmvitcompress.models.losses.mixup import (
     check_smoothing,
 )
 from mmvitcompress.registry import MODELS
-
-__all__ = ['ClassTokenHead', 'ImageClassifier', 'to_timm_head']
 
 
 @MODELS.register_module()

@@ -1,0 +1,105 @@
+"""What a classifier's weights are called, here and elsewhere."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmvitcompress.checkpoints.file import load_strict, read_checkpoint
+from mmvitcompress.checkpoints.vit import to_timm_keys
+
+# ours → timm's and DeiT's
+_TIMM_NAMES = {'head.fc.': 'head.', 'head.fc_dist.': 'head_dist.'}
+
+
+def to_timm_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give a classifier's head the names that timm and DeiT use.
+
+    ``head.fc`` becomes ``head`` and ``head.fc_dist`` becomes ``head_dist``,
+    except in a Swin (which has ``layers``, not ``blocks``), where timm says
+    ``head.fc`` too. All else stays as it is.
+    """
+    if any(key.startswith('layers.') for key in state_dict):
+        return dict(state_dict)
+    return {_renamed(k, _TIMM_NAMES): v for k, v in state_dict.items()}
+
+
+def from_timm_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a :class:`ClassTokenHead`, under its own names.
+
+    Args:
+        state_dict: Of timm, DeiT or ours; ``head.`` comes before the names.
+
+    Returns:
+        ``fc.weight`` and so on; {} if there is no classifier.
+    """
+    names = {
+        **{ours: ours[len('head.') :] for ours in _TIMM_NAMES},
+        'head_dist.': 'fc_dist.',
+        'head.': 'fc.',
+    }
+    return {
+        _renamed(key, names): value
+        for key, value in state_dict.items()
+        if key.startswith(('head.', 'head_dist.'))
+    }
+
+
+def _renamed(key: str, names: Mapping[str, str]) -> str:
+    for old, new in names.items():
+        if key.startswith(old):
+            return new + key[len(old) :]
+    return key
+
+
+def head_classes(path: str | Path) -> int | None:
+    """How many classes a checkpoint's classifier has; None without one.
+
+    Raises:
+        CheckpointError: If the checkpoint is missing, unsafe or damaged.
+    """
+    weight = _read(path)[0].get('fc.weight')
+    return None if weight is None else len(weight)
+
+
+def load_head(head: nn.Module, path: str | Path) -> bool:
+    """Load the classifier of the checkpoint that the backbone came from.
+
+    Where it has none, one for another number of classes, or one that was
+    trained on the mean of the patches (``fc_norm``), the head starts anew,
+    and the log says so.
+
+    Args:
+        head: The classifier to fill.
+        path: Checkpoint of timm, DeiT or ours.
+
+    Returns:
+        Whether there was a classifier that fits.
+
+    Raises:
+        CheckpointError: If the checkpoint is missing, unsafe or damaged, or
+            if its classifier has other tensors or shapes.
+    """
+    tensors, averaged = _read(path)
+    classes = len(tensors.get('fc.weight', ()))
+    if not tensors:
+        reason = 'it has none'
+    elif averaged:
+        reason = 'its own reads the normalised mean of the patches (fc_norm)'
+    elif classes and classes != head.num_classes:
+        reason = f'its own has {classes} classes, not {head.num_classes}'
+    else:
+        # under the names that a user knows from the file
+        named = {f'head.{name}': value for name, value in tensors.items()}
+        load_strict(nn.ModuleDict({'head': head}), named, path)
+        print_log(f'classifier loaded from {path}', 'current')
+        return True
+    print_log(f'classifier not loaded from {path}: {reason}', 'current')
+    return False
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], bool]:
+    state_dict = to_timm_keys(read_checkpoint(path)[0])
+    averaged = any(key.startswith('fc_norm.') for key in state_dict)
+    return from_timm_head(state_dict), averaged
