@@ -18,6 +18,10 @@ class CheckpointError(UserError, ValueError):
     """A checkpoint is missing, unreadable, unsafe, or of another model."""
 
 
+class MissingCheckpointError(CheckpointError):
+    """There is no such checkpoint."""
+
+
 class DataError(UserError, ValueError):
     """A data set is missing, half unpacked, or in another layout."""
 

@@ -11,8 +11,8 @@ Examples:
 
 from pathlib import Path
 
+from mmvitcompress.checkpoints.convert import convert
 from mmvitcompress.checkpoints.file import write_checkpoint
-from mmvitcompress.checkpoints.vit import convert
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.utils import cli
 

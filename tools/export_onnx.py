@@ -13,6 +13,7 @@ from mmvitcompress.deploy import (
     GraphSpec,
     shipping,
 )
+from mmvitcompress.engine.build import build
 from mmvitcompress.engine.config import add_overrides
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils import cli
@@ -105,7 +106,7 @@ def main():
         args.repeats,
     )
     cfg = load_config(args.config, args.cfg_options, args.backbone)
-    model = shipping.load_model(cfg, args.checkpoint)
+    model = build(cfg, args.checkpoint, 'measure')
     shape = as_shape(args.shape or shipping.image_shape(cfg, model))
     spec = GraphSpec(shape, args.dynamic, args.batch_size)
     network = DeployedNetwork(model, args.part, spec)

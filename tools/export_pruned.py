@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmvitcompress.checkpoints.file import check_suffix, write_checkpoint
 from mmvitcompress.engine import export, launch
+from mmvitcompress.engine.build import build, build_shape
 from mmvitcompress.engine.config import add_overrides, read_config
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils import cli
@@ -75,12 +76,12 @@ def main():
         )
     check_suffix(args.out)
     cfg = read_config(args.config, args.cfg_options, args.backbone)
-    model = export.load_trained(cfg, args.checkpoint)
+    model = build(cfg, args.checkpoint, 'export')
     with launch.naming_data_errors():
         batch = export.real_images(cfg, args.images)
     images = export.preprocessed(model, batch)
-    build = partial(export.build_shape, cfg)
-    result = export.export(model, build, images, args.divisor, args.force)
+    shaped = partial(build_shape, cfg)
+    result = export.export(model, shaped, images, args.divisor, args.force)
     report = dict(result.report, checkpoint=args.out, images=len(images))
     metrics = {key: report[key] for key in ('reduction', 'macs', 'params')}
     write_checkpoint(

@@ -7,11 +7,11 @@ random weights and run once on a random image.
 from mmvitcompress.analysis.complexity import model_complexity
 from mmvitcompress.analysis.configs import (
     as_shape,
-    build_model,
     default_shape,
     load_config,
 )
 from mmvitcompress.analysis.operators import CONVENTIONS
+from mmvitcompress.engine.build import build
 from mmvitcompress.engine.config import add_overrides
 from mmvitcompress.utils import cli
 
@@ -94,7 +94,8 @@ def main() -> None:
     args = parse_args()
     config = load_config(args.config, args.cfg_options, args.backbone)
     shape = as_shape(args.shape) if args.shape else default_shape(config)
-    figures = model_complexity(build_model(config), shape, args.convention)
+    model = build(config, purpose='measure')
+    figures = model_complexity(model, shape, args.convention)
     print(table(figures))
     print('\n'.join(notes(figures)))
     if args.json:

@@ -7,7 +7,7 @@ it or of another shape is an error.
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
-from mmvitcompress.engine import launch, testing
+from mmvitcompress.engine import launch, testing, weights
 from mmvitcompress.utils import cli
 
 
@@ -63,7 +63,7 @@ def main():
     args = parse_args()
     cfg = launch.start(args)
     launch.require_parts(cfg, 'test')
-    launch.choose_tested_weights(cfg, args.checkpoint)
+    stored = weights.choose_tested_weights(cfg, args.checkpoint)
     if args.amp:
         launch.require_accelerator('--amp')
         cfg.test_cfg.fp16 = True
@@ -76,7 +76,7 @@ def main():
     if args.out and args.out_item == 'pred':
         testing.save_predictions(cfg, args.out)
     with launch.naming_data_errors():
-        metrics = launch.build_tested(cfg, args.checkpoint).test()
+        metrics = weights.build_tested(cfg, stored).test()
     if not is_main_process():
         return
     metrics = {name: float(value) for name, value in metrics.items()}

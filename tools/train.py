@@ -5,7 +5,7 @@ been. Several processes are started by dist_train.sh or slurm_train.sh; those
 of dist_train.sh need no GPU.
 """
 
-from mmvitcompress.engine import launch
+from mmvitcompress.engine import launch, weights
 from mmvitcompress.utils import cli
 
 
@@ -57,7 +57,7 @@ def main():
         launch.require_accelerator('--amp' if args.amp else 'AmpOptimWrapper')
     if args.auto_scale_lr:
         launch.enable_auto_scale_lr(cfg)
-    launch.choose_weights(cfg, args.resume)
+    weights.choose_weights(cfg, args.resume)
     launch.add_training_hooks(cfg)
     with launch.naming_data_errors():
         launch.build_runner(cfg).train()

@@ -1,7 +1,6 @@
-"""The models to measure: from configs, with weights or without."""
+"""The models to measure, and what they can be compared at."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -11,14 +10,11 @@ from torch import nn
 from mmvitcompress.analysis.configs import (
     Shape,
     as_shape,
-    build_model,
     default_shape,
     load_config,
 )
 from mmvitcompress.analysis.inference import padded_shape
-from mmvitcompress.checkpoints.file import read_checkpoint, refuse_compactors
-from mmvitcompress.engine.build import is_whole, take_shape
-from mmvitcompress.engine.hooks.strict_loading import require_fit
+from mmvitcompress.engine.build import build
 from mmvitcompress.errors import CheckpointError, ConfigError
 
 
@@ -48,30 +44,11 @@ def build_candidate(
     """Build a config's model as it would be deployed.
 
     Args:
-        config: Its backbone's own ``checkpoint`` may be missing where an
-            ``arch`` tells the shape as well, see
-            :func:`~mmvitcompress.analysis.configs.build_model`.
-        checkpoint: Of a training run, loaded strictly, or of a backbone, such
-            as tools/export_pruned.py writes. The arch that it carries wins
-            over the config's. Defaults to the config's ``load_from``; without
-            any, weights are random, the same for every build.
-
-    Raises:
-        CheckpointError: If a checkpoint is missing, unsafe, or of another
-            model.
+        config: The config.
+        checkpoint: See :func:`~mmvitcompress.engine.build.build`. Defaults to
+            the config's ``load_from``.
     """
-    torch.manual_seed(0)
-    checkpoint = checkpoint or config.get('load_from')
-    if not checkpoint:
-        return build_model(config)
-    config = deepcopy(config)
-    state_dict, meta = read_checkpoint(checkpoint)
-    refuse_compactors(state_dict, checkpoint)
-    take_shape(config.model, state_dict, meta, checkpoint)
-    model = build_model(config)
-    if is_whole(state_dict):
-        require_fit(model, state_dict, checkpoint)
-    return model
+    return build(config, checkpoint or config.get('load_from'), 'measure')
 
 
 def common_shape(

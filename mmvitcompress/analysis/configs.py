@@ -1,14 +1,8 @@
-"""Models and image sizes from config files, for counting and timing."""
+"""What config files say of images, for counting and timing."""
 
-import sys
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
-from pathlib import Path
+from collections.abc import Sequence
 
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
-from torch import nn
 
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import ConfigError
@@ -31,35 +25,6 @@ def load_config(
     if 'model' not in config:
         raise ConfigError(f"config file {path!r} has no 'model'")
     return config
-
-
-def build_model(config: Config) -> nn.Module:
-    """Build the model of a config for its shapes, with random weights.
-
-    Nothing is downloaded. A ``checkpoint`` that exists is used, since it may
-    decide widths; one that is missing is passed over with a note on stderr,
-    if an ``arch`` stands beside it that tells the shape as well.
-    """
-    init_default_scope(config.get('default_scope') or 'mmengine')
-    model = deepcopy(config.model)
-    # neither a teacher nor compactors are part of what is deployed
-    model.pop('distillation', None)
-    if 'compactors' in (model.get('backbone') or {}):
-        model.backbone.compactors = False
-    for part in (model, model.get('backbone')):
-        for key in ('pretrained', 'init_cfg'):
-            if part and part.get(key):
-                part[key] = None
-    for part in _dicts(model):
-        checkpoint, arch = part.get('checkpoint'), part.get('arch')
-        if checkpoint and arch and not Path(checkpoint).is_file():
-            part['checkpoint'] = None
-            print(
-                f'note: checkpoint {checkpoint!r} does not exist; taking the '
-                f'shape of arch {arch!r}, with random weights',
-                file=sys.stderr,
-            )
-    return revert_sync_batchnorm(MODELS.build(model))
 
 
 def default_shape(config: Config) -> Shape:
@@ -110,13 +75,3 @@ def _pipeline_shape(config: Config) -> Shape | None:
         elif kind == 'CenterCrop' and step.get('crop_size'):
             shape = as_shape(step['crop_size'])
     return shape
-
-
-def _dicts(config: object) -> Iterator[dict]:
-    """All dicts in ``config``, itself included."""
-    if isinstance(config, dict):
-        yield config
-        config = list(config.values())
-    if isinstance(config, list | tuple):
-        for value in config:
-            yield from _dicts(value)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS
 from timm.data import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -22,6 +22,7 @@ from mmvitcompress.analysis.inference import (
     image_channels,
     padded_shape,
 )
+from mmvitcompress.engine.config import use_scope
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.images import (
@@ -128,7 +129,7 @@ def _test_transform(config: Config) -> Callable[[Path], Tensor] | None:
     the result is what :func:`_from_dataset` returns."""
     data = (config.get('test_dataloader') or {}).get('dataset') or {}
     if data.get('pipeline'):
-        init_default_scope(config.get('default_scope') or 'mmengine')
+        use_scope(config)
         steps = [s for s in data.pipeline if 'Annotations' not in s['type']]
         pipeline = Compose(steps)
         return lambda path: _inputs(
@@ -156,7 +157,7 @@ def _from_dataset(
             'the config has no test_dataloader to take images from; give a '
             'folder of images or random'
         )
-    init_default_scope(config.get('default_scope') or 'mmengine')
+    use_scope(config)
     with naming_data_errors():
         dataset = DATASETS.build(loader.dataset)
         return [_inputs(dataset[i]) for i in places(len(dataset))]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mmvitcompress.api.files import build, read, timm_state_dict
+from mmvitcompress.api.files import assemble, read, timm_state_dict
 from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.api.pruning import prune_
 from mmvitcompress.arch.vit import ViTArch
@@ -15,7 +15,7 @@ from mmvitcompress.channels import (
     is_compactor,
     unconverged,
 )
-from mmvitcompress.checkpoints.file import resize_pos_embed
+from mmvitcompress.checkpoints.load_vit import resize_pos_embed
 from mmvitcompress.checkpoints.timm import Source, compare, create, describe
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import METHODS, TokenMerging
@@ -87,18 +87,18 @@ def compress(
         options['drop_path_rate'] = drop_path_rate
     tensors = dict(source.state_dict)
     resize_pos_embed(tensors, source.arch, arch)
-    new = [
+    new = tuple(
         f'{spec.key}.'
         for spec in arch.reductions
         if spec not in source.arch.reductions
-    ]
+    )
     source = Source(arch, options, tensors, source.pretrained_cfg)
-    result = build(source, name, tuple(new))
+    result = assemble(source, name, new)
     if channels is not None:
         outside = timm_state_dict(result)
         arch, pruned = prune_(result.backbone, channels, result.num_classes)
         source = source._replace(arch=arch, state_dict=outside | pruned)
-        result = build(source, name)
+        result = assemble(source, name)
     _take_settings(model, result)
     return result.train(training)
 
@@ -124,14 +124,16 @@ def _parts(model, pretrained: bool) -> tuple[Source, str]:
         return read(model), str(model)
     name = model if isinstance(model, str) else type(model).__name__
     if isinstance(model, str | Path):
-        model = create(str(model), pretrained)
+        remedy = 'pass the file instead, or pass pretrained=False'
+        model = create(str(model), pretrained, remedy)
     if not isinstance(model, nn.Module):
         raise ConfigError(
             'model must be a ViT of timm, its name, or a checkpoint, but got '
             f'{model!r}'
         )
     source = describe(model)
-    compare(build(source, name), model)
+    ours = assemble(source, name).eval()
+    compare(ours.forward_features, model, source.arch)
     return source, name
 
 

@@ -9,16 +9,14 @@ from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.channels import find_compactors
 from mmvitcompress.checkpoints.file import (
-    checkpoint_arch,
-    load_strict,
     read_checkpoint,
     refuse_compactors,
     write_checkpoint,
 )
 from mmvitcompress.checkpoints.heads import to_timm_head
-from mmvitcompress.checkpoints.swin import is_swin
+from mmvitcompress.checkpoints.load import load_strict
+from mmvitcompress.checkpoints.recognise import VIT, recognise
 from mmvitcompress.checkpoints.timm import Source, data_config
-from mmvitcompress.checkpoints.vit import infer_arch, to_timm_keys
 from mmvitcompress.errors import CheckpointError
 
 # what stands beside the backbone; all other tensors of timm's belong to it
@@ -75,29 +73,23 @@ def load(path: str | Path) -> CompressedModel:
     Raises:
         CheckpointError: If it is missing, unsafe, damaged, or no plain ViT.
     """
-    return build(read(path), path).eval()
+    return assemble(read(path), path).eval()
 
 
 def read(path: str | Path) -> Source:
     """Take a checkpoint apart; see :func:`load`."""
-    state_dict, meta = read_checkpoint(path)
-    refuse_compactors(state_dict, path)
+    checkpoint = read_checkpoint(path)
+    refuse_compactors(checkpoint.state_dict, path)
+    weights = recognise(checkpoint, VIT).with_arch()
     state_dict = {
         name: value
-        for name, value in to_timm_head(to_timm_keys(state_dict)).items()
+        for name, value in to_timm_head(weights.tensors).items()
         if not name.startswith(_PRETRAINING)
     }
-    if is_swin(state_dict):
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} is a Swin: use '
-            'mmvitcompress.CompressedSwin'
-        )
-    arch = checkpoint_arch(meta, path)
-    if arch is None:
-        arch = infer_arch(state_dict, path=path)
+    meta = checkpoint.meta
     return Source(
-        arch,
-        _head_options(arch, state_dict, meta.get('head') or {}),
+        weights.arch,
+        _head_options(weights.arch, state_dict, meta.get('head') or {}),
         state_dict,
         data_config(meta.get('pretrained_cfg')),
     )
@@ -118,7 +110,7 @@ def _head_options(
     }
 
 
-def build(
+def assemble(
     source: Source, name: str | Path, may_miss: tuple[str, ...] = ()
 ) -> CompressedModel:
     """Make a model of its parts, strictly.

@@ -2,104 +2,29 @@
 
 from collections.abc import Sequence
 
-from timm.layers import global_pool_nlc, trunc_normal_
 from torch import Tensor, nn
 
 from mmvitcompress.api.features import FORMATS, block_indices, normalised
-from mmvitcompress.arch.vit import ViTArch
-from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.vit import ViT
+from mmvitcompress.models.classifier import Classifier
 from mmvitcompress.tokens import restore
 from mmvitcompress.utils.checks import check_choice
 
-POOLS = ('token', 'avg', 'avgmax', 'max', '')
 
-
-class CompressedModel(nn.Module):
+class CompressedModel(Classifier):
     """A compressed ViT with timm's calls.
 
-    Images of any size are taken: they are padded to whole patches, and the
-    position embedding is interpolated. With nothing compressed, all outputs
-    equal those of timm's ``VisionTransformer``.
-
-    Args:
-        arch: Its shape. Where patches are slimmed, they are weighted in
-            training mode, so that the predictor learns, and leave in
-            evaluation mode only.
-        num_classes: Outputs of the classifier; 0 for none. Defaults to 0.
-        global_pool: What of the tokens is classified: 'token' ([CLS]), 'avg',
-            'max' or 'avgmax' of the patch tokens that remain, '' for all
-            tokens. Defaults to 'token'.
-        fc_norm: Whether a LayerNorm follows pooling. Defaults to False.
-        final_norm: Whether a LayerNorm follows the last block. Defaults to
-            True.
-        pool_include_prefix: Whether prefix tokens are pooled as well.
-            Defaults to False.
-        drop_rate: Dropout before the classifier. Defaults to 0.
-        drop_path_rate: Stochastic depth of the last block; it rises linearly
-            over the blocks. Defaults to 0.
+    Arguments and what it computes are those of
+    :class:`~mmvitcompress.models.classifier.Classifier`.
 
     Attributes:
         backbone: The :class:`~mmvitcompress.models.ViT`.
-        distilled_training: Whether a model with a distillation token returns
-            both classifiers' logits while it trains, as timm's does.
         pretrained_cfg: How images are to be prepared, as
             ``timm.data.resolve_model_data_config`` reads it.
-
-    Raises:
-        ConfigError: If an argument is out of range.
     """
 
-    def __init__(
-        self,
-        arch: ViTArch,
-        num_classes: int = 0,
-        global_pool: str = 'token',
-        fc_norm: bool = False,
-        final_norm: bool = True,
-        pool_include_prefix: bool = False,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ):
-        super().__init__()
-        self._check_pool(arch, global_pool)
-        dim, eps = arch.embed_dim, arch.norm_eps
-        self.backbone = ViT(
-            arch,
-            final_norm=False,  # features are wanted before and after it
-            drop_path_rate=drop_path_rate,
-            soft_slimming=any(s.untrained for s in arch.reductions),
-        )
-        self.global_pool = global_pool
-        self.pool_include_prefix = pool_include_prefix
-        self.norm = nn.LayerNorm(dim, eps=eps) if final_norm else nn.Identity()
-        self.fc_norm = nn.LayerNorm(dim, eps=eps) if fc_norm else nn.Identity()
-        self.head_drop = nn.Dropout(drop_rate)
-        self.distilled_training = False
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.pretrained_cfg: dict = {}
-        self.reset_classifier(num_classes)
-
-    @staticmethod
-    def _check_pool(arch: ViTArch, pool: str) -> None:
-        if pool not in POOLS:
-            raise ConfigError(
-                f'global_pool must be one of {POOLS}, but got {pool!r}'
-            )
-        if pool == 'token' and not arch.class_token:
-            raise ConfigError(
-                "global_pool='token' needs a [CLS] token, but the arch has "
-                "none: pool by 'avg'"
-            )
-        if pool != 'token' and arch.dist_token:
-            raise ConfigError(
-                'the classifiers of a distilled model read its tokens: '
-                f"global_pool must be 'token', but got {pool!r}"
-            )
-
-    @property
-    def arch(self) -> ViTArch:
-        """The one description of its shape."""
-        return self.backbone.arch
 
     @property
     def embed_dim(self) -> int:
@@ -112,54 +37,6 @@ class CompressedModel(nn.Module):
     def num_prefix_tokens(self) -> int:
         """Tokens before the patches: [CLS], distillation, registers."""
         return self.arch.num_prefix_tokens
-
-    # -- forward ------------------------------------------------------------
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) → logits (B, classes).
-
-        Without a classifier the pooled features (B, D). With
-        ``distilled_training``, while training, the logits of both classifiers.
-        """
-        return self.forward_head(self.forward_features(x))
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → the last block's tokens, normalised.
-
-        Returns:
-            (B, prefix + n, D), with the n tokens that remain.
-        """
-        tokens, _ = self.backbone(x)[0]
-        return self.norm(tokens)
-
-    def forward_head(
-        self, x: Tensor, pre_logits: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Tokens (B, prefix + n, D) → logits (B, classes).
-
-        Args:
-            x: What :meth:`forward_features` returned.
-            pre_logits: Whether to stop before the classifier. Defaults to
-                False.
-        """
-        if self.arch.dist_token:
-            return self._distilled_head(x, pre_logits)
-        x = global_pool_nlc(
-            x,
-            pool_type=self.global_pool,
-            num_prefix_tokens=self.num_prefix_tokens,
-            reduce_include_prefix=self.pool_include_prefix,
-        )
-        x = self.head_drop(self.fc_norm(x))
-        return x if pre_logits else self.head(x)
-
-    def _distilled_head(self, x: Tensor, pre_logits: bool):
-        cls, dist = self.head_drop(x[:, 0]), self.head_drop(x[:, 1])
-        if not pre_logits:
-            cls, dist = self.head(cls), self.head_dist(dist)
-            if self.distilled_training and self.training:
-                return cls, dist
-        return (cls + dist) / 2
 
     def forward_intermediates(
         self,
@@ -247,32 +124,6 @@ class CompressedModel(nn.Module):
         if self.arch.dist_token:
             return self.head, self.head_dist
         return self.head
-
-    def reset_classifier(
-        self, num_classes: int, global_pool: str | None = None
-    ) -> None:
-        """Put a new classifier in place.
-
-        Args:
-            num_classes: Its outputs; 0 for none.
-            global_pool: What it reads. Defaults to what the last one read.
-        """
-        if global_pool is not None:
-            self._check_pool(self.arch, global_pool)
-            self.global_pool = global_pool
-        self.num_classes = num_classes
-        self.head = self._classifier(num_classes)
-        if self.arch.dist_token:
-            self.head_dist = self._classifier(num_classes)
-
-    def _classifier(self, num_classes: int) -> nn.Module:
-        if not num_classes:
-            return nn.Identity()
-        like = self.backbone.patch_embed.proj.weight
-        layer = nn.Linear(self.embed_dim, num_classes)
-        trunc_normal_(layer.weight, std=0.02)
-        nn.init.zeros_(layer.bias)
-        return layer.to(like.device, like.dtype).train(self.training)
 
     def set_distilled_training(self, enable: bool = True) -> None:
         """Return both classifiers' logits while training, or their mean."""

@@ -9,47 +9,135 @@ Reading never runs code from a file; loading is strict.
 import argparse
 import json
 import pickle
+import sys
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
+from mmvitcompress import compat
 from mmvitcompress.arch.base import Arch
-from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.zoo import arch_from_dict
 from mmvitcompress.channels.compactors import is_compactor
-from mmvitcompress.errors import CheckpointError
+from mmvitcompress.errors import CheckpointError, MissingCheckpointError
 from mmvitcompress.utils.files import replacing
 
 _SAFE_CLASSES = [argparse.Namespace]  # DeiT's training script saves its flags
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        path: The file, for messages.
+        content: All of it, as it was stored.
+        state_dict: The model's tensors, under the file's names.
+        meta: The meta data; {} if there is none.
+    """
+
+    path: str
+    content: Mapping
+    state_dict: dict[str, Tensor]
+    meta: dict
+
+    @property
+    def arch(self) -> Arch | None:
+        """The arch that it carries, or None if it carries none.
+
+        Raises:
+            CheckpointError: If that is no dict.
+            ConfigError: If it has wrong values.
+        """
+        arch = self.meta.get('arch')
+        if arch is None:
+            return None
+        if not isinstance(arch, Mapping):
+            raise CheckpointError(
+                f'meta.arch of checkpoint {self.path!r} must be a dict, but '
+                f'got {type(arch).__name__}'
+            )
+        return arch_from_dict(arch)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a whole model's, rather than only a backbone's."""
+        return any(name.startswith('backbone.') for name in self.state_dict)
+
+    @property
+    def pruning(self) -> bool:
+        """Whether it is of a run that prunes channels, compactors and all."""
+        return any(map(is_compactor, self.state_dict))
+
+
+# a file that someone still holds is not read again
+_HELD: WeakValueDictionary[tuple, Checkpoint] = WeakValueDictionary()
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint file of ours, of timm, DeiT or MMEngine.
+
+    As long as the result is in use, reading the same file gives it again. Its
+    tensors are shared and not to be changed in place.
 
     Args:
         path: ``.safetensors``, or anything that ``torch.save`` wrote.
 
-    Returns:
-        The state dict as it was stored, and the meta data ({} if there is
-        none).
-
     Raises:
-        CheckpointError: If the file is missing, truncated, no checkpoint, or
-            holds more than data.
+        MissingCheckpointError: If there is no such file.
+        CheckpointError: If it is truncated, no checkpoint, or holds more than
+            data.
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f'checkpoint {str(path)!r} not found')
-    if path.suffix == '.safetensors':
-        return _read_safetensors(path)
+        raise MissingCheckpointError(f'checkpoint {str(path)!r} not found')
+    stat = path.stat()
+    key = (str(path.absolute()), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    held = _HELD.get(key)
+    if held is None:
+        suffixed = path.suffix == '.safetensors'
+        content = (_read_safetensors if suffixed else _read_pickle)(path)
+        held = _HELD[key] = _recognised(content, str(path))
+    return held
+
+
+def hold_checkpoint(path: str | Path | None) -> Checkpoint | None:
+    """Read a file for others that will read it, too, while this is in use.
+
+    Returns:
+        None if there is none: who needs the file knows what to say.
+    """
+    try:
+        return None if path is None else read_checkpoint(path)
+    except MissingCheckpointError:
+        return None
+
+
+def _load(path: Path) -> object:
+    load = partial(torch.load, path, map_location='cpu', weights_only=True)
+    try:
+        return load()
+    except pickle.UnpicklingError:
+        # it may be of MMEngine, whose classes nobody has asked for yet
+        if 'mmengine' in sys.modules or find_spec('mmengine') is None:
+            raise
+        compat.install()
+        return load()
+
+
+def _read_pickle(path: Path) -> object:
     try:
         with torch.serialization.safe_globals(_SAFE_CLASSES):
-            content = torch.load(path, map_location='cpu', weights_only=True)
+            return _load(path)
     except pickle.UnpicklingError as error:
         reason = _first_line(error)
+        # torch has no class of its own for what it refuses
         if 'Unsupported' in str(error) or 'GLOBAL' in str(error):
             reason = (
                 'it holds more than tensors and builtin types and might run '
@@ -63,7 +151,6 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             f'checkpoint {str(path)!r} is truncated or no checkpoint '
             f'({_first_line(error)}); fetch or write it again'
         ) from error
-    return _split(content, path)
 
 
 def _first_line(error: Exception) -> str:
@@ -71,35 +158,44 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _split(content, path: Path) -> tuple[dict[str, Tensor], dict]:
+def _recognised(content: object, path: str) -> Checkpoint:
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f'checkpoint {str(path)!r} holds a {type(content).__name__}, not '
-            'a state dict'
+            f'checkpoint {path!r} holds a {type(content).__name__}, not a '
+            'state dict'
         )
-    meta = content.get('meta')
+    state_dict = content
     for key in ('state_dict', 'model'):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+        if isinstance(state_dict.get(key), Mapping):
+            state_dict = state_dict[key]
+    tensors = OrderedDict(
+        (key.removeprefix('module.'), value)  # of DistributedDataParallel
+        for key, value in state_dict.items()
+        if isinstance(value, Tensor)
+    )
     if not tensors:
-        raise CheckpointError(f'checkpoint {str(path)!r} holds no tensors')
-    return tensors, dict(meta) if isinstance(meta, Mapping) else {}
+        raise CheckpointError(f'checkpoint {path!r} holds no tensors')
+    # by which modules convert what older versions of themselves have written
+    tensors._metadata = getattr(state_dict, '_metadata', OrderedDict())
+    meta = content.get('meta')
+    meta = dict(meta) if isinstance(meta, Mapping) else {}
+    return Checkpoint(path, content, tensors, meta)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+def _read_safetensors(path: Path) -> dict:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework='pt') as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(header.get('meta', '{}'))
+        meta = json.loads(header.get('meta', '{}'))
     except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f'checkpoint {str(path)!r} is truncated or no safetensors file '
             f'({_first_line(error)}); fetch or write it again'
         ) from error
+    return dict(state_dict=tensors, meta=meta)
 
 
 def check_suffix(path: str | Path) -> None:
@@ -143,47 +239,14 @@ def write_checkpoint(
             torch.save({'state_dict': tensors, 'meta': meta}, part)
 
 
-def checkpoint_arch(meta: dict, path: str | Path = '') -> Arch | None:
-    """The arch that a checkpoint carries, or None if it carries none."""
-    arch = meta.get('arch')
-    if arch is None:
-        return None
-    if not isinstance(arch, Mapping):
-        raise CheckpointError(
-            f'meta.arch of checkpoint {str(path)!r} must be a dict, but got '
-            f'{type(arch).__name__}'
-        )
-    return arch_from_dict(arch)
-
-
-def resize_pos_embed(
-    state_dict: dict[str, Tensor], source: ViTArch, target: ViTArch
-) -> bool:
-    """Resize the position embedding in place to the grid of ``target``.
-
-    Returns:
-        Whether it had to be resized.
-    """
-    if 'pos_embed' not in state_dict or source.pos_grid == target.pos_grid:
-        return False
-    prefix = source.num_prefix_tokens if source.pos_embed == 'all' else 0
-    state_dict['pos_embed'] = resample_abs_pos_embed(
-        state_dict['pos_embed'],
-        new_size=list(target.pos_grid),
-        old_size=list(source.pos_grid),
-        num_prefix_tokens=prefix,
-    )
-    return True
-
-
 def refuse_compactors(
     state_dict: Mapping[str, Tensor], path: str | Path
 ) -> None:
-    """See that a checkpoint is no pruning run's, before it is taken for one
+    """See that tensors are no pruning run's, before they are taken for those
     of a plain model.
 
     Raises:
-        CheckpointError: If it holds compactors.
+        CheckpointError: If there are compactors among them.
     """
     if any(map(is_compactor, state_dict)):
         raise CheckpointError(
@@ -191,52 +254,3 @@ def refuse_compactors(
             'still holds the compactors: export it by '
             'tools/export_pruned.py and load the result'
         )
-
-
-def load_strict(
-    model: torch.nn.Module,
-    state_dict: Mapping[str, Tensor],
-    path: str | Path,
-    may_miss: tuple[str, ...] = (),
-    may_ignore: tuple[str, ...] = (),
-) -> list[str]:
-    """Load a state dict; anything that doesn't fit is an error naming it.
-
-    Args:
-        model: The model to fill.
-        state_dict: What to fill it with.
-        path: Where it came from, for messages.
-        may_miss: Prefixes of parameters that may keep their initial values.
-        may_ignore: Prefixes of tensors that the model may not have.
-
-    Returns:
-        The names that kept their initial values.
-
-    Raises:
-        CheckpointError: If a tensor is missing, unexpected or mis-shaped.
-    """
-    own = model.state_dict()
-    if not any(map(is_compactor, own)):
-        refuse_compactors(state_dict, path)
-    missing = [k for k in own if k not in state_dict]
-    forbidden = [k for k in missing if not k.startswith(may_miss)]
-    extra = [k for k in state_dict if k not in own]
-    unknown = [k for k in extra if not k.startswith(may_ignore)]
-    for key, value in state_dict.items():
-        if key in own and own[key].shape != value.shape:
-            raise CheckpointError(
-                f'checkpoint {str(path)!r} is of another arch: {key} is '
-                f'{tuple(value.shape)}, but the model needs '
-                f'{tuple(own[key].shape)}'
-            )
-    for kind, keys in (('lacks', forbidden), ('has unexpected', unknown)):
-        if keys:
-            more = f' and {len(keys) - 1} more' if len(keys) > 1 else ''
-            raise CheckpointError(
-                f'checkpoint {str(path)!r} is of another arch: it {kind} '
-                f'{keys[0]}{more}'
-            )
-    model.load_state_dict(
-        {**own, **{k: v for k, v in state_dict.items() if k in own}}
-    )
-    return missing

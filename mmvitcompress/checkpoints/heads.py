@@ -1,12 +1,11 @@
 """What a classifier's weights are called, here and elsewhere."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmvitcompress.checkpoints.file import load_strict, read_checkpoint
+from mmvitcompress.checkpoints.file import Checkpoint
+from mmvitcompress.checkpoints.load import Log, load_strict
 from mmvitcompress.checkpoints.vit import to_timm_keys
 
 # ours → timm's and DeiT's
@@ -26,7 +25,7 @@ def to_timm_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_timm_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a :class:`ClassTokenHead`, under its own names.
+    """The tensors of a ``ClassTokenHead``, under its own names.
 
     Args:
         state_dict: Of timm, DeiT or ours; ``head.`` comes before the names.
@@ -53,17 +52,14 @@ def _renamed(key: str, names: Mapping[str, str]) -> str:
     return key
 
 
-def head_classes(path: str | Path) -> int | None:
-    """How many classes a checkpoint's classifier has; None without one.
-
-    Raises:
-        CheckpointError: If the checkpoint is missing, unsafe or damaged.
-    """
-    weight = _read(path)[0].get('fc.weight')
+def head_classes(checkpoint: Checkpoint) -> int | None:
+    """How many classes a checkpoint's classifier has; None without one."""
+    tensors = from_timm_head(to_timm_keys(checkpoint.state_dict))
+    weight = tensors.get('fc.weight')
     return None if weight is None else len(weight)
 
 
-def load_head(head: nn.Module, path: str | Path) -> bool:
+def load_head(head: nn.Module, checkpoint: Checkpoint, log: Log) -> bool:
     """Load the classifier of the checkpoint that the backbone came from.
 
     Where it has none, one for another number of classes, or one that was
@@ -71,21 +67,23 @@ def load_head(head: nn.Module, path: str | Path) -> bool:
     and the log says so.
 
     Args:
-        head: The classifier to fill.
-        path: Checkpoint of timm, DeiT or ours.
+        head: The classifier to fill, a
+            :class:`~mmvitcompress.models.classifier.ClassTokenHead`.
+        checkpoint: Of timm, DeiT or ours.
+        log: Told what was loaded, or why nothing was.
 
     Returns:
         Whether there was a classifier that fits.
 
     Raises:
-        CheckpointError: If the checkpoint is missing, unsafe or damaged, or
-            if its classifier has other tensors or shapes.
+        CheckpointError: If its classifier has other tensors or shapes.
     """
-    tensors, averaged = _read(path)
+    state_dict, path = to_timm_keys(checkpoint.state_dict), checkpoint.path
+    tensors = from_timm_head(state_dict)
     classes = len(tensors.get('fc.weight', ()))
     if not tensors:
         reason = 'it has none'
-    elif averaged:
+    elif any(key.startswith('fc_norm.') for key in state_dict):
         reason = 'its own reads the normalised mean of the patches (fc_norm)'
     elif classes and classes != head.num_classes:
         reason = f'its own has {classes} classes, not {head.num_classes}'
@@ -93,13 +91,7 @@ def load_head(head: nn.Module, path: str | Path) -> bool:
         # under the names that a user knows from the file
         named = {f'head.{name}': value for name, value in tensors.items()}
         load_strict(nn.ModuleDict({'head': head}), named, path)
-        print_log(f'classifier loaded from {path}', 'current')
+        log(f'classifier loaded from {path}')
         return True
-    print_log(f'classifier not loaded from {path}: {reason}', 'current')
+    log(f'classifier not loaded from {path}: {reason}')
     return False
-
-
-def _read(path: str | Path) -> tuple[dict[str, Tensor], bool]:
-    state_dict = to_timm_keys(read_checkpoint(path)[0])
-    averaged = any(key.startswith('fc_norm.') for key in state_dict)
-    return from_timm_head(state_dict), averaged

@@ -1,19 +1,19 @@
 """Filling a plain ViT from a checkpoint, strictly."""
 
-from mmengine.logging import print_log
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from mmvitcompress.arch.vit import ViTArch
-from mmvitcompress.checkpoints.file import resize_pos_embed
-from mmvitcompress.errors import CheckpointError
-from mmvitcompress.models.backbones.parts import (
-    VIT,
-    load_weights,
-    read_weights,
+from mmvitcompress.checkpoints.load import (
+    Log,
+    load_backbone,
+    new_methods,
     reconcile,
 )
+from mmvitcompress.checkpoints.recognise import Weights
+from mmvitcompress.errors import CheckpointError
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.tokens import METHODS, TokenSpec
+from mmvitcompress.tokens import METHODS
 
 # what a checkpoint and the arch that the config names must agree in
 _IDENTITY = (
@@ -32,95 +32,91 @@ _IDENTITY = (
 )
 
 
-def read_vit(
-    path: str, wanted: ViTArch | None, how_to_make: str
-) -> tuple[dict[str, Tensor], ViTArch]:
-    """Tensors under timm's keys, and their arch.
-
-    Arguments and errors are those of
-    :func:`~mmvitcompress.models.backbones.parts.read_weights`.
-    """
-    state_dict, source = read_weights(VIT, path, wanted, how_to_make)
-    for spec in () if wanted is None else wanted.reductions:
-        stored = any(key.startswith(f'{spec.key}.') for key in state_dict)
-        if stored and getattr(source, spec.key) is None:
-            # where tokens leave can't be seen in tensors
-            source = source.replace(**{spec.key: spec})
-    return state_dict, source
-
-
 def reconcile_vit(
-    source: ViTArch,
-    wanted: ViTArch | None,
-    path: str,
-    soft_slimming: bool = False,
+    weights: Weights, wanted: ViTArch | None, soft_slimming: bool, log: Log
 ) -> ViTArch:
     """The checkpoint's arch, with what only the config asks for added.
 
     Args:
-        source: The checkpoint's arch.
-        wanted: The config's, or None if it leaves it open.
-        path: The checkpoint's file, for messages.
-        soft_slimming: Whether a life predictor may start untrained. Defaults
-            to False.
+        weights: The checkpoint.
+        wanted: The config's arch, or None if it leaves it open.
+        soft_slimming: Whether a life predictor may start untrained.
+        log: Told what of the config does not count.
 
     Raises:
         CheckpointError: If they don't fit together.
     """
-    resolved = reconcile(source, wanted, path, _IDENTITY)
-    for spec in _new(resolved, source):
-        if spec.untrained and not soft_slimming:
-            raise CheckpointError(f'checkpoint {path!r} {spec.untrained}')
-    return resolved
-
-
-def _new(arch: ViTArch, source: ViTArch) -> list[TokenSpec]:
-    """The token methods that only ``arch`` has."""
-    return [s for s in arch.reductions if getattr(source, s.key) is None]
+    windowed = wanted is not None and wanted.window_size is not None
+    use = ('window_size', 'global_blocks') if windowed else ()
+    arch = reconcile(weights, wanted, _IDENTITY, log, use=use)
+    new = new_methods(weights)
+    for spec in arch.reductions:
+        if spec.key in new and spec.untrained and not soft_slimming:
+            raise CheckpointError(
+                f'checkpoint {weights.path!r} {spec.untrained}'
+            )
+    return arch
 
 
 def load_vit(
-    model: ViT,
-    state_dict: dict[str, Tensor],
-    source: ViTArch,
-    path: str,
-    soft_slimming: bool = False,
+    model: ViT, weights: Weights, soft_slimming: bool, log: Log
 ) -> None:
     """Fill a ViT strictly; the position embedding may be resized.
 
     Args:
         model: The model. New merges may start anew; what it was built without
             is ignored.
-        state_dict: Tensors under timm's keys.
-        source: Their arch.
-        path: Where they came from, for messages.
-        soft_slimming: Whether a life predictor may start untrained. Defaults
-            to False.
+        weights: The checkpoint.
+        soft_slimming: Whether a life predictor may start untrained.
+        log: Told what was loaded and resized.
 
     Raises:
         CheckpointError: If anything doesn't fit.
     """
-    if resize_pos_embed(state_dict, source, model.arch):
-        print_log(
-            f'position embedding of {path} resized from '
-            f'{source.pos_grid} to {model.arch.pos_grid}',
-            'current',
+    source, depth = weights.arch, len(model.blocks)
+    if resize_pos_embed(weights.tensors, source, model.arch):
+        log(
+            f'position embedding of {weights.path} resized from '
+            f'{source.pos_grid} to {model.arch.pos_grid}'
         )
     unused = [
         f'{part}.{index}.'
         for part in ('blocks', *METHODS)
-        for index in range(len(model.blocks), source.depth)
+        for index in range(depth, source.depth)
     ]
     if model.norm is None:
         unused.append('norm.')
     unused += [
         f'{spec.key}.'
-        for spec in source.reductions
+        for spec in (*source.reductions, *model.arch.reductions)
         if spec.key not in model.method_keys
     ]
+    new = new_methods(weights)
     may_start = {
         spec.start: [f'{spec.key}.']
-        for spec in _new(model.arch, source)
+        for spec in model.arch.reductions
         if spec.start
+        and spec.key in new
+        and (soft_slimming or not spec.untrained)
     }
-    load_weights(model, state_dict, path, may_start, unused)
+    load_backbone(model, weights, log, may_start, unused)
+
+
+def resize_pos_embed(
+    state_dict: dict[str, Tensor], source: ViTArch, target: ViTArch
+) -> bool:
+    """Resize the position embedding in place to the grid of ``target``.
+
+    Returns:
+        Whether it had to be resized.
+    """
+    if 'pos_embed' not in state_dict or source.pos_grid == target.pos_grid:
+        return False
+    prefix = source.num_prefix_tokens if source.pos_embed == 'all' else 0
+    state_dict['pos_embed'] = resample_abs_pos_embed(
+        state_dict['pos_embed'],
+        new_size=list(target.pos_grid),
+        old_size=list(source.pos_grid),
+        num_prefix_tokens=prefix,
+    )
+    return True

@@ -1,6 +1,7 @@
 """What a ViT of timm is in our terms, or why it can't be put into them."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import timm
@@ -11,15 +12,17 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from mmvitcompress.api.model import POOLS
+from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.models.classifier import POOLS
 
 _DATA_KEYS = ('interpolation', 'mean', 'std', 'crop_pct', 'crop_mode')
 
 
 class Source(NamedTuple):
-    """All that a :class:`~mmvitcompress.api.CompressedModel` is made of.
+    """All that a :class:`~mmvitcompress.models.classifier.Classifier` is made
+    of.
 
     Attributes:
         arch: Its shape.
@@ -34,12 +37,19 @@ class Source(NamedTuple):
     pretrained_cfg: dict
 
 
-def create(name: str, pretrained: bool = True, **kwargs) -> nn.Module:
+def create(
+    name: str,
+    pretrained: bool = True,
+    remedy: str = 'pass the file instead',
+    **kwargs,
+) -> nn.Module:
     """A model of timm by its name, in evaluation mode.
 
     Args:
         name: Such as 'deit_small_patch16_224.fb_in1k'.
         pretrained: Whether to download its weights. Defaults to True.
+        remedy: What to do with a file of them where there is no network.
+            Defaults to 'pass the file instead'.
         **kwargs: Further arguments of ``timm.create_model``.
 
     Raises:
@@ -48,19 +58,20 @@ def create(name: str, pretrained: bool = True, **kwargs) -> nn.Module:
     """
     if not timm.is_model(name.split('.')[0]):
         raise ConfigError(
-            f'{name!r} is neither a file nor a model that timm '
-            f'{timm.__version__} knows; timm.list_models() names all'
+            f'timm {timm.__version__} has no model {name!r}, nor is it a '
+            'file; timm.list_models() names all'
         )
-    if not pretrained:
-        return timm.create_model(name, pretrained=False, **kwargs).eval()
     try:
-        return timm.create_model(name, pretrained=True, **kwargs).eval()
+        return timm.create_model(name, pretrained=pretrained, **kwargs).eval()
     except Exception as error:
+        if not pretrained:
+            raise
         # whatever the hub's client raises, the remedy is the same
+        reason = str(error).partition('\n')[0]
         raise CheckpointError(
             f'weights of timm model {name!r} could not be downloaded '
-            f'({type(error).__name__}: {error}); fetch them where there is a '
-            'network and pass the file instead, or pass pretrained=False'
+            f'({type(error).__name__}: {reason}); fetch them where there is '
+            f'a network and {remedy}'
         ) from error
 
 
@@ -78,32 +89,25 @@ def describe(model: nn.Module) -> Source:
             'DeiT-III and DINOv2: learned positions, fused QKV, GELU MLPs, '
             'LayerNorms, a linear classifier'
         )
-    head_norm = isinstance(model.fc_norm, nn.LayerNorm)
     options = dict(
         num_classes=getattr(model.head, 'out_features', 0),
         global_pool=model.global_pool,
-        fc_norm=head_norm,
+        fc_norm=isinstance(model.fc_norm, nn.LayerNorm),
         final_norm=isinstance(model.norm, nn.LayerNorm),
         pool_include_prefix=model.pool_include_prefix,
         drop_rate=model.head_drop.p,
         drop_path_rate=_drop_path(model.blocks[-1]),
     )
-    return Source(
-        arch_of(model),
-        options,
-        model.state_dict(),
-        data_config(model.pretrained_cfg),
-    )
+    data = data_config(model.pretrained_cfg)
+    return Source(arch_of(model), options, model.state_dict(), data)
 
 
 def arch_of(model: VisionTransformer) -> ViTArch:
     """The shape of a supported model."""
     first = model.blocks[0]
-    tokens = 'all'
+    tokens = 'patch' if model.no_embed_class else 'all'
     if model.pos_embed is None:
         tokens = 'none'
-    elif model.no_embed_class:
-        tokens = 'patch'
     return ViTArch(
         embed_dim=model.embed_dim,
         depth=len(model.blocks),
@@ -214,16 +218,14 @@ def _unsupported_block(block: nn.Module) -> Iterator[str]:
         yield 'norms without bias'
     if getattr(attn, 'proj', None) is not None and attn.proj.bias is None:
         yield 'projections without bias (proj_bias=False)'
-    drops = [getattr(part, 'p', 0) for part in _dropouts(attn, mlp)]
-    if any(drops):
+    if any(part.p for part in _dropouts(attn, mlp)):
         yield 'dropout in blocks (set attn_drop_rate and proj_drop_rate to 0)'
 
 
 def _unsupported_head(model: VisionTransformer) -> Iterator[str]:
     if model.attn_pool is not None or model.global_pool not in POOLS:
         yield f'attention pooling (global_pool={model.global_pool!r})'
-    heads = [model.head, getattr(model, 'head_dist', None)]
-    for head in heads:
+    for head in (model.head, getattr(model, 'head_dist', None)):
         if not _absent(head) and (
             type(head) is not nn.Linear or head.bias is None
         ):
@@ -261,11 +263,18 @@ _TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
 @torch.no_grad()
-def compare(ours: nn.Module, theirs: nn.Module) -> None:
-    """See that both make the same tokens of an image.
+def compare(
+    ours: Callable[[Tensor], Tensor], theirs: nn.Module, arch: Arch
+) -> None:
+    """See that the same weights make the same tokens of an image.
 
     Catches what :func:`unsupported` doesn't see, such as a patched method.
-    Both are left in the mode that they were in.
+
+    Args:
+        ours: Images → the last block's tokens (B, N, D), normalised, in
+            evaluation mode.
+        theirs: timm's model; left in the mode that it is in.
+        arch: Their shape.
 
     Raises:
         ConfigError: If they don't.
@@ -273,16 +282,14 @@ def compare(ours: nn.Module, theirs: nn.Module) -> None:
     like = next(theirs.parameters())
     if like.is_meta:
         return
-    height, width = ours.arch.img_size
-    image = torch.linspace(-2, 2, ours.arch.in_chans * height * width)
-    image = image.sin().view(1, -1, height, width).to(like.device, like.dtype)
-    features = []
-    for model in (ours, theirs):
-        modes = [(part, part.training) for part in model.modules()]
-        features.append(model.eval().forward_features(image).double())
-        for part, mode in modes:
-            part.training = mode
-    a, b = features
+    image = torch.linspace(-2, 2, arch.in_chans * math.prod(arch.img_size))
+    image = image.sin().view(1, arch.in_chans, *arch.img_size).to(like)
+    modes = [(part, part.training) for part in theirs.modules()]
+    b = theirs.eval().forward_features(image)
+    for part, mode in modes:
+        part.training = mode
+    a, b = ours(image).double(), b.double()
+    b = b.flatten(1, -2)  # a Swin's are a map
     error = (a - b).abs().max() / b.abs().max()
     if not error <= _TOLERANCES.get(like.dtype, 5e-2):
         raise ConfigError(

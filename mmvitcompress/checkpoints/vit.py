@@ -9,27 +9,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import timm
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.vit import ViTArch
-from mmvitcompress.arch.zoo import ARCHS, get_arch
-from mmvitcompress.checkpoints.file import (
-    checkpoint_arch,
-    load_strict,
-    read_checkpoint,
-    refuse_compactors,
-)
-from mmvitcompress.checkpoints.swin import (
-    infer_swin_arch,
-    is_swin,
-    swin_to_timm_keys,
-)
+from mmvitcompress.arch.zoo import ARCHS
+from mmvitcompress.checkpoints.file import refuse_compactors
 from mmvitcompress.errors import CheckpointError
-from mmvitcompress.models.swin import Swin
-from mmvitcompress.models.vit import ViT
 
 _WRAPPERS = ('module.', 'model.', 'backbone.', 'encoder.')
 _RENAMED = (
@@ -179,91 +164,3 @@ def _pos_embed(
         f'checkpoint {str(path)!r} has {length} position embeddings, which '
         f'are no square grid (with or without {prefix} prefix tokens)'
     )
-
-
-def convert(
-    source: str, arch: str | dict | Arch | None = None
-) -> tuple[dict[str, Tensor], Arch]:
-    """Turn a released checkpoint into timm's keys and an arch.
-
-    Args:
-        source: A file, or the name of a timm model, which is downloaded.
-        arch: What can't be seen in tensors; see :func:`infer_arch` and
-            :func:`~mmvitcompress.checkpoints.swin.infer_swin_arch`.
-
-    Returns:
-        Tensors (classifier included, if there is one) and their arch. They
-        have been loaded strictly; a timm model's features have been compared.
-
-    Raises:
-        CheckpointError: If it can't be read or is neither a plain ViT nor a
-            Swin.
-    """
-    hint = None if arch is None else get_arch(arch)
-    peer = None
-    if Path(source).exists():
-        stored, meta = read_checkpoint(source)
-        carried = checkpoint_arch(meta, source)
-    else:
-        peer = _timm_model(source)
-        stored, carried = peer.state_dict(), None
-    state_dict = to_timm_keys(stored)
-    if is_swin(state_dict):
-        state_dict = swin_to_timm_keys(state_dict)
-        arch = carried or infer_swin_arch(state_dict, hint, source)
-        model = Swin(arch).eval()
-    else:
-        if peer is not None:
-            hint = hint or _hint_of(peer, source)
-        arch = carried or infer_arch(state_dict, hint, source)
-        model = ViT(arch).eval()
-    load_strict(model, state_dict, source, may_ignore=HEAD_PREFIXES)
-    if peer is not None:
-        _compare(model, peer, source)
-    return state_dict, arch
-
-
-def _timm_model(name: str) -> nn.Module:
-    if not timm.is_model(name.split('.')[0]):
-        raise CheckpointError(
-            f'{name!r} is neither a file nor a model that timm '
-            f'{timm.__version__} knows'
-        )
-    try:
-        return timm.create_model(name, pretrained=True).eval()
-    except Exception as error:
-        # whatever the hub's client raises, the remedy is the same
-        raise CheckpointError(
-            f'weights of timm model {name!r} could not be downloaded '
-            f'({type(error).__name__}); fetch them where there is a network '
-            'and pass the file instead'
-        ) from error
-
-
-def _hint_of(peer: nn.Module, name: str) -> ViTArch:
-    try:
-        heads = peer.blocks[0].attn.num_heads
-        return ViTArch(
-            peer.embed_dim,
-            len(peer.blocks),
-            heads,
-            norm_eps=peer.blocks[0].norm1.eps,
-        )
-    except (AttributeError, TypeError) as error:
-        raise CheckpointError(
-            f'timm model {name!r} is not a plain ViT ({error})'
-        ) from error
-
-
-@torch.no_grad()
-def _compare(model: ViT | Swin, peer: nn.Module, name: str) -> None:
-    """Catch what tensors don't show, such as another activation."""
-    image = torch.randn(1, model.arch.in_chans, *model.arch.img_size)
-    (ours, _), *_ = model(image)
-    theirs = peer.forward_features(image).flatten(1, -2)  # a Swin's is a map
-    error = (ours - theirs).abs().max() / theirs.abs().max()
-    if not error <= 1e-4:
-        raise CheckpointError(
-            f'timm model {name!r} is none of ours: its features differ by '
-            f'{error:.2g} of their scale from those of the same weights here'
-        )

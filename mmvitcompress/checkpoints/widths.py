@@ -13,7 +13,7 @@ from torch import Tensor
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import ARCHS
 from mmvitcompress.channels import Kinds, kept_widths, removable
-from mmvitcompress.checkpoints.file import checkpoint_arch, read_checkpoint
+from mmvitcompress.checkpoints.file import read_checkpoint
 from mmvitcompress.errors import CheckpointError
 
 _MASK = re.compile(r'(.*?)(?:attn\.qkv|mlp\.fc1)\.compactors\.(\w+)\.kept$')
@@ -62,8 +62,8 @@ def read_widths(path: str | Path) -> Widths:
     Raises:
         CheckpointError: If it can't be read or tells neither.
     """
-    state_dict, meta = read_checkpoint(path)
-    arch = checkpoint_arch(meta, path)
+    checkpoint = read_checkpoint(path)
+    state_dict, arch = checkpoint.state_dict, checkpoint.arch
     masks, norms = masks_of(state_dict)
     if masks:
         return widths_of(masks, norms)
@@ -144,7 +144,7 @@ def read_heads(path: str | Path) -> dict[str, HeadChannels]:
         CheckpointError: If it can't be read, has no compactors, or its blocks
             differ in heads (as a Swin's do).
     """
-    masks, norms = masks_of(read_checkpoint(path)[0])
+    masks, norms = masks_of(read_checkpoint(path).state_dict)
     if not masks:
         raise CheckpointError(
             f'checkpoint {str(path)!r} has no compactors, whose masks tell '

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.evaluator import Evaluator
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from timm.data import create_transform
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from mmvitcompress.engine.config import validation_loader
+from mmvitcompress.engine.config import use_scope, validation_loader
 from mmvitcompress.engine.export import preprocessed
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.images import (
@@ -36,7 +36,7 @@ def validation_data(cfg: Config) -> Dataset:
     Raises:
         ConfigError: If it has none, or data that come in sequence only.
     """
-    init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
+    use_scope(cfg)
     dataset = DATASETS.build(validation_loader(cfg)['dataset'])
     if not hasattr(dataset, '__getitem__'):
         raise ConfigError(
@@ -92,7 +92,7 @@ def folder_batches(cfg: Config, folder: str, count: int) -> Iterator[Any]:
     """
     files = image_files(folder)
     files = [files[i] for i in equally_spaced(len(files), count)]
-    init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
+    use_scope(cfg)
     dataset = validation_loader(cfg)['dataset']
     if 'transform' in dataset:  # timm's
         transform = create_transform(**dataset['transform'])

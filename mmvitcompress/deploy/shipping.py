@@ -8,8 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmvitcompress.analysis.candidates import build_candidate
-from mmvitcompress.analysis.configs import build_model, default_shape
+from mmvitcompress.analysis.configs import default_shape
 from mmvitcompress.analysis.timing import time_calls
 from mmvitcompress.deploy import evaluation
 from mmvitcompress.deploy.network import DeployedNetwork, export_program
@@ -18,23 +17,6 @@ from mmvitcompress.deploy.onnx_runtime import OnnxNetwork
 from mmvitcompress.deploy.quantization import quantize_int8
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
-
-
-def load_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
-    """The config's model with its trained weights, in evaluation mode.
-
-    Args:
-        cfg: The config.
-        checkpoint: Of a training run, or of tools/export_pruned.py (then of
-            the backbone and a classifier's head only). Its shape counts.
-            Defaults to what the config's backbone starts from.
-
-    Raises:
-        CheckpointError: If it is missing or of another model.
-    """
-    if checkpoint is None:
-        return build_model(cfg).eval()
-    return build_candidate(cfg, checkpoint).eval()
 
 
 def image_shape(cfg: Config, model: nn.Module) -> tuple[int, int]:

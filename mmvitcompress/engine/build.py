@@ -1,31 +1,167 @@
-"""A model's config in the shape of the checkpoint that it is to load.
+"""The door: where a config and weights become a model.
 
 What was merged, pruned or slimmed stands in the checkpoint. A config tells
 what training started from, so the checkpoint's arch wins over it.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
+from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS
+from torch import nn
 
-from mmvitcompress.channels.compactors import is_compactor
-from mmvitcompress.checkpoints.file import checkpoint_arch
+from mmvitcompress.checkpoints.file import (
+    Checkpoint,
+    read_checkpoint,
+    refuse_compactors,
+)
+from mmvitcompress.checkpoints.load import load_strict
+from mmvitcompress.engine.config import use_scope
 from mmvitcompress.errors import CheckpointError
-
-_REDUCTIONS = ('token_merging', 'patch_slimming')
-
-
-def is_whole(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether tensors are a whole model's, rather than only a backbone's."""
-    return any(name.startswith('backbone.') for name in state_dict)
+from mmvitcompress.tokens import METHODS
 
 
-def require_whole(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise CheckpointError if tensors are only a backbone's."""
-    if not is_whole(state_dict):
+class Purpose(NamedTuple):
+    """What a model is built for.
+
+    Attributes:
+        pruning: Whether it may be of a run that prunes channels, compactors
+            and all.
+        learned: Whether all of it, the head too, must come from a checkpoint.
+        whole: Whether that must be a run's, and no exported classifier's.
+    """
+
+    pruning: bool = False
+    learned: bool = False
+    whole: bool = False
+
+
+PURPOSES = {
+    'measure': Purpose(),
+    'look': Purpose(pruning=True),
+    'predict': Purpose(learned=True),
+    'test': Purpose(pruning=True, learned=True),
+    'export': Purpose(pruning=True, learned=True, whole=True),
+}
+"""Purposes: cost and time, which weights don't change; pictures of a backbone;
+predictions; evaluating what a run has come to; exporting it."""
+
+
+def build(
+    cfg: Config, checkpoint: str | Path | None = None, purpose: str = 'predict'
+) -> nn.Module:
+    """Build a config's model, in evaluation mode.
+
+    Neither a teacher nor synchronised batch norms are part of it, and nothing
+    is downloaded. Without a checkpoint, weights are random, the same for
+    every build.
+
+    Args:
+        cfg: Stays as it is. If it isn't ``learned``, a ``checkpoint`` in it
+            that doesn't exist is passed over with a note on stderr, if an
+            ``arch`` stands beside it that tells the shape as well.
+        checkpoint: Of a training run, or of a backbone (or a classifier), as
+            tools/export_pruned.py writes it. The arch that it carries wins
+            over the config's. Loaded strictly. Defaults to none.
+        purpose: One of :data:`PURPOSES`. Defaults to 'predict'.
+
+    Raises:
+        CheckpointError: If the checkpoint is missing, unsafe, of another
+            model, or doesn't do for the purpose.
+    """
+    # held until the end: what the model reads of the file is read once
+    stored = None if checkpoint is None else read_checkpoint(checkpoint)
+    cfg = deepcopy(cfg)
+    fit(cfg.model, stored, purpose)
+    use_scope(cfg)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    if stored is not None:
+        fill(model, stored, purpose)
+    return model.eval()
+
+
+def build_shape(cfg: Config, arch: Mapping) -> nn.Module:
+    """The config's model with another backbone, and random weights.
+
+    Args:
+        cfg: The config.
+        arch: Shape of the backbone, as a checkpoint carries it.
+    """
+    cfg = deepcopy(cfg)
+    set_arch(cfg.model.backbone, arch)
+    return build(cfg, purpose='measure')
+
+
+def fit(model: dict, stored: Checkpoint | None, purpose: str) -> None:
+    """Let a model's config build what a checkpoint holds, in place.
+
+    For a whole model's checkpoint the config then needs no other file and
+    every tensor fits. A backbone's checkpoint becomes the one that the
+    backbone loads by itself. Its position embedding is resized to the
+    config's ``img_size``, which therefore stays.
+
+    Args:
+        model: Config of a segmentor, detector or classifier; its teacher
+            goes. Without an arch in the checkpoint the shape stays the
+            config's.
+        stored: The checkpoint; None for random weights.
+        purpose: One of :data:`PURPOSES`.
+
+    Raises:
+        CheckpointError: If the checkpoint doesn't do for the purpose, or its
+            arch is none.
+        ConfigError: If its arch has wrong values.
+    """
+    pruning, learned, whole = PURPOSES[purpose]
+    model.pop('distillation', None)
+    backbone = model.get('backbone')
+    for part in (model, backbone or {}):
+        for key in ('pretrained', 'init_cfg'):
+            if part.get(key):
+                part[key] = None
+    if backbone is not None:
+        backbone.pop('compactors', None)
+    if stored is not None:
+        if not pruning:
+            refuse_compactors(stored.state_dict, stored.path)
+        if backbone is not None:
+            if whole or (learned and not _is_classifier(model)):
+                require_whole(stored)
+            _take_shape(backbone, stored)
+    if not learned:
+        _pass_over_missing(model)
+
+
+def fill(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
+    """Load what a model of a config that was fitted hasn't loaded by itself.
+
+    Raises:
+        CheckpointError: If anything doesn't fit, or the purpose needs a
+            classifier that there is not.
+    """
+    if stored.whole or not hasattr(model, 'backbone'):
+        load_strict(model, stored.state_dict, stored.path)
+    elif PURPOSES[purpose].learned and not model.has_weights:
         raise CheckpointError(
-            f'checkpoint {str(path)!r} holds a backbone only; give the one '
+            f'checkpoint {stored.path!r} has no classifier for '
+            f'{model.num_classes} classes, so that predictions would be '
+            'random; give the one that training the classifier wrote'
+        )
+
+
+def require_whole(stored: Checkpoint) -> None:
+    """Raise CheckpointError if a checkpoint is only a backbone's."""
+    if not stored.whole:
+        raise CheckpointError(
+            f'checkpoint {stored.path!r} holds a backbone only; give the one '
             'that training the whole model wrote'
         )
 
@@ -38,49 +174,48 @@ def set_arch(backbone: dict, arch: Mapping) -> None:
             and no compactors from then on.
         arch: The shape, as a checkpoint carries it.
     """
-    for name in ('img_size', *_REDUCTIONS, 'compactors'):
+    for name in ('img_size', *METHODS, 'compactors'):
         backbone.pop(name, None)
     backbone.update(arch=dict(arch), checkpoint=None)
 
 
-def take_shape(
-    model: dict,
-    state_dict: Mapping[str, Tensor],
-    meta: Mapping,
-    path: str | Path,
-) -> None:
-    """Let a model's config build what a checkpoint holds, in place.
-
-    For a whole model's checkpoint the config then needs no other file and
-    every tensor fits; loading is left to the caller. A backbone's checkpoint
-    becomes the one that the backbone loads by itself. Its position embedding
-    is resized to the config's ``img_size``, which therefore stays.
-
-    Args:
-        model: Config of a segmentor, detector or classifier; its teacher
-            goes. Without an arch in ``meta`` the shape stays the config's.
-        state_dict: The checkpoint's tensors.
-        meta: The checkpoint's meta data.
-        path: The checkpoint's file.
-
-    Raises:
-        CheckpointError: If the arch in ``meta`` is not a dict.
-        ConfigError: If it has wrong values.
-    """
-    model.pop('distillation', None)
-    backbone = model.get('backbone')
-    if backbone is None:
-        return
-    arch = checkpoint_arch(meta, path)
-    backbone.pop('compactors', None)
-    if not is_whole(state_dict):
-        for name in _REDUCTIONS if arch else ():
+def _take_shape(backbone: dict, stored: Checkpoint) -> None:
+    arch = stored.arch
+    if not stored.whole:
+        for name in METHODS if arch else ():
             backbone.pop(name, None)
-        backbone['checkpoint'] = str(path)
+        backbone['checkpoint'] = stored.path
     elif arch:
         set_arch(backbone, arch.to_dict())
     elif not Path(backbone.get('checkpoint') or '').is_file():
         # without an arch the file that training started from tells the shape
         backbone.pop('checkpoint', None)
-    if any(map(is_compactor, state_dict)):
+    if stored.pruning:
         backbone['compactors'] = True
+
+
+def _is_classifier(model: dict) -> bool:
+    """Whether a backbone's checkpoint may bring the head as well."""
+    return str(model.get('type')).rpartition('.')[2] == 'ImageClassifier'
+
+
+def _pass_over_missing(config: object) -> None:
+    for part in _dicts(config):
+        checkpoint, arch = part.get('checkpoint'), part.get('arch')
+        if checkpoint and arch and not Path(checkpoint).is_file():
+            part['checkpoint'] = None
+            print(
+                f'note: checkpoint {checkpoint!r} does not exist; taking the '
+                f'shape of arch {arch!r}, with random weights',
+                file=sys.stderr,
+            )
+
+
+def _dicts(config: object) -> Iterator[dict]:
+    """All dicts in ``config``, itself included."""
+    if isinstance(config, dict):
+        yield config
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        for value in config:
+            yield from _dicts(value)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
@@ -75,6 +76,11 @@ def add_overrides(
         metavar='KEY=VALUE',
         help=help,
     )
+
+
+def use_scope(cfg: Config) -> None:
+    """Find types as the config does: by its ``default_scope``, or ours."""
+    init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
 
 
 def validation_loader(cfg: Config) -> dict:

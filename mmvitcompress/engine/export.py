@@ -3,11 +3,9 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -24,13 +22,8 @@ from mmvitcompress.channels import (
     unconverged,
     without,
 )
-from mmvitcompress.checkpoints.file import load_strict, read_checkpoint
 from mmvitcompress.checkpoints.heads import to_timm_head
-from mmvitcompress.engine.build import (
-    require_whole,
-    set_arch,
-    take_shape,
-)
+from mmvitcompress.checkpoints.load import load_strict
 from mmvitcompress.engine.config import validation_loader
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.models import ImageClassifier
@@ -58,44 +51,6 @@ class Export:
     arch: object
     state_dict: dict[str, Tensor]
     report: dict
-
-
-def load_trained(cfg: Config, path: str | Path) -> nn.Module:
-    """The model of a training run, without its teacher.
-
-    Args:
-        cfg: The run's config. What training started from isn't read, unless
-            nothing else tells the shape.
-        path: Checkpoint that the run wrote.
-
-    Raises:
-        CheckpointError: If the checkpoint isn't of this config.
-    """
-    state_dict, meta = read_checkpoint(path)
-    require_whole(state_dict, path)
-    config = copy.deepcopy(cfg.model)
-    take_shape(config, state_dict, meta, path)
-    model = _build(cfg, config)
-    load_strict(model, state_dict, path)
-    return model.eval()
-
-
-def build_shape(cfg: Config, arch: dict) -> nn.Module:
-    """The config's model with another backbone, and random weights.
-
-    Args:
-        cfg: The config.
-        arch: Shape of the backbone, as a checkpoint carries it.
-    """
-    config = copy.deepcopy(cfg.model)
-    config.pop('distillation', None)
-    set_arch(config.backbone, arch)
-    return _build(cfg, config)
-
-
-def _build(cfg: Config, model: dict) -> nn.Module:
-    init_default_scope(cfg.get('default_scope') or 'mmvitcompress')
-    return MODELS.build(model)
 
 
 def real_images(cfg: Config, count: int) -> tuple:

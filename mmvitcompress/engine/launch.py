@@ -10,14 +10,9 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmvitcompress.checkpoints.file import read_checkpoint
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
 from mmvitcompress.engine.backbones import run_name
-from mmvitcompress.engine.build import is_whole, take_shape
 from mmvitcompress.engine.config import add_overrides, read_config
-from mmvitcompress.engine.hooks.atomic_checkpoint import find_resumable
-from mmvitcompress.engine.hooks.strict_loading import require_classifier
-from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.utils.tracebacks import while_building, while_reading
 
@@ -125,87 +120,6 @@ def enable_auto_scale_lr(cfg: Config) -> None:
             'config'
         )
     cfg.auto_scale_lr.enable = True
-
-
-def choose_weights(cfg: Config, resume: str | None) -> None:
-    """Settle what training starts from.
-
-    Args:
-        cfg: Its ``resume``, ``load_from`` and seed are set.
-        resume: A checkpoint to resume from; 'auto' for the newest in the work
-            dir, from scratch if there is none; None for what the config says.
-
-    Raises:
-        CheckpointError: If a checkpoint is missing or cannot be read.
-    """
-    if resume is None and cfg.get('resume') and not cfg.get('load_from'):
-        resume = 'auto'
-    if resume == 'auto':
-        resume = find_resumable(cfg.work_dir)
-        cfg.resume = resume is not None
-    elif resume is not None:
-        cfg.resume = True
-    if resume is not None:
-        cfg.load_from = resume
-    if not cfg.get('load_from'):
-        return
-    meta = require_checkpoint(cfg.load_from)
-    # MMEngine would draw a new seed for the sampler first
-    if cfg.get('resume') and (cfg.get('randomness') or {}).get('seed') is None:
-        cfg.randomness = {
-            **(cfg.get('randomness') or {}),
-            'seed': meta.get('seed'),
-        }
-
-
-def require_checkpoint(path: str) -> dict:
-    """Check that a checkpoint can be read, unless it must be downloaded.
-
-    Returns:
-        Its meta data; {} if it must be downloaded.
-
-    Raises:
-        CheckpointError: If it is missing, truncated or unsafe.
-    """
-    return {} if '://' in path else read_checkpoint(path)[1]
-
-
-def choose_tested_weights(cfg: Config, path: str) -> None:
-    """Settle what is tested.
-
-    Args:
-        cfg: Its model gets the shape of the checkpoint. ``load_from`` is set,
-            unless the checkpoint is a classifier's that was exported, which
-            the backbone loads.
-        path: Checkpoint of a training run, or of tools/export_pruned.py.
-
-    Raises:
-        CheckpointError: If it is missing, truncated or unsafe.
-    """
-    cfg.load_from, cfg.resume = path, False
-    add_hook(cfg, 'StrictLoadHook', whole=True)
-    if '://' in path:
-        cfg.model.pop('distillation', None)  # a teacher only trains
-        return
-    state_dict, meta = read_checkpoint(path)
-    whole = is_whole(state_dict)
-    classifier = cfg.model.type.rpartition('.')[2] == 'ImageClassifier'
-    if whole or classifier:
-        take_shape(cfg.model, state_dict, meta, path)
-    if classifier and not whole:
-        cfg.load_from = None
-
-
-def build_tested(cfg: Config, path: str) -> Runner:
-    """Build the runner of a config that :func:`choose_tested_weights` set.
-
-    Raises:
-        CheckpointError: If an exported classifier has no head that fits.
-    """
-    runner = build_runner(cfg)
-    if not cfg.load_from:
-        require_classifier(unwrapped(runner.model), path)
-    return runner
 
 
 def add_training_hooks(cfg: Config) -> None:

@@ -12,24 +12,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from timm.data import create_transform
-from torch import Tensor, nn
 
 from mmvitcompress.analysis.candidates import choose_device
-from mmvitcompress.checkpoints.file import read_checkpoint, refuse_compactors
-from mmvitcompress.engine.build import (
-    is_whole,
-    require_whole,
-    take_shape,
-)
+from mmvitcompress.checkpoints.file import read_checkpoint
 from mmvitcompress.datasets.palettes import class_palette
+from mmvitcompress.engine.build import build, fit
 from mmvitcompress.engine.config import read_config
-from mmvitcompress.engine.hooks.strict_loading import (
-    require_classifier,
-    require_fit,
-)
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.inference.classes import metainfo, name_classes
 from mmvitcompress.utils.images import to_pil
@@ -61,27 +50,17 @@ def deployed_config(
         CheckpointError: If the checkpoint can't be read, or holds no whole
             model.
     """
-    state_dict, meta = read_checkpoint(checkpoint)
-    return _deployed(_config(config), state_dict, meta, checkpoint)
+    cfg = _config(config)
+    fit(cfg.model, read_checkpoint(checkpoint), 'predict')
+    return cfg
 
 
 def _config(config: str | Path | Config) -> Config:
-    if isinstance(config, Config):
-        return deepcopy(config)
-    return read_config(str(config))
-
-
-def _deployed(
-    cfg: Config, state_dict: Mapping[str, Tensor], meta: dict, path
-) -> Config:
-    refuse_compactors(state_dict, path)
+    cfg = deepcopy(config)
+    if not isinstance(config, Config):
+        cfg = read_config(str(config))
     if 'model' not in cfg or 'backbone' not in cfg.model:
         raise ConfigError('the config has no model with a backbone')
-    if cfg.model.get('pretrained'):
-        cfg.model.pretrained = None
-    if _task(cfg) != 'classification':
-        require_whole(state_dict, path)
-    take_shape(cfg.model, state_dict, meta, path)
     return cfg
 
 
@@ -130,13 +109,10 @@ class Predictor:
         self.device = choose_device(device)
         cfg = _config(config)
         self.task = _task(cfg)
-        state_dict, meta = read_checkpoint(checkpoint)
-        cfg = _deployed(cfg, state_dict, meta, checkpoint)
-        init_default_scope(cfg.default_scope)
-        self.model = _build(cfg, state_dict, checkpoint)
-        self.model.to(self.device).eval()
+        stored = read_checkpoint(checkpoint)
+        self.model = build(cfg, checkpoint, 'predict').to(self.device)
         dataset = _dataset(cfg)
-        known = meta.get('dataset_meta') or metainfo(dataset)
+        known = stored.meta.get('dataset_meta') or metainfo(dataset)
         names = classes or known.get('classes')
         self.classes = name_classes(self.model, dataset, names)
         self.palette = known.get('palette') or class_palette(self.classes)
@@ -191,15 +167,6 @@ class Predictor:
             return list(logits.float().softmax(-1))
         views = [self.inferencer.pipeline(image) for image in images]
         return self.inferencer.forward(pseudo_collate(views))
-
-
-def _build(cfg: Config, state_dict: Mapping[str, Tensor], path) -> nn.Module:
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    if is_whole(state_dict):
-        require_fit(model, state_dict, str(path))
-    else:
-        require_classifier(model, path)
-    return model
 
 
 def _dataset(cfg: Config) -> dict:

@@ -9,14 +9,11 @@ from numpy import ndarray
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from mmvitcompress.analysis.candidates import build_candidate, load_candidate
+from mmvitcompress.analysis.candidates import load_candidate
 from mmvitcompress.analysis.configs import as_shape
 from mmvitcompress.analysis.images import tested_images
 from mmvitcompress.arch.swin import MERGE_STAGE
-from mmvitcompress.channels import is_compactor
-from mmvitcompress.checkpoints.file import read_checkpoint
-from mmvitcompress.engine.build import require_whole
-from mmvitcompress.engine.export import load_trained
+from mmvitcompress.engine.build import build
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
@@ -35,8 +32,8 @@ def load_model(
     Args:
         path: The config.
         checkpoint: Of a training run, one that prunes channels included, or
-            what tools/export_pruned.py has written. Defaults to random
-            weights.
+            what tools/export_pruned.py has written. Defaults to the config's
+            ``load_from``, or random weights.
         options: Values of the config to override, by dotted key.
         whole: Whether the head needs weights, too. Defaults to False.
         backbone: What --backbone names. Defaults to the config's own.
@@ -46,14 +43,9 @@ def load_model(
         CheckpointError: If the checkpoint is missing or of another model.
     """
     config = load_candidate(path, options, backbone)
-    if checkpoint is None:
-        return config, build_candidate(config).eval()
-    state_dict, _ = read_checkpoint(checkpoint)
-    if whole:
-        require_whole(state_dict, checkpoint)
-    if any(map(is_compactor, state_dict)):
-        return config, load_trained(config, checkpoint)
-    return config, build_candidate(config, checkpoint).eval()
+    checkpoint = checkpoint or config.get('load_from')
+    purpose = 'test' if whole and checkpoint else 'look'
+    return config, build(config, checkpoint, purpose)
 
 
 def load_images(

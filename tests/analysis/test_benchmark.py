@@ -14,7 +14,7 @@ from mmvitcompress.analysis.benchmark import (
     macs_ratios,
     speedup,
 )
-from mmvitcompress.analysis.configs import build_model
+from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.analysis.kernels import attention_kernels
 from mmvitcompress.analysis.report import describe, table
 from mmvitcompress.errors import ConfigError
@@ -200,7 +200,7 @@ def attention(query, key, value):
 
 
 def test_kernels_of_attention(make_config):
-    model = build_model(make_config('image_classifier'))
+    model = build_candidate(make_config('image_classifier'))
     images = torch.rand(1, 3, 64, 64)
     assert attention_kernels(model, images) == {'flash': 4}
     assert attention_kernels(model, images, torch.bfloat16) == {'flash': 4}
@@ -208,7 +208,7 @@ def test_kernels_of_attention(make_config):
     with torch.nn.attention.sdpa_kernel(backends):
         assert attention_kernels(model, images) == {'math': 4}
     # MMSegmentation's own wants the weights, which no fused kernel tells
-    peer = build_model(make_config('upernet'))
+    peer = build_candidate(make_config('upernet'))
     assert attention_kernels(peer, images) == {'not fused': 4}
 
 
@@ -249,7 +249,7 @@ def test_what_cannot_be_compiled(make_config):
     def backend(graph, inputs):
         raise RuntimeError('no such instruction\nand more')
 
-    model = build_model(make_config('image_classifier'))
+    model = build_candidate(make_config('image_classifier'))
     images = torch.rand(1, 3, 64, 64)
     with pytest.raises(ConfigError, match='no such instruction; run without'):
         benchmark([model], images, (64, 64), 1, 0, compiler=backend)

@@ -7,8 +7,8 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
+from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.analysis.complexity import model_complexity
-from mmvitcompress.analysis.configs import build_model
 from mmvitcompress.analysis.inference import run_network
 from mmvitcompress.analysis.macs import count_macs
 from mmvitcompress.api import CompressedModel
@@ -19,7 +19,7 @@ SHAPE = (60, 90)
 
 
 def test_figures_of_every_kind_of_model_add_up(config):
-    model = build_model(config)
+    model = build_candidate(config).train()
     figures = model_complexity(model, SHAPE)
     assert figures['shape'] == [60, 90]
     assert list(figures['parts']) == ['backbone', 'neck', 'head']
@@ -38,13 +38,13 @@ def test_figures_of_every_kind_of_model_add_up(config):
 
 def test_figures_are_the_same_each_time(config):
     torch.manual_seed(1)
-    first = model_complexity(build_model(config), SHAPE)
+    first = model_complexity(build_candidate(config), SHAPE)
     torch.manual_seed(2)
-    assert model_complexity(build_model(config), SHAPE) == first
+    assert model_complexity(build_candidate(config), SHAPE) == first
 
 
 def test_matmul_convention_counts_less(config):
-    model = build_model(config)
+    model = build_candidate(config)
     fvcore = model_complexity(model, SHAPE)
     matmul = model_complexity(model, SHAPE, 'matmul')
     assert matmul['convention'] == 'matmul'
@@ -73,7 +73,7 @@ def test_images_have_the_channels_of_the_model(channels):
 
 
 def test_upernet_agrees_with_fvcore_by_part(make_config):
-    model = build_model(make_config('upernet')).eval()
+    model = build_candidate(make_config('upernet')).eval()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         analysis = FlopCountAnalysis(model, torch.rand(1, 3, 64, 96))
@@ -88,7 +88,7 @@ def test_upernet_agrees_with_fvcore_by_part(make_config):
 
 
 def test_auxiliary_head_is_reported_by_itself(make_config):
-    model = build_model(make_config('upernet'))
+    model = build_candidate(make_config('upernet'))
     figures = model_complexity(model, (64, 64))
     auxiliary = sum(p.numel() for p in model.auxiliary_head.parameters())
     assert figures['training_only'] == {'params': auxiliary}
@@ -100,7 +100,7 @@ def test_auxiliary_head_is_reported_by_itself(make_config):
     ('name', 'stages'), [('mask_rcnn', 1), ('cascade_mask_rcnn', 3)]
 )
 def test_roi_heads_by_hand(make_config, name, stages):
-    model = build_model(make_config(name))
+    model = build_candidate(make_config(name))
     figures = model_complexity(model, SHAPE)
     assert figures['regions'] == {'proposals': 50, 'masks': 10}
     assert figures['input_shape'] == [64, 96]
@@ -161,8 +161,8 @@ def test_mask2former_in_mmseg_is_mask2former_in_mmdet(make_config):
     """The same model in either library, but for its classes."""
     in_mmseg = make_config('mask2former_seg')
     in_mmdet = make_config('mask2former_det')
-    ours = model_complexity(build_model(in_mmseg), SHAPE)
-    theirs = model_complexity(build_model(in_mmdet), SHAPE)
+    ours = model_complexity(build_candidate(in_mmseg), SHAPE)
+    theirs = model_complexity(build_candidate(in_mmdet), SHAPE)
     assert ours['operators'] == theirs['operators']
     assert ours['parts'] == theirs['parts']
     # masked attention is computed in full: 7 queries, heads of 8 channels
@@ -178,14 +178,14 @@ def test_merging_is_seen_in_the_backbone_alone(make_config):
     merged = make_config('mask2former_seg')
     dense = make_config('mask2former_seg')
     dense.model.backbone.pop('token_merging')
-    merged = model_complexity(build_model(merged), (64, 64))['parts']
-    dense = model_complexity(build_model(dense), (64, 64))['parts']
+    merged = model_complexity(build_candidate(merged), (64, 64))['parts']
+    dense = model_complexity(build_candidate(dense), (64, 64))['parts']
     assert merged['backbone']['macs'] < dense['backbone']['macs']
     assert merged['head'] == dense['head']
 
 
 def test_more_images_cost_in_proportion(config):
-    model = build_model(config).eval()
+    model = build_candidate(config).eval()
     one, three = (
         count_macs(run_network, model, torch.rand(n, 3, 64, 96))
         for n in (1, 3)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.analysis.complexity import model_complexity
 from mmvitcompress.analysis.configs import (
     as_shape,
-    build_model,
     default_shape,
     load_config,
 )
@@ -75,9 +75,9 @@ def test_impossible_shapes(size):
 
 def test_missing_checkpoint_is_passed_over(make_config, capsys):
     config = make_config('mask_rcnn')
-    expected = model_complexity(build_model(config), (64, 64))
+    expected = model_complexity(build_candidate(config), (64, 64))
     config.model.backbone.checkpoint = 'nowhere/cait.pth'
-    figures = model_complexity(build_model(config), (64, 64))
+    figures = model_complexity(build_candidate(config), (64, 64))
     assert figures == expected
     assert "note: checkpoint 'nowhere/cait.pth'" in capsys.readouterr().err
     # the config itself is left alone
@@ -90,16 +90,16 @@ def test_missing_checkpoint_without_arch_is_an_error(make_config):
         type='mmvitcompress.CompressedViT', checkpoint='nowhere/cait.pth'
     )
     with pytest.raises(CheckpointError, match=r'nowhere/cait\.pth'):
-        build_model(config)
+        build_candidate(config)
 
 
 def test_a_teacher_is_not_counted(make_config):
     config = make_config('image_classifier')
-    expected = model_complexity(build_model(config), (64, 64))
+    expected = model_complexity(build_candidate(config), (64, 64))
     teacher = deepcopy(config.model)
     teacher.backbone.checkpoint = 'nowhere/deit.pth'
     config.model.distillation = dict(teacher=teacher)
-    assert model_complexity(build_model(config), (64, 64)) == expected
+    assert model_complexity(build_candidate(config), (64, 64)) == expected
 
 
 def test_pretrained_weights_are_not_fetched(make_config):
@@ -107,7 +107,7 @@ def test_pretrained_weights_are_not_fetched(make_config):
     config.model.backbone.init_cfg = dict(
         type='Pretrained', checkpoint='https://example.invalid/vit.pth'
     )
-    assert build_model(config).backbone.init_cfg is None
+    assert build_candidate(config).backbone.init_cfg is None
 
 
 def test_configs_without_a_model(tmp_path):
@@ -148,7 +148,7 @@ def test_tool_writes_what_the_library_counts(make_config, tmp_path, get_flops):
     assert status == 0, stderr
     expected = make_config('mask2former_seg')
     expected.model.backbone.token_merging.layers = [1, 2, 4]
-    expected = model_complexity(build_model(expected), (48, 96), 'matmul')
+    expected = model_complexity(build_candidate(expected), (48, 96), 'matmul')
     assert json.loads(out.read_text()) == expected
     assert expected['input_shape'] == [64, 96]
     for text in ('64 x 96', 'convention matmul', 'backbone', 'neck', 'head'):

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from PIL import Image
 from torch import nn
 
-from mmvitcompress.analysis.configs import build_model
+from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.analysis.images import make_images
 from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.utils.images import image_files, read_image
@@ -31,7 +31,7 @@ def paint(path, colour, size=(8, 6)):
 def segmentor(make_config):
     config = make_config('upernet')
     config.model.data_preprocessor = PREPROCESSOR
-    return config, build_model(config)
+    return config, build_candidate(config)
 
 
 def test_folder_by_hand(segmentor, tmp_path):
@@ -63,7 +63,7 @@ def test_random_images_have_the_channels_of_the_model(make_config):
     config.model.data_preprocessor = dict(
         **PREPROCESSOR | dict(mean=[10.0], std=[2.0], bgr_to_rgb=False)
     )
-    model = build_model(config)
+    model = build_candidate(config)
     images = make_images('random', config, model, (24, 40), 2)
     assert images.shape == (2, 1, 32, 64)
     model.backbone(images)

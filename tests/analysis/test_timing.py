@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmvitcompress.analysis.configs import build_model
+from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.analysis.macs import evaluating
 from mmvitcompress.analysis.timing import (
     ALL_PARTS,
@@ -181,7 +181,7 @@ def test_autocast_reaches_every_part():
 
 
 def test_every_kind_of_model_is_timed(config):
-    models = {name: build_model(config) for name in ('a', 'b')}
+    models = {name: build_candidate(config) for name in ('a', 'b')}
     images = torch.rand(2, 3, 64, 96)
     times = time_parts(models, images, repeats=1, warmup=0, parts=ALL_PARTS)
     has_neck = 'neck' in config.model

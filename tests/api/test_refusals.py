@@ -67,7 +67,7 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_wrong_models(tmp_path):
-    with pytest.raises(ConfigError, match='neither a file nor a model'):
+    with pytest.raises(ConfigError, match="no model 'no_such_vit'"):
         mmvitcompress.compress('no_such_vit')
     with pytest.raises(ConfigError, match='must be a ViT of timm'):
         mmvitcompress.compress(3)

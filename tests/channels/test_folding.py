@@ -22,7 +22,8 @@ from mmvitcompress.channels import (
     unconverged,
     without,
 )
-from mmvitcompress.checkpoints.file import load_strict, write_checkpoint
+from mmvitcompress.checkpoints.file import write_checkpoint
+from mmvitcompress.checkpoints.load import load_strict
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT, ViT
 

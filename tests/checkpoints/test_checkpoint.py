@@ -12,13 +12,10 @@ import torch
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.zoo import get_arch
-from mmvitcompress.checkpoints.file import (
-    checkpoint_arch,
-    read_checkpoint,
-    write_checkpoint,
-)
-from mmvitcompress.checkpoints.vit import convert, infer_arch, to_timm_keys
-from mmvitcompress.errors import CheckpointError
+from mmvitcompress.checkpoints.convert import convert
+from mmvitcompress.checkpoints.file import read_checkpoint, write_checkpoint
+from mmvitcompress.checkpoints.vit import infer_arch, to_timm_keys
+from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models import CAITDeiT, CompressedViT, ViT
 
 ROOT = Path(__file__).parents[2]
@@ -54,8 +51,9 @@ def test_round_trip(pruned, tmp_path, suffix):
     path = tmp_path / f'again.{suffix}'
     state = {**model.state_dict(), 'head.weight': torch.randn(10, 192)}
     write_checkpoint(path, state, model.arch, source='x', metrics={'top1': 1})
-    tensors, meta = read_checkpoint(path)
-    assert checkpoint_arch(meta) == model.arch
+    checkpoint = read_checkpoint(path)
+    tensors, meta = checkpoint.state_dict, checkpoint.meta
+    assert checkpoint.arch == model.arch
     assert meta['source'] == 'x' and meta['metrics'] == {'top1': 1}
     assert set(tensors) == set(state)
     assert all(torch.equal(tensors[k], state[k]) for k in state)
@@ -206,7 +204,7 @@ def test_other_timm_models_are_refused(monkeypatch, name):
     monkeypatch.setattr(
         timm, 'create_model', lambda name, pretrained: create(name)
     )
-    with pytest.raises(CheckpointError):
+    with pytest.raises(ConfigError, match='cannot be compressed'):
         convert(name)
 
 
@@ -221,7 +219,7 @@ def test_a_timm_model_that_cannot_be_compared_is_refused(monkeypatch, value):
         return model
 
     monkeypatch.setattr(timm, 'create_model', broken)
-    with pytest.raises(CheckpointError, match='differ'):
+    with pytest.raises(ConfigError, match='differ'):
         convert(TINY)
 
 

@@ -1,18 +1,21 @@
 """A checkpoint's shape wins over a config's, whoever loads it."""
 
 import copy
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
+from mmengine.runner import CheckpointLoader
 
 from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.arch.vit import ViTArch
-from mmvitcompress.checkpoints.file import read_checkpoint
-from mmvitcompress.engine.build import is_whole, take_shape
-from mmvitcompress.engine.export import load_trained
-from mmvitcompress.engine.launch import choose_tested_weights
+from mmvitcompress.checkpoints.file import Checkpoint, read_checkpoint
+from mmvitcompress.engine.build import build, fill, fit
+from mmvitcompress.engine.config import use_scope
+from mmvitcompress.engine.weights import choose_tested_weights, choose_weights
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.inference import deployed_config
 from mmvitcompress.models import CompressedViT, ImageClassifier
@@ -45,23 +48,21 @@ CONFIG = dict(
 
 
 def load_for_test(config, path):
-    choose_tested_weights(config, path)
-    init_default_scope(config.default_scope)
+    stored = choose_tested_weights(config, path)
+    use_scope(config)
     model = MODELS.build(config.model)
-    if config.load_from:
-        model.load_state_dict(
-            torch.load(path, weights_only=True)['state_dict']
-        )
+    if config.load_from:  # as MMEngine does
+        content = CheckpointLoader.load_checkpoint(path)
+        model.load_state_dict(content['state_dict'])
+    fill(model, stored, 'test')
     return model
 
 
 def load_for_prediction(config, path):
     ready = deployed_config(config, path)
-    init_default_scope(ready.default_scope)
+    use_scope(ready)
     model = MODELS.build(ready.model)
-    stored, _ = read_checkpoint(path)
-    if is_whole(stored):
-        model.load_state_dict(stored)
+    fill(model, read_checkpoint(path), 'predict')
     return model
 
 
@@ -69,7 +70,7 @@ LOADERS = {
     'test': load_for_test,
     'benchmark': build_candidate,
     'predict': load_for_prediction,
-    'export': load_trained,
+    'export': partial(build, purpose='export'),
 }
 
 
@@ -143,23 +144,89 @@ def test_without_any_arch_the_file_it_started_from_tells(write, tmp_path):
         assert_equal(load(config, path), tensors)
 
 
+def stored(tensors, **meta):
+    return Checkpoint('x.pth', {}, tensors, meta)
+
+
 def test_compactors_are_built_where_the_checkpoint_has_them():
     pruned = CompressedViT(BASE, compactors=True).state_dict()
     for state_dict, expected in ((pruned, True), ({'cls_token': 0}, None)):
         for prefix in ('', 'backbone.'):
             model = copy.deepcopy(CONFIG['model'])
             tensors = {prefix + k: v for k, v in state_dict.items()}
-            take_shape(model, tensors, dict(arch=BASE), 'x.pth')
+            fit(model, stored(tensors, arch=BASE), 'test')
             assert model['backbone'].get('compactors') is expected
+
+
+@pytest.mark.parametrize('purpose', ['measure', 'predict'])
+def test_compactors_are_not_deployed(purpose):
+    model = copy.deepcopy(CONFIG['model'])
+    pruned = stored(CompressedViT(BASE, compactors=True).state_dict())
+    with pytest.raises(CheckpointError, match='export it by'):
+        fit(model, pruned, purpose)
 
 
 def test_foreign_backbones_stay_as_they_are():
     model = dict(backbone=dict(type='ResNet', depth=18))
-    take_shape(model, {'backbone.conv1.weight': 0}, {}, 'x.pth')
+    fit(model, stored({'backbone.conv1.weight': 0}), 'test')
     assert model == dict(backbone=dict(type='ResNet', depth=18))
 
 
 def test_an_arch_that_is_none():
-    model, tensors = dict(backbone={}), {'backbone.cls_token': 0}
+    model = dict(backbone={})
+    wrong = stored({'backbone.cls_token': 0}, arch='vit_small')
     with pytest.raises(CheckpointError, match=r"'x\.pth' must be a dict"):
-        take_shape(model, tensors, dict(arch='vit_small'), 'x.pth')
+        fit(model, wrong, 'test')
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Files that are opened, one entry each time."""
+    found, load = [], torch.load
+
+    def counted(file, *args, **kwargs):
+        found.append(str(file))
+        return load(file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, 'load', counted)
+    return found
+
+
+@pytest.mark.parametrize('whole', [True, False])
+@pytest.mark.parametrize('purpose', ['measure', 'look', 'predict', 'test'])
+def test_a_model_reads_its_file_once(write, reads, whole, purpose):
+    path, _ = write(whole)
+    build(Config(copy.deepcopy(CONFIG)), path, purpose)
+    assert reads == [path]
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_a_tested_model_reads_its_file_once(write, reads, whole):
+    path, _ = write(whole)
+    load_for_test(Config(copy.deepcopy(CONFIG)), path)
+    assert reads == [path]
+
+
+def test_student_and_teacher_read_one_file_once(write, reads):
+    path, _ = write(whole=False)
+    backbone = dict(type='CompressedViT', checkpoint=path)
+    teacher = dict(type='ImageClassifier', backbone=backbone)
+    ImageClassifier(backbone, 5, distillation=dict(teacher=teacher))
+    assert reads == [path]
+
+
+def test_a_run_that_goes_on_reads_its_file_once(write, reads, tmp_path):
+    path, _ = write()
+    newest = str(tmp_path / 'epoch_3.pth')
+    Path(path).rename(newest)
+    config = Config(dict(work_dir=str(tmp_path)))
+    choose_weights(config, 'auto')
+    assert config.load_from == newest and config.resume
+    assert CheckpointLoader.load_checkpoint(newest).keys() == {
+        'state_dict',
+        'meta',
+    }
+    assert reads == [newest]
+    # what was handed over is let go
+    CheckpointLoader.load_checkpoint(newest)
+    assert reads == [newest] * 2

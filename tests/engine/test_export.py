@@ -107,7 +107,8 @@ def test_exported_classifier_is_the_trained_one(run, tool, tmp_path):
         report,
     )
     assert code == 0, error
-    stored, meta = read_checkpoint(out)
+    file = read_checkpoint(out)
+    stored, meta = file.state_dict, file.meta
     assert not [key for key in stored if 'compactors' in key]
     assert stored['head.weight'].shape == (3, 24)
     assert meta['arch']['qk_dims'] == [5, 5]
@@ -278,7 +279,7 @@ def test_what_is_not_a_run_of_the_config_is_refused(run, tool, tmp_path):
     plain = tmp_path / 'plain.pth'
     for names, message in (
         (['head.weight'], 'holds a backbone only'),
-        (['head.fc.weight', 'backbone.cls_token'], 'another arch'),
+        (['head.fc.weight', 'backbone.cls_token'], 'another model'),
     ):
         tensors = {name: torch.ones(1, 1, 24) for name in names}
         write_checkpoint(plain, tensors, model.backbone.arch)

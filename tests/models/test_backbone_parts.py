@@ -7,10 +7,12 @@ import torch
 
 from mmvitcompress.arch.swin import SwinArch
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.checkpoints import recognise as families
 from mmvitcompress.checkpoints.file import write_checkpoint
+from mmvitcompress.checkpoints.load import reconcile
+from mmvitcompress.checkpoints.recognise import Weights
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models import ATMEDeiT, CompressedSwin, CompressedViT
-from mmvitcompress.models.backbones.parts import reconcile
 from mmvitcompress.utils.checks import output_indices
 
 VIT = ViTArch(embed_dim=16, depth=2, num_heads=2, patch_size=8, img_size=32)
@@ -83,18 +85,21 @@ def test_missing_checkpoints_have_a_remedy(backbone, own, other, tmp_path):
 
 def test_reconciling():
     merging = dict(layers=(1,))
+    weights = Weights(families.VIT, {}, VIT, 'x.pth')
     wanted = VIT.replace(token_merging=merging, mlp_dims=32)
-    assert reconcile(VIT, None, 'x.pth', ['depth']) == VIT
-    resolved = reconcile(VIT, wanted, 'x.pth', ['depth'])
+    lines = []
+    assert reconcile(weights, None, ['depth'], lines.append) == VIT
+    resolved = reconcile(weights, wanted, ['depth'], lines.append)
     assert resolved == VIT.replace(token_merging=merging)
+    assert [line.split(' of ')[0] for line in lines] == ['mlp_dims']
     with pytest.raises(
         CheckpointError, match=r'depth is 2, .* for 3; mend it'
     ):
         reconcile(
-            VIT,
+            weights,
             VIT.replace(depth=3, qk_dims=8, v_dims=8, mlp_dims=64),
-            'x.pth',
             ['depth'],
+            lines.append,
             dict(depth='; mend it'),
         )
 

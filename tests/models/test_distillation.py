@@ -207,5 +207,5 @@ def test_wrong_arguments(teacher_file, tmp_path):
             )
     with pytest.raises(ConfigError, match="no model 'nonesuch'"):
         TimmClassifier('nonesuch')
-    with pytest.raises(CheckpointError, match='is of another arch'):
+    with pytest.raises(CheckpointError, match='is of another model'):
         TimmClassifier(CONVNET, checkpoint_path=teacher_file)

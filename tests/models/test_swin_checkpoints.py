@@ -4,8 +4,8 @@ import pytest
 import torch
 from swins import SHAPE, run, saved, small, timm_swin
 
+from mmvitcompress.checkpoints.convert import convert
 from mmvitcompress.checkpoints.file import write_checkpoint
-from mmvitcompress.checkpoints.vit import convert
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.models import CompressedSwin
 

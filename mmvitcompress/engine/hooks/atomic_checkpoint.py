@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmvitcompress.checkpoints.file import read_checkpoint
+from mmvitcompress.checkpoints.file import Checkpoint, read_checkpoint
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.registry import HOOKS
 from mmvitcompress.utils.files import write_atomically
@@ -94,14 +94,14 @@ class AtomicCheckpointHook(CheckpointHook):
         return outdated
 
 
-def find_resumable(work_dir: str | Path) -> str | None:
+def find_resumable(work_dir: str | Path) -> Checkpoint | None:
     """The newest checkpoint of a run that can be read.
 
     Args:
         work_dir: The run's folder, which may have been moved.
 
     Returns:
-        Its path, or None if the run never saved one.
+        It, or None if the run never saved one.
 
     Raises:
         CheckpointError: If there are checkpoints, but none can be read.
@@ -109,11 +109,9 @@ def find_resumable(work_dir: str | Path) -> str | None:
     paths = _candidates(Path(work_dir))
     for path in paths:
         try:
-            read_checkpoint(path)
+            return read_checkpoint(path)
         except CheckpointError as error:
             print_log(f'Not resuming from it: {error}', 'current')
-        else:
-            return str(path)
     if paths:
         raise CheckpointError(
             f'none of the checkpoints in {str(work_dir)!r} can be read; name '

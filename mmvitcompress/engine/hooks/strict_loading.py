@@ -3,20 +3,17 @@
 MMEngine only logs what is missing in a checkpoint or of another shape.
 """
 
-import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmvitcompress.checkpoints.load import load_strict, some
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.registry import HOOKS
-
-SHOWN = 3  # names per kind of mismatch
 
 
 @HOOKS.register_module()
@@ -44,58 +41,9 @@ class StrictLoadHook(Hook):
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        check = require_fit if self.whole else require_overlap
+        check = load_strict if self.whole else require_overlap
         state_dict = checkpoint.get('state_dict', checkpoint)
         check(model, _plain(state_dict), runner._load_from)
-
-
-def require_fit(
-    model: nn.Module, state_dict: Mapping[str, Tensor], path: str
-) -> None:
-    """Load what must be exactly the model's state.
-
-    Args:
-        model: The model; its own conversions of older files are applied.
-        state_dict: What to load into it.
-        path: Where that came from, for the message.
-
-    Raises:
-        CheckpointError: If a tensor is missing, unexpected or mis-shaped.
-    """
-    try:
-        missing, unexpected = model.load_state_dict(state_dict, strict=False)
-    except RuntimeError as error:
-        shapes = re.findall(r'size mismatch for (.+?)\.?$', str(error), re.M)
-        if not shapes:
-            raise
-        problems = [_some('other shapes', shapes)]
-    else:
-        found = {'missing': missing, 'unexpected': unexpected}
-        problems = [_some(kind, keys) for kind, keys in found.items() if keys]
-    if problems:
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} is of another model: '
-            + '; '.join(problems)
-        )
-
-
-def require_classifier(model: nn.Module, path: str | Path) -> None:
-    """Refuse an image classifier whose head no checkpoint has filled.
-
-    Args:
-        model: The classifier; its backbone's checkpoint should bring the
-            head.
-        path: That checkpoint, for the message.
-
-    Raises:
-        CheckpointError: If the head is random.
-    """
-    if not model.has_weights:
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} has no classifier for '
-            f'{model.num_classes} classes, so that predictions would be '
-            'random; give the one that training the classifier wrote'
-        )
 
 
 def require_overlap(
@@ -113,8 +61,7 @@ def require_overlap(
     ):
         raise CheckpointError(
             f'no tensor of checkpoint {str(path)!r} fits the model: it has '
-            f'{_some("names", list(state_dict))}, the model '
-            f'{_some("names", list(own))}'
+            f'{some(list(state_dict))}, the model {some(list(own))}'
         )
 
 
@@ -126,9 +73,3 @@ def _plain(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     )
     plain._metadata = getattr(state_dict, '_metadata', OrderedDict())
     return plain
-
-
-def _some(kind: str, items: Sequence[str]) -> str:
-    more = len(items) - SHOWN
-    listed = ', '.join(items[:SHOWN])
-    return f'{kind}: {listed}' + (f' and {more} more' if more > 0 else '')

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
 from mmvitcompress.channels import attach_compactors
 from mmvitcompress.checkpoints.load_swin import load_swin, reconcile_swin
+from mmvitcompress.checkpoints.recognise import SWIN
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.backbones.parts import (
-    SWIN,
     check_arguments,
     check_frozen,
     check_methods,
+    log,
     need_arch,
     read_weights,
     wanted_arch,
@@ -111,12 +112,10 @@ class CompressedSwin(Swin):
         wanted = wanted_arch(
             SWIN, arch, token_merging=token_merging, **methods
         )
-        state_dict, source, resolved = {}, None, wanted
+        weights, resolved = None, wanted
         if checkpoint is not None:
-            state_dict, source = read_weights(
-                SWIN, checkpoint, wanted, self.how_to_make
-            )
-            resolved = reconcile_swin(source, wanted, window_size, checkpoint)
+            weights = read_weights(SWIN, checkpoint, wanted, self.how_to_make)
+            resolved = reconcile_swin(weights, wanted, window_size, log)
         resolved = need_arch(SWIN, resolved)
         if img_size is not None:
             resolved = resolved.replace(img_size=img_size)
@@ -142,8 +141,8 @@ class CompressedSwin(Swin):
         self.frozen_stages = frozen_stages
         self.out_channels = tuple(resolved.dims[i] for i in self.out_indices)
         self._add_out_norms(out_norms)
-        if checkpoint is not None:
-            load_swin(self, state_dict, source, checkpoint)
+        if weights is not None:
+            load_swin(self, weights, log)
         if compactors:
             attach_compactors(self)
         self._freeze()

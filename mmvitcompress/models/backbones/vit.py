@@ -9,17 +9,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.windows import quarter_ends
 from mmvitcompress.channels import attach_compactors
-from mmvitcompress.checkpoints.load_vit import (
-    load_vit,
-    read_vit,
-    reconcile_vit,
-)
+from mmvitcompress.checkpoints.load_vit import load_vit, reconcile_vit
+from mmvitcompress.checkpoints.recognise import VIT
 from mmvitcompress.models.backbones.parts import (
-    VIT,
     check_arguments,
     check_frozen,
     check_methods,
+    log,
     need_arch,
+    read_weights,
     wanted_arch,
 )
 from mmvitcompress.models.vit import ViT
@@ -142,10 +140,10 @@ class CompressedViT(ViT):
             global_blocks=global_blocks,
             **methods,
         )
-        state_dict, source, resolved = {}, None, wanted
+        weights, resolved = None, wanted
         if checkpoint is not None:
-            state_dict, source = read_vit(checkpoint, wanted, self.how_to_make)
-            resolved = reconcile_vit(source, wanted, checkpoint, soft_slimming)
+            weights = read_weights(VIT, checkpoint, wanted, self.how_to_make)
+            resolved = reconcile_vit(weights, wanted, soft_slimming, log)
         resolved = need_arch(VIT, resolved)
         if img_size is not None:
             resolved = resolved.replace(img_size=img_size)
@@ -172,8 +170,8 @@ class CompressedViT(ViT):
         self.out_type = out_type
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        if checkpoint is not None:
-            load_vit(self, state_dict, source, checkpoint, soft_slimming)
+        if weights is not None:
+            load_vit(self, weights, soft_slimming, log)
         if compactors:
             attach_compactors(self)
         self._freeze()

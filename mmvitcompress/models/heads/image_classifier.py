@@ -4,9 +4,11 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmvitcompress.checkpoints.file import hold_checkpoint
 from mmvitcompress.checkpoints.heads import load_head
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.heads.class_token import ClassTokenHead
+from mmvitcompress.models.backbones.parts import log
+from mmvitcompress.models.classifier import ClassTokenHead
 from mmvitcompress.models.losses.distillation import (
     build_teacher,
     check_alpha,
@@ -68,6 +70,8 @@ class ImageClassifier(BaseModel):
             )
         super().__init__(data_preprocessor, init_cfg)
         self._check_targets(num_classes, label_smoothing)
+        # backbone, head and maybe the teacher are made of one file
+        stored = hold_checkpoint(backbone.get('checkpoint'))
         self.backbone = MODELS.build(
             dict(out_type='raw', final_norm=True, out_indices=[-1]) | backbone
         )
@@ -79,9 +83,8 @@ class ImageClassifier(BaseModel):
             arch.dist_token,
         )
         self.label_smoothing = label_smoothing
-        checkpoint = backbone.get('checkpoint')
-        self.has_weights = checkpoint is not None and load_head(
-            self.head, checkpoint
+        self.has_weights = stored is not None and load_head(
+            self.head, stored, log
         )
         self._teacher = None
         if distillation is not None:

@@ -1,17 +1,16 @@
 """Hard distillation: the student learns what a frozen teacher decides."""
 
-from pathlib import Path
-
-import timm
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from mmvitcompress.checkpoints.file import load_strict, read_checkpoint
+from mmvitcompress.checkpoints.file import hold_checkpoint, read_checkpoint
 from mmvitcompress.checkpoints.heads import head_classes
-from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.checkpoints.load import load_strict
+from mmvitcompress.checkpoints.timm import create
+from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import MODELS
 
 
@@ -53,11 +52,6 @@ class TimmClassifier(BaseModel):
         **kwargs,
     ):
         super().__init__(data_preprocessor, init_cfg)
-        if not timm.is_model(name.split('.')[0]):
-            raise ConfigError(
-                f'timm {timm.__version__} has no model {name!r}; '
-                'timm.list_models() names all'
-            )
         if pretrained and checkpoint_path:
             raise ConfigError(
                 'pretrained and checkpoint_path exclude each other, but got '
@@ -65,7 +59,8 @@ class TimmClassifier(BaseModel):
             )
         if num_classes is not None and not pretrained:
             kwargs['num_classes'] = num_classes
-        self.model = _create(name, pretrained, kwargs)
+        remedy = 'pass the file as checkpoint_path'
+        self.model = create(name, pretrained, remedy, **kwargs)
         if num_classes not in (None, self.num_classes):
             raise ConfigError(
                 f'the weights of timm model {name!r} are for '
@@ -73,7 +68,8 @@ class TimmClassifier(BaseModel):
             )
         self.has_weights = pretrained or bool(checkpoint_path)
         if checkpoint_path:
-            _load(self.model, checkpoint_path)
+            tensors = read_checkpoint(checkpoint_path).state_dict
+            load_strict(self.model, tensors, checkpoint_path)
         self.input_mean, self.input_std = tuple(input_mean), tuple(input_std)
         own = self.model.pretrained_cfg
         mean, std, in_mean, in_std = (
@@ -104,28 +100,6 @@ class TimmClassifier(BaseModel):
         if mode != 'loss':
             return logits
         return dict(loss=F.cross_entropy(logits, targets))
-
-
-def _create(name: str, pretrained: bool, kwargs: dict) -> nn.Module:
-    if not pretrained:
-        return timm.create_model(name, **kwargs)
-    try:
-        return timm.create_model(name, pretrained=True, **kwargs)
-    except Exception as error:
-        # whatever the hub's client raises, the remedy is the same
-        raise CheckpointError(
-            f'weights of timm model {name!r} could not be downloaded '
-            f'({type(error).__name__}: {error}); fetch them where there is a '
-            'network and pass the file as checkpoint_path'
-        ) from error
-
-
-def _load(model: nn.Module, path: str | Path) -> None:
-    state_dict, _ = read_checkpoint(path)
-    state_dict = {
-        key.removeprefix('module.'): value for key, value in state_dict.items()
-    }
-    load_strict(model, state_dict, path)
 
 
 class FrozenTeacher:
@@ -171,8 +145,9 @@ def build_teacher(
     else:
         config = dict(teacher)
         path = (config.get('backbone') or {}).get('checkpoint')
-        if path is not None and 'num_classes' not in config:
-            config['num_classes'] = head_classes(path) or num_classes
+        stored = hold_checkpoint(path)
+        if stored is not None and 'num_classes' not in config:
+            config['num_classes'] = head_classes(stored) or num_classes
         model = MODELS.build(config)
         if not getattr(model, 'has_weights', True):
             raise ConfigError(
