@@ -80,7 +80,9 @@ def compress(
     """
     training = isinstance(model, nn.Module) and model.training
     source, name = _parts(model, pretrained)
-    methods |= dict(token_merging=token_merging, patch_slimming=slimming)
+    methods['token_merging'] = token_merging
+    if slimming is not None:
+        methods = dict(patch_slimming=slimming, **methods)
     arch = _wanted(source.arch, methods, img_size)
     options = dict(source.options)
     if drop_path_rate is not None:
