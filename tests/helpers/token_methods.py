@@ -73,6 +73,14 @@ ROWS = {
         nothing=(dict(r=0), dict(layers=(), r=3)),
         chooses=True,
     ),
+    'token_reorganization': Row(
+        reduces=(
+            dict(layers=(2, 3), keep_rate=0.6),
+            dict(layers=(1, 2, 4), keep_rate=0.3),
+        ),
+        nothing=(dict(layers=()), dict(layers=(2, 3), keep_rate=1.0)),
+        chooses=True,
+    ),
 }
 FIRST = {key: {key: row.reduces[0]} for key, row in ROWS.items()}
 """Each method by itself, as arguments of backbones, arches and compress."""
