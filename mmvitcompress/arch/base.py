@@ -112,21 +112,15 @@ class Arch:
     def from_dict(cls, content: dict) -> 'Arch':
         """Build from :meth:`to_dict`'s result or from hand-written values.
 
-        A key ``base`` names an arch of :mod:`mmvitcompress.arch.zoo` whose
-        values the others override. A key ``family`` may be left away.
+        A key ``family`` may be left away;
+        :func:`mmvitcompress.arch.zoo.arch_from_dict` knows a key ``base``.
 
         Raises:
             ConfigError: If a key is unknown, a required one is missing, or
                 the values are of another family.
         """
         content = dict(content)
-        base = content.pop('base', None)
         family = content.pop('family', cls.family)
-        if base is not None:
-            from mmvitcompress.arch.zoo import get_arch
-
-            base = get_arch(base)
-            family = base.family if family == cls.family else family
         if family != cls.family:
             raise ConfigError(
                 f'arch must be of the family {cls.family!r} here, but got '
@@ -141,8 +135,6 @@ class Arch:
                 f'arch has no key {unknown[0]!r}; known keys are '
                 f'{", ".join(known)}'
             )
-        if base is not None:
-            return base.replace(**content)
         missing = [
             field.name
             for field in fields

@@ -87,14 +87,20 @@ ARCHS.update(cait_deit_small=_CAIT_SMALL, cait_deit_s=_CAIT_SMALL)
 
 
 def arch_from_dict(content: dict) -> Arch:
-    """An arch of the family that a dict names, itself or by its ``base``.
+    """Build an arch from a dict of its values.
+
+    A key ``base`` names an arch of :data:`ARCHS` (or is a dict, or an arch
+    JSON's path) whose values the others override.
 
     Raises:
         ConfigError: If the family is unknown or the values are wrong.
     """
-    base = content.get('base')
-    default = ViTArch.family if base is None else get_arch(base).family
-    family = content.get('family', default)
+    content = dict(content)
+    base = content.pop('base', None)
+    if base is not None:
+        base = get_arch(base)
+        return base.from_dict({**base.to_dict(), **content})
+    family = content.get('family', ViTArch.family)
     if family not in CLASSES:
         raise ConfigError(
             f'arch.family must be one of {", ".join(CLASSES)}, but got '

@@ -25,6 +25,7 @@ from numpy import ndarray
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.compactors import Kinds
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.checks import check_positive
 
 _NEVER = np.iinfo(np.int64).max
 
@@ -57,12 +58,7 @@ class SelectionRules:
 
     def __post_init__(self):
         for name in ('min_head_dim', 'min_mlp_dim', 'divisor'):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ConfigError(
-                    f'{name} must be a whole number of at least 1, but got '
-                    f'{value!r}'
-                )
+            check_positive(name, getattr(self, name))
 
     def floor(self, width: int, least: int) -> int:
         """``least``, rounded up to the divisor, but not above ``width``."""

@@ -174,6 +174,8 @@ def test_families_are_told_apart():
         SwinArch.from_dict(ARCHS['deit_tiny'].to_dict())
     with pytest.raises(ConfigError, match='family must be one of vit, swin'):
         get_arch(dict(family='cnn'))
+    with pytest.raises(ConfigError, match="'swin' here, but got 'vit'"):
+        get_arch(dict(base='swin_s', family='vit'))
 
 
 @pytest.mark.parametrize(
