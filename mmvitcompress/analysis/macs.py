@@ -28,7 +28,6 @@ from mmvitcompress.analysis.operators import (
     is_free,
 )
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.fast.winograd import convolutions_as_written
 
 Parts = Mapping[str, nn.Module | Sequence[nn.Module] | None]
 
@@ -99,7 +98,6 @@ def count_macs(
             stack.enter_context(counter.attribute(module, name))
         stack.enter_context(counter.watch_extension())
         stack.enter_context(torch.no_grad())
-        stack.enter_context(convolutions_as_written())
         # Below autograd the mode meets operators as they were called
         # (adaptive_avg_pool2d, scaled_dot_product_attention) rather than
         # what autograd makes of them on this device (mean, a fused kernel

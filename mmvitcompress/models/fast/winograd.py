@@ -12,16 +12,16 @@ upsampling. A map that is to be upsampled first goes there at its own size.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from mmvitcompress.models.fast.upsampled_conv import upsampling
 
 # of the polynomial's points 0, 1, -1, 2, -2 and infinity
-INPUT = (
+_INPUT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
     (0, 4, -4, -1, 1, 0),
@@ -29,7 +29,7 @@ INPUT = (
     (0, 2, -1, -2, 1, 0),
     (0, 4, 0, -5, 0, 1),
 )
-KERNEL = (
+_KERNEL = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
     (-1 / 6, 1 / 6, -1 / 6),
@@ -37,7 +37,7 @@ KERNEL = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
-OUTPUT = (
+_OUTPUT = (
     (1, 1, 1, 1, 1, 0),
     (0, 1, -1, 2, -2, 0),
     (0, 1, 1, 4, 4, 0),
@@ -48,24 +48,6 @@ ROWS, COLUMNS = 8, 32
 # Below, transforms and kernels cost more than the products spare. Products
 # grow with C·O, transforms with C + O: what counts is C·O / (C + O).
 LEAST_CHANNELS, LEAST_POSITIONS = 80, 1024
-
-
-_as_written = False
-
-
-@contextmanager
-def convolutions_as_written() -> Iterator[None]:
-    """Run convolutions as convolutions, also where another way is faster.
-
-    For counting what a model costs: by convention that is the same on all
-    devices.
-    """
-    global _as_written
-    before, _as_written = _as_written, True
-    try:
-        yield
-    finally:
-        _as_written = before
 
 
 def winograd_pays(x: Tensor, weight: Tensor, size: Sequence[int]) -> bool:
@@ -89,10 +71,14 @@ def winograd_pays(x: Tensor, weight: Tensor, size: Sequence[int]) -> bool:
 
 def reorders(x: Tensor) -> bool:
     """Whether an eager CPU runs inference in full precision, where it pays to
-    compute the same numbers in another order."""
+    compute the same numbers in another order.
+
+    It doesn't while someone watches the operators: what a model costs is by
+    convention the same on all devices.
+    """
     return (
-        not _as_written
-        and not torch.compiler.is_exporting()
+        not torch.compiler.is_exporting()
+        and not is_in_torch_dispatch_mode(include_infra_modes=False)
         and x.device.type == 'cpu'
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_grad_enabled()
@@ -176,7 +162,7 @@ def _band(length: int, size: int, like: Tensor, align_corners: bool) -> Tensor:
     line = upsampling(length, size, like, align_corners)
     line = F.pad(line, (0, 0, 1, 4 * tiles + 1 - size))
     windows = line.unfold(0, 6, 4)  # (tiles, length, 6)
-    return torch.matmul(like.new_tensor(INPUT), windows.transpose(1, 2))
+    return torch.matmul(like.new_tensor(_INPUT), windows.transpose(1, 2))
 
 
 def _within(
@@ -209,7 +195,7 @@ def _input_points(
 
 def _kernel_points(weight: Tensor) -> Tensor:
     """(O, C, 3, 3) → (36, C, O), columns before rows."""
-    kernel = weight.new_tensor(KERNEL)
+    kernel = weight.new_tensor(_KERNEL)
     taps = torch.einsum('xh,yw->yxhw', kernel, kernel).reshape(36, 9)
     points = torch.mm(taps, weight.reshape(-1, 9).t())
     return points.view(36, *weight.shape[:2]).transpose(1, 2)
@@ -219,6 +205,6 @@ def _results(points: Tensor, height: int, width: int) -> Tensor:
     """(36, tiles, O) of height × width tiles → columns and rows of tiles
     (4, 4, height, width, O)."""
     out = points.shape[2]
-    back = points.new_tensor(OUTPUT)
+    back = points.new_tensor(_OUTPUT)
     x = torch.bmm(back.expand(6, -1, -1), points.view(6, 6, -1))
     return torch.mm(back, x.view(6, -1)).view(4, 4, height, width, out)
