@@ -1,19 +1,16 @@
 """Multi-scale deformable attention, forward and backward.
 
-Source: Zhu et al., "Deformable DETR", ICLR 2021, eq. 3. Shapes: B images,
-N keys (the pixels of all L levels, one level after another), M heads of D
-channels, Q queries, P points per level.
-
-The levels are summed one by one and the backward pass samples again: what is
-held at a time is the samples of one level, ``B·M·D·Q·P`` floats, and in the
-backward pass their gradient. Arithmetic is in float32 at least.
+Both run MMCV's own form in PyTorch (Zhu et al., "Deformable DETR", ICLR 2021,
+Eq. 3) image by image, the backward pass once more: what is held at a time is
+a few times the samples of one image, ``M·D·Q·L·P`` floats. Arithmetic is in
+float32 at least. Shapes: B images, N keys (the pixels of all L levels, one
+level after another), M heads of D channels, Q queries, P points per level.
 """
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 @torch.no_grad()
@@ -30,30 +27,23 @@ def ms_deform_attn_forward(
     Args:
         value: Values of shape ``(B, N, M, D)``.
         value_spatial_shapes: Heights and widths of the levels, ``(L, 2)``.
-        value_level_start_index: First key of each level, ``(L,)``.
+        value_level_start_index: First key of each level, ``(L,)``; not asked
+            for, since it follows from the shapes.
         sampling_locations: Points ``(x, y)`` as fractions of the map, of
             shape ``(B, Q, M, L, P, 2)``; samples outside the map are zero.
         attention_weights: Weights of shape ``(B, Q, M, L, P)``.
-        im2col_step: Most images to sample at a time.
+        im2col_step: Most images to sample at a time; it is one.
 
     Returns:
         The attended values, of shape ``(B, Q, M·D)``.
     """
-    batch, _, heads, channels = value.shape
-    queries = sampling_locations.shape[1]
-    output = value.new_zeros(batch, queries, heads * channels)
-    for images in _chunks(batch, im2col_step):
-        total = 0
-        for index, keys, size in _levels(
-            value_spatial_shapes, value_level_start_index
-        ):
-            maps = _maps(value[images, keys], size)
-            points = _points(sampling_locations[images, :, :, index])
-            weights = _weights(attention_weights[images, :, :, index])
-            total = total + _sample(maps, points).mul_(weights).sum(-1)
-        merged = total.unflatten(0, (-1, heads)).flatten(1, 2)
-        output[images] = merged.transpose(1, 2).to(value.dtype)
-    return output
+    tensors = (value, sampling_locations, attention_weights)
+    return torch.cat(
+        [
+            _attend(value_spatial_shapes, *parts).to(value.dtype)
+            for parts in _images(*tensors)
+        ]
+    )
 
 
 @torch.no_grad()
@@ -83,79 +73,33 @@ def ms_deform_attn_backward(
         grad_attn_weight: Receives the gradient of ``attention_weights``.
         im2col_step: Most images to sample at a time.
     """
-    batch, _, heads, _ = value.shape
-    for images in _chunks(batch, im2col_step):
-        # (B, Q, M·D) -> (B·M, D, Q, 1)
-        grad = _widen(grad_output[images]).unflatten(2, (heads, -1))
-        grad = grad.permute(0, 2, 3, 1).flatten(0, 1)[..., None]
-        for index, keys, size in _levels(
-            value_spatial_shapes, value_level_start_index
-        ):
-            maps = _maps(value[images, keys], size)
-            points = _points(sampling_locations[images, :, :, index])
-            weights = _weights(attention_weights[images, :, :, index])
-            with torch.enable_grad():
-                maps.requires_grad_()
-                points.requires_grad_()
-                samples = _sample(maps, points)
-            grad_maps, grad_points = torch.autograd.grad(
-                samples, (maps, points), grad * weights
-            )
-            grad_weights = samples.detach().mul_(grad).sum(1)
-            grad_maps = grad_maps.flatten(2).unflatten(0, (-1, heads))
-            grad_value[images, keys] += grad_maps.permute(0, 3, 1, 2)
-            # points run from -1 to 1, locations from 0 to 1
-            grad_points = 2 * grad_points.unflatten(0, (-1, heads))
-            grad_sampling_loc[images, :, :, index] += grad_points.transpose(
-                1, 2
-            )
-            grad_weights = grad_weights.unflatten(0, (-1, heads))
-            grad_attn_weight[images, :, :, index] += grad_weights.transpose(
-                1, 2
-            )
+    tensors = (value, sampling_locations, attention_weights)
+    gradients = (grad_value, grad_sampling_loc, grad_attn_weight)
+    for *given, grad, into_value, into_points, into_weights in _images(
+        *tensors, grad_output, *gradients
+    ):
+        given = [part.detach().requires_grad_() for part in given]
+        with torch.enable_grad():
+            output = _attend(value_spatial_shapes, *given)
+        found = torch.autograd.grad(output, given, grad.to(output.dtype))
+        for into, part in zip((into_value, into_points, into_weights), found):
+            into += part
 
 
-def _chunks(batch: int, size: int) -> Iterator[slice]:
-    """Slices of at most ``size`` images."""
-    for start in range(0, batch, size):
-        yield slice(start, start + size)
+def _images(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of tensors, one image (1, ...) of each at a time."""
+    return zip(*(tensor.split(1) for tensor in tensors))
 
 
-def _levels(
-    shapes: Tensor, starts: Tensor
-) -> Iterator[tuple[int, slice, tuple[int, int]]]:
-    """Index, keys and size of each level."""
-    shapes, starts = shapes.tolist(), starts.tolist()
-    for index, ((height, width), start) in enumerate(zip(shapes, starts)):
-        yield index, slice(start, start + height * width), (height, width)
+def _attend(
+    shapes: Tensor, value: Tensor, points: Tensor, weights: Tensor
+) -> Tensor:
+    # mmcv.ops imports these functions
+    from mmcv.ops.multi_scale_deform_attn import (
+        multi_scale_deformable_attn_pytorch,
+    )
 
-
-def _widen(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _maps(value: Tensor, size: tuple[int, int]) -> Tensor:
-    """One level's values ``(B, N, M, D)`` as maps ``(B·M, D, H, W)``."""
-    maps = _widen(value).permute(0, 2, 3, 1).flatten(0, 1)
-    return maps.unflatten(2, size)
-
-
-def _points(locations: Tensor) -> Tensor:
-    """One level's locations ``(B, Q, M, P, 2)`` as ``(B·M, Q, P, 2)``."""
-    return (2 * _widen(locations) - 1).transpose(1, 2).flatten(0, 1)
-
-
-def _weights(weights: Tensor) -> Tensor:
-    """One level's weights ``(B, Q, M, P)`` as ``(B·M, 1, Q, P)``."""
-    return _widen(weights).transpose(1, 2).flatten(0, 1)[:, None]
-
-
-def _sample(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples of shape ``(B·M, D, Q, P)``."""
-    return functional.grid_sample(
-        maps,
-        points,
-        mode='bilinear',
-        padding_mode='zeros',
-        align_corners=False,
+    wide = torch.promote_types(value.dtype, torch.float32)
+    return multi_scale_deformable_attn_pytorch(
+        value.to(wide), shapes.tolist(), points.to(wide), weights.to(wide)
     )

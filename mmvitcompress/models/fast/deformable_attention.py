@@ -9,7 +9,11 @@ sampled into memory, weighted there and summed up afterwards.
 import torch
 import torch.nn.functional as F
 from mmcv.ops import MultiScaleDeformableAttention
+from mmdet.models.layers import MSDeformAttnPixelDecoder
 from torch import Tensor, nn
+
+from mmvitcompress.models.fast.conv import use_fast_convs
+from mmvitcompress.registry import MODELS
 
 
 def sample(
@@ -155,3 +159,19 @@ def use_fast_deformable_attention(model: nn.Module) -> int:
     for module in found:
         module.__class__ = FastDeformableAttention
     return len(found)
+
+
+@MODELS.register_module()
+class FastMSDeformAttnPixelDecoder(MSDeformAttnPixelDecoder):
+    """MMDetection's ``MSDeformAttnPixelDecoder`` with the same arguments,
+    state dict and numbers, up to rounding.
+
+    On CPUs deformable attention adds up rows of a table and, at inference,
+    convolutions run as :class:`~mmvitcompress.models.fast.conv.FastConv2d`;
+    on other devices it is MMDetection's own.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        use_fast_deformable_attention(self)
+        use_fast_convs(self)
