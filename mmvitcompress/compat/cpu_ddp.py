@@ -8,7 +8,6 @@ batch, so that what will run on many GPUs can be tried on a laptop.
 
 import os
 
-import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.batch_norm import batch_norm
 
 
 def enable_cpu_ddp(cfg: Config, launcher: str) -> bool:
@@ -106,66 +106,10 @@ class CPUSyncBatchNorm(_BatchNorm):
         if not synchronizes or dist.get_world_size(self.process_group) == 1:
             return super().forward(input)
         self._check_input_dim(input)
-        mean, var, count = global_moments(input, self.process_group)
-        if self.track_running_stats:
-            self._update_running_stats(mean, var * count / (count - 1))
-        shape = (1, -1) + (1,) * (input.dim() - 2)
-        scale = torch.rsqrt(var + self.eps)
-        if self.weight is not None:
-            scale = scale * self.weight
-        output = (input - mean.view(shape)) * scale.view(shape)
-        if self.bias is not None:
-            output = output + self.bias.view(shape)
-        return output
-
-    @torch.no_grad()
-    def _update_running_stats(self, mean: Tensor, var: Tensor) -> None:
-        self.num_batches_tracked += 1
-        momentum = self.momentum
-        if momentum is None:  # the mean over all batches so far
-            momentum = 1 / self.num_batches_tracked.item()
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(var, momentum)
-
-
-def global_moments(
-    input: Tensor, group: dist.ProcessGroup | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Moments over all dimensions but the second and over all processes.
-
-    Args:
-        input: (B, C, ...); B may differ between processes.
-        group: The processes. Defaults to None, which stands for all.
-
-    Returns:
-        Mean (C,), biased variance (C,) and the number of values per channel.
-        Gradients flow to every process's input.
-    """
-    dims = [dim for dim in range(input.dim()) if dim != 1]
-    count = input.new_tensor([input.numel() / input.shape[1]])
-    sums = _AllReduceSum.apply(torch.cat([input.sum(dims), count]), group)
-    mean, count = sums[:-1] / sums[-1], sums[-1].detach()
-    # in two passes: the difference of two large sums would cancel
-    shape = (1, -1) + (1,) * (input.dim() - 2)
-    squares = (input - mean.view(shape)).square().sum(dims)
-    return mean, _AllReduceSum.apply(squares, group) / count, count
-
-
-class _AllReduceSum(torch.autograd.Function):
-    """The sum over processes; its gradient is that of all their losses."""
-
-    @staticmethod
-    def forward(ctx, tensor, group):
-        ctx.group = group
-        tensor = tensor.clone()
-        dist.all_reduce(tensor, group=group)
-        return tensor
-
-    @staticmethod
-    def backward(ctx, grad):
-        grad = grad.clone()
-        dist.all_reduce(grad, group=ctx.group)
-        return grad, None
+        # (positions, C)
+        rows = input.movedim(1, -1)
+        normed = batch_norm(rows.flatten(0, -2), self)
+        return normed.view(rows.shape).movedim(-1, 1)
 
 
 def use_cpu_sync_bn(module: nn.Module) -> nn.Module:

@@ -14,13 +14,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.necks.restored_norm import (
-    restored_batch_norm,
-    uses_batch_statistics,
-)
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenState, restore_grid
 from mmvitcompress.tokens.grids import Grid
+from mmvitcompress.utils.batch_norm import batch_norm, uses_batch_statistics
 
 RESCALES = (4, 2, 1, 0.5, 0.25)
 
@@ -198,7 +195,7 @@ def _normalise(
             for count, factor, side in zip(x.shape[1:3], factors, full)
         )
         cover = (rows[:, None] * columns)[..., None, None].expand(x.shape[:5])
-        flat = restored_batch_norm(x.flatten(0, 4), cover.flatten(), norm)
+        flat = batch_norm(x.flatten(0, 4), norm, cover.flatten())
         return flat.view(x.shape)
     # one image of 2x2 pixels for each token: (B·h·w, C, 2, 2)
     images = norm(x.flatten(0, 2).permute(0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""Batch norm of merged maps with the statistics of the restored ones.
+"""Batch norm by hand: of weighted positions, and over processes on any device.
 
 Restoring hands a token back to all positions that it covers. A mean over the
 restored map is thus a mean over the merged one in which each position counts
@@ -19,7 +19,9 @@ def uses_batch_statistics(norm: nn.Module) -> bool:
     )
 
 
-def restored_batch_norm(x: Tensor, cover: Tensor, norm: _BatchNorm) -> Tensor:
+def batch_norm(
+    x: Tensor, norm: _BatchNorm, cover: Tensor | None = None
+) -> Tensor:
     """``norm`` of values, as if each of them stood there several times.
 
     Equals applying ``norm``, which is training, to the restored map and taking
@@ -27,9 +29,10 @@ def restored_batch_norm(x: Tensor, cover: Tensor, norm: _BatchNorm) -> Tensor:
     and, for SyncBN, the sums over all processes.
 
     Args:
-        x: Values (P, C) at all positions of a merged map.
-        cover: (P), how often each of them stands in the restored one.
+        x: Values (P, C) at all positions of a map.
         norm: Batch norm or SyncBN. Its running statistics are updated.
+        cover: (P), how often each of them stands in the restored one.
+            Defaults to once.
 
     Returns:
         (P, C), of the dtype of ``x``.
@@ -37,20 +40,17 @@ def restored_batch_norm(x: Tensor, cover: Tensor, norm: _BatchNorm) -> Tensor:
     dtype = x.dtype
     if dtype in (torch.float16, torch.bfloat16):
         x = x.float()  # as the stock kernels sum up
-    cover = cover.to(x.dtype)
+    cover = x.new_ones(len(x)) if cover is None else cover.to(x.dtype)
     group = _group(norm)
     with torch.autocast(x.device.type, enabled=False):
         sums = torch.cat([cover @ x, cover.sum()[None]])
-    if group:
-        sums = _sum_over(sums, group)
+    sums = _sum_over(sums, group)
     mean, count = sums[:-1] / sums[-1], sums[-1].detach()
     # in two passes: the difference of two large sums would cancel
     x = x - mean
     with torch.autocast(x.device.type, enabled=False):
         squares = cover @ x.square()
-    if group:
-        squares = _sum_over(squares, group)
-    variance = squares / count
+    variance = _sum_over(squares, group) / count
     if norm.training and norm.track_running_stats:
         _update(norm, mean, variance * count / (count - 1))
     scale = torch.rsqrt(variance + norm.eps)
@@ -72,8 +72,10 @@ def _group(norm: _BatchNorm) -> dist.ProcessGroup | None:
     return group if dist.get_world_size(group) > 1 else None
 
 
-def _sum_over(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+def _sum_over(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     """Sum over processes; its gradient is that of all their losses."""
+    if group is None:
+        return x
     from torch.distributed.nn.functional import all_reduce
 
     return all_reduce(x, group=group)
