@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvitcompress.analysis.compiling import Compiler, every_shape_compiled
 from mmvitcompress.analysis.complexity import model_complexity
-from mmvitcompress.analysis.kernels import attention_kernels
-from mmvitcompress.analysis.macs import evaluating
-from mmvitcompress.analysis.memory import peak_memory
+from mmvitcompress.analysis.footprint import attention_kernels, peak_memory
+from mmvitcompress.analysis.inference import evaluating
 from mmvitcompress.analysis.timing import (
     PARTS,
     Call,
+    Compiler,
+    every_shape_compiled,
     part_calls,
     time_calls,
 )
@@ -70,7 +70,7 @@ def benchmark(
         that the model lacks or that is not timed; ``images_per_s`` of the
         network, None if it is not timed as a whole; ``peak_memory_mb`` of
         ``part`` in MiB, see
-        :func:`~mmvitcompress.analysis.memory.peak_memory`; ``macs`` and
+        :func:`~mmvitcompress.analysis.footprint.peak_memory`; ``macs`` and
         ``params`` of the network for one image; ``macs_by_part`` and
         ``params_by_part``, the encoder (backbone and pyramid) among them;
         ``attention_kernels``; with a compiler ``compile_s``, the first runs

@@ -7,6 +7,7 @@ from torch import nn
 
 from mmvitcompress.analysis.inference import (
     encoder_parts,
+    evaluating,
     image_channels,
     padded_shape,
     region_counts,
@@ -14,7 +15,7 @@ from mmvitcompress.analysis.inference import (
     split_neck,
     training_modules,
 )
-from mmvitcompress.analysis.macs import count_macs, count_params, evaluating
+from mmvitcompress.analysis.macs import count_macs, count_params
 
 
 def model_complexity(

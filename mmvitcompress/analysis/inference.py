@@ -6,6 +6,8 @@ non-maximum suppression after it. Two-stage detectors get a fixed number of
 regions, whatever their weights find, so that figures can be compared.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import signature
 from itertools import dropwhile
 from typing import Any
@@ -15,6 +17,23 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 TRAINING_ONLY = ('auxiliary_head', 'teacher')
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Switch models to evaluation; afterwards restore each module's mode."""
+    modes = [
+        (module, module.training)
+        for model in models
+        for module in model.modules()
+    ]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def encoder_parts(model: nn.Module) -> dict[str, nn.Module | None]:

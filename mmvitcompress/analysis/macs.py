@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from mmvitcompress.analysis.inference import evaluating
 from mmvitcompress.analysis.operators import (
     CONVENTIONS,
     EXTENSION_COSTS,
@@ -150,23 +151,6 @@ def count_params(
     others = {p for p in kept if p not in seen and id(p) not in left_out}
     counts[rest] += sum(parameter.numel() for parameter in others)
     return counts
-
-
-@contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Switch models to evaluation; afterwards restore each module's mode."""
-    modes = [
-        (module, module.training)
-        for model in models
-        for module in model.modules()
-    ]
-    for model in models:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _flat(parts: Parts | None) -> Iterator[tuple[str, nn.Module]]:

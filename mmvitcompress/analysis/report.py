@@ -14,7 +14,7 @@ from mmvitcompress.analysis.benchmark import (
     macs_ratios,
     speedup,
 )
-from mmvitcompress.analysis.memory import MEASURED
+from mmvitcompress.analysis.footprint import MEASURED
 from mmvitcompress.analysis.timing import PARTS
 from mmvitcompress.engine.backbones import run_name
 

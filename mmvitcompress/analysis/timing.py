@@ -3,6 +3,7 @@
 Clocks drift: a processor heats up, other programs come and go. So the models
 take turns run by run, in an order that is reversed every other round, and
 each figure is the median over the rounds, with the extremes beside it.
+What compiling costs is told apart from what runs.
 """
 
 import time
@@ -21,7 +22,7 @@ from mmvitcompress.analysis.inference import (
     run_network,
     split_neck,
 )
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.errors import ConfigError, UserError
 
 PARTS = ('backbone', 'neck', 'head', 'encoder', 'overall')
 ALL_PARTS = (*PARTS, 'predict')
@@ -205,3 +206,67 @@ def _cuda_ms(device: torch.device) -> Callable[[Call], float]:
             return start.elapsed_time(end)
 
     return measure
+
+
+class Compiler:
+    """``torch.compile`` for calls, which keeps account of what it costs.
+
+    Args:
+        backend: Of ``torch.compile``.
+
+    Attributes:
+        seconds: What the first runs of all calls took.
+        graph_breaks: How often compiled graphs had to be left in them.
+    """
+
+    def __init__(self, backend: str = 'inductor') -> None:
+        self.backend = backend
+        self.seconds = 0.0
+        self.graph_breaks = 0
+
+    def __call__(self, call: Call) -> Call:
+        """Compile ``call`` when it is first run.
+
+        Raises:
+            ConfigError: Then, if it can't be compiled.
+        """
+        compiled = torch.compile(call, backend=self.backend, dynamic=False)
+        done = False
+
+        def run() -> Any:
+            nonlocal done
+            if done:
+                return compiled()
+            done = True
+            return self._first(compiled)
+
+        return run
+
+    def _first(self, compiled: Call) -> Any:
+        breaks = torch._dynamo.utils.counters['graph_break']
+        before, start = sum(breaks.values()), time.perf_counter()
+        try:
+            result = compiled()
+        except UserError:
+            raise
+        except Exception as error:
+            # the first line may only say which backend raised
+            lines = ' '.join(str(error).strip().splitlines()[:2])
+            raise ConfigError(
+                f'torch.compile failed with {type(error).__name__}: {lines}; '
+                'run without --compile'
+            ) from error
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - start
+        self.graph_breaks += sum(breaks.values()) - before
+        return result
+
+
+def every_shape_compiled() -> Any:
+    """Without a limit past which torch would silently go on uncompiled."""
+    return torch._dynamo.config.patch(
+        recompile_limit=1024,
+        accumulated_recompile_limit=4096,
+        fail_on_recompile_limit_hit=True,
+    )

@@ -15,7 +15,7 @@ from mmvitcompress.analysis.benchmark import (
     speedup,
 )
 from mmvitcompress.analysis.candidates import build_candidate
-from mmvitcompress.analysis.kernels import attention_kernels
+from mmvitcompress.analysis.footprint import attention_kernels
 from mmvitcompress.analysis.report import describe, table
 from mmvitcompress.errors import ConfigError
 

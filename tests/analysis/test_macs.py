@@ -10,7 +10,8 @@ from fvcore.nn import FlopCountAnalysis
 from timm.layers import set_fused_attn
 from torch import nn
 
-from mmvitcompress.analysis.macs import count_macs, count_params, evaluating
+from mmvitcompress.analysis.inference import evaluating
+from mmvitcompress.analysis.macs import count_macs, count_params
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmvitcompress.analysis.candidates import build_candidate
-from mmvitcompress.analysis.macs import evaluating
+from mmvitcompress.analysis.inference import evaluating
 from mmvitcompress.analysis.timing import (
     ALL_PARTS,
     PARTS,

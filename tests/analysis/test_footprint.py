@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmvitcompress.analysis.memory import peak_memory
+from mmvitcompress.analysis.footprint import peak_memory
 
 CPU = torch.device('cpu')
 
