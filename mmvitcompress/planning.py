@@ -60,7 +60,7 @@ class Plan:
         return figures | {self.spec.key: self.spec.to_dict()}
 
 
-def plan(
+def plan_arch(
     arch: Arch,
     target: float,
     img_size: int | tuple[int, int],

@@ -155,7 +155,7 @@ def main() -> None:
     figures = measure(args)
     if args.json:
         cli.write_json(args.json, figures)
-    print(report.describe(figures))
+    print(report.describe_benchmark(figures))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ and, if channels are to be pruned too, how much of the MACs they have to save.
 
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.channels import SelectionRules
-from mmvitcompress.planning import Plan, plan
+from mmvitcompress.planning import Plan, plan_arch
 from mmvitcompress.tokens import METHODS, TokenMerging
 from mmvitcompress.utils import cli
 
@@ -107,7 +107,7 @@ def main() -> None:
     rules = SelectionRules(
         min_head_dim=args.min_head_dim, min_mlp_dim=args.min_mlp_dim
     )
-    found = plan(
+    found = plan_arch(
         get_arch(args.arch),
         args.target,
         shape,

@@ -17,7 +17,7 @@ from mmvitcompress.analysis.complexity import model_complexity
 from mmvitcompress.analysis.footprint import attention_kernels, peak_memory
 from mmvitcompress.analysis.inference import evaluating
 from mmvitcompress.analysis.timing import (
-    PARTS,
+    TIMED_PARTS,
     Call,
     Compiler,
     every_shape_compiled,
@@ -30,7 +30,7 @@ COMPARED = ('backbone', 'encoder', 'overall')
 TIMED = {
     'backbone': ('backbone',),
     'encoder': ('backbone', 'encoder'),
-    'overall': PARTS,
+    'overall': TIMED_PARTS,
 }
 """What is timed, by how much of the models is asked for."""
 
@@ -176,7 +176,7 @@ def _costs(model: nn.Module, shape: tuple[int, int]) -> dict[str, Any]:
 def _figures(times: Times, batch_size: int) -> dict[str, Any]:
     overall = times.get('overall')
     return {
-        **{f'{part}_ms': times.get(part) for part in PARTS},
+        **{f'{part}_ms': times.get(part) for part in TIMED_PARTS},
         'images_per_s': overall and 1000 * batch_size / overall['median'],
     }
 

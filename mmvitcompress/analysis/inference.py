@@ -109,7 +109,7 @@ def run_network(
     return model(images, samples, mode='tensor')
 
 
-def predict(model: nn.Module, images: Tensor) -> Any:
+def run_and_postprocess(model: nn.Module, images: Tensor) -> Any:
     """Run ``model`` with its post-processing, as in a test run."""
     if not isinstance(model, BaseModel):
         return model(images)

@@ -23,12 +23,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mmvitcompress.analysis.inference import evaluating
 from mmvitcompress.analysis.operators import (
-    CONVENTIONS,
+    COSTS,
     EXTENSION_COSTS,
     bind,
     is_free,
 )
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.checks import check_choice
 
 Parts = Mapping[str, nn.Module | Sequence[nn.Module] | None]
 
@@ -86,11 +86,7 @@ def count_macs(
     Raises:
         ConfigError: If the convention is unknown.
     """
-    if convention not in CONVENTIONS:
-        raise ConfigError(
-            f'convention must be one of {", ".join(CONVENTIONS)}, '
-            f'but got {convention!r}'
-        )
+    check_choice('convention', convention, [*COSTS])
     counter = _Counter(convention, rest)
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
@@ -166,7 +162,7 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self, convention: str, rest: str) -> None:
         super().__init__()
-        self.costs = CONVENTIONS[convention]
+        self.costs = COSTS[convention]
         self.extension_costs = EXTENSION_COSTS[convention]
         self.running = [rest]
         self.silent = False

@@ -15,7 +15,8 @@ from mmvitcompress.analysis.benchmark import (
     speedup,
 )
 from mmvitcompress.analysis.footprint import MEASURED
-from mmvitcompress.analysis.timing import PARTS
+from mmvitcompress.analysis.timing import TIMED_PARTS
+from mmvitcompress.compat.versions import installed_version
 from mmvitcompress.engine.backbones import run_name
 
 _THINGS = {
@@ -32,7 +33,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         'threads': torch.get_num_threads(),
         # keeping memory is worth 10 % on a CPU, see docs/speed.md
         'malloc': {k: v for k, v in environ.items() if 'MALLOC' in k},
-        'torch': torch.__version__,
+        'torch': installed_version('torch'),
         'cpu_capability': torch.backends.cpu.get_cpu_capability(),
         'matmul_precision': torch.get_float32_matmul_precision(),
         'cudnn_benchmark': torch.backends.cudnn.benchmark,
@@ -62,7 +63,7 @@ def table(
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def describe(figures: Mapping[str, Any]) -> str:
+def describe_benchmark(figures: Mapping[str, Any]) -> str:
     """The table and what one must know to read it.
 
     Args:
@@ -149,7 +150,7 @@ def _cells(
         'MACs (G)': gained(f'{macs / 1e9:.3f}', limits.get(part)),
         'params (M)': f'{params / 1e6:.2f}',
     }
-    for name in PARTS:
+    for name in TIMED_PARTS:
         if name in TIMED[part]:
             time = row[f'{name}_ms']
             text = '–' if time is None else f'{time["median"]:.1f}'

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from mmvitcompress.analysis.inference import (
     data_samples,
     encoder_parts,
-    predict,
+    run_and_postprocess,
     run_network,
     split_neck,
 )
 from mmvitcompress.errors import ConfigError, UserError
 
-PARTS = ('backbone', 'neck', 'head', 'encoder', 'overall')
-ALL_PARTS = (*PARTS, 'predict')
+TIMED_PARTS = ('backbone', 'neck', 'head', 'encoder', 'overall')
+ALL_PARTS = (*TIMED_PARTS, 'predict')
 Call = Callable[[], Any]
 
 
@@ -34,7 +34,7 @@ def time_calls(
     device: torch.device,
     repeats: int = 20,
     warmup: int = 5,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] = TIMED_PARTS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Time what :func:`part_calls` made of several models.
@@ -125,7 +125,7 @@ def part_calls(
     samples = data_samples(model, inputs)
     calls = {
         'overall': prepared(lambda: run_network(model, inputs, samples)),
-        'predict': prepared(lambda: predict(model, inputs)),
+        'predict': prepared(lambda: run_and_postprocess(model, inputs)),
     }
     backbone, neck = encoder_parts(model).values()
     if backbone is None:

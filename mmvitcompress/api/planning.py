@@ -10,8 +10,7 @@ from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import ARCHS, get_arch
 from mmvitcompress.checkpoints.timm import create, describe
-from mmvitcompress.planning import Plan
-from mmvitcompress.planning import plan as plan_arch
+from mmvitcompress.planning import Plan, plan_arch
 from mmvitcompress.tokens import TokenMerging
 
 

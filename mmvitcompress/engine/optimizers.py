@@ -36,7 +36,7 @@ def is_predictor(name: str) -> bool:
 
 
 # what may be given values of its own, and how it is told by its name
-PARTS: dict[str, Callable[[str], bool]] = {
+_PARTS: dict[str, Callable[[str], bool]] = {
     'compactors': is_compactor,
     'predictor': is_predictor,
 }
@@ -75,11 +75,11 @@ class ViTOptimWrapperConstructor:
         self.options = dict(paramwise_cfg or {})
         self.layer_decay = self.options.pop('layer_decay', 1.0)
         self.custom_keys = self.options.pop('custom_keys', {})
-        unknown = set(self.options) - set(PARTS)
+        unknown = set(self.options) - set(_PARTS)
         if unknown:
             raise ConfigError(
                 'paramwise_cfg of ViTOptimWrapperConstructor may hold '
-                f'layer_decay, custom_keys, {", ".join(PARTS)}, but got '
+                f'layer_decay, custom_keys, {", ".join(_PARTS)}, but got '
                 f'{", ".join(sorted(unknown))}'
             )
         if not 0 < self.layer_decay <= 1:
@@ -134,7 +134,7 @@ class ViTOptimWrapperConstructor:
                     'decay_mult', 1.0
                 )
                 break
-        for part, belongs in PARTS.items():
+        for part, belongs in _PARTS.items():
             if belongs(name):
                 values.update(COMPACTORS if part == 'compactors' else {})
                 values.update(self.options.get(part, {}))

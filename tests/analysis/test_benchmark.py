@@ -16,7 +16,7 @@ from mmvitcompress.analysis.benchmark import (
 )
 from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.analysis.footprint import attention_kernels
-from mmvitcompress.analysis.report import describe, table
+from mmvitcompress.analysis.report import describe_benchmark, table
 from mmvitcompress.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -321,7 +321,7 @@ def test_tool_on_every_task(name, options, make_config, tmp_path, tool):
         baseline['overall_ms']['median'] / overall
     )
     assert stdout.count(f'| {name} |') == 2
-    assert describe(figures) in stdout
+    assert describe_benchmark(figures) in stdout
 
 
 def test_tool_on_a_part(make_config, tmp_path, tool):
@@ -337,7 +337,7 @@ def test_tool_on_a_part(make_config, tmp_path, tool):
     [candidate], gains = figures['candidates'], figures['speedup']
     assert candidate['backbone_ms'] and candidate['overall_ms'] is None
     assert gains['backbone'] > 0 and gains['overall'] is None
-    assert describe(figures) in stdout and 'overall' not in stdout
+    assert describe_benchmark(figures) in stdout and 'overall' not in stdout
 
 
 def test_tool_on_several(make_config, tmp_path, tool):

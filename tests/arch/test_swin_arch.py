@@ -15,7 +15,7 @@ from mmvitcompress.channels.compactors import Kinds
 from mmvitcompress.channels.folding import pruned_arch
 from mmvitcompress.channels.selection import select
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.planning import plan
+from mmvitcompress.planning import plan_arch
 
 PAPER_MERGES = {'swin_tiny': (5, 6), 'swin_small': (7, 13)}
 SMALL = dict(embed_dim=12, depths=(1, 2, 3, 1), num_heads=(1, 2, 4, 8))
@@ -123,7 +123,7 @@ def test_selection_reaches_targets(arch, target, seed):
 @pytest.mark.parametrize('name, target', [('tiny', 0.3), ('small', 0.33)])
 def test_plans_merge_within_stage_three(name, target):
     arch = get_arch(f'swin_{name}')
-    found = plan(arch, target, 224, num_classes=1000)
+    found = plan_arch(arch, target, 224, num_classes=1000)
     assert max(found.layers) <= arch.depths[2]
     again = merged(f'swin_{name}', found.layers).macs(224, 1000)
     assert again == found.macs
@@ -131,7 +131,7 @@ def test_plans_merge_within_stage_three(name, target):
 
 
 def test_plan_with_channels():
-    found = plan(get_arch('swin_tiny'), 0.354, (512, 384), channels=0.4)
+    found = plan_arch(get_arch('swin_tiny'), 0.354, (512, 384), channels=0.4)
     assert found.spec.directions[0] == 'vertical'
     assert found.token_reduction + found.channel_reduction == pytest.approx(
         0.354

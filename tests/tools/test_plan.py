@@ -13,7 +13,7 @@ import pytest
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.channels import SelectionRules
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.planning import plan
+from mmvitcompress.planning import plan_arch
 from mmvitcompress.tokens import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def check(found, name, img_size, num_classes=0):
     ],
 )
 def test_tokens_alone(name, target, layers, gigamacs):
-    found = plan(get_arch(name), target, 224, num_classes=1000)
+    found = plan_arch(get_arch(name), target, 224, num_classes=1000)
     check(found, name, 224, 1000)
     assert found.layers == layers
     pair = ('horizontal', 'vertical')
@@ -54,27 +54,27 @@ def test_tokens_alone(name, target, layers, gigamacs):
 @pytest.mark.parametrize('channels', [0.0, 0.4])
 def test_every_method_meets_a_target(method, channels):
     arch = get_arch('deit_small')
-    found = plan(arch, 0.4, 384, channels, method=method)
+    found = plan_arch(arch, 0.4, 384, channels, method=method)
     check(found, 'deit_small', 384)
     assert found.reduction == pytest.approx(0.4, abs=0.013)
     config = found.config()
     assert [*config] == [method]
     assert arch.replace(**config).reductions == (found.spec,)
     with pytest.raises(ConfigError, match=r'cannot be reached .* lower the'):
-        plan(arch, 0.97, 384, method=method)
+        plan_arch(arch, 0.97, 384, method=method)
 
 
 def test_resolution_of_deployment_decides():
     """At 512 px attention weighs more, and merges may come later."""
-    at_224 = plan(get_arch('deit_small'), 0.43, 224)
-    at_512 = plan(get_arch('deit_small'), 0.43, 512)
+    at_224 = plan_arch(get_arch('deit_small'), 0.43, 224)
+    at_512 = plan_arch(get_arch('deit_small'), 0.43, 512)
     check(at_512, 'deit_small', 512)
     assert sum(at_512.layers) > sum(at_224.layers)
 
 
 def test_longer_side_is_merged_first():
     for size, first in (((800, 1344), 'horizontal'), ((96, 64), 'vertical')):
-        found = plan(get_arch('vit_micro'), 0.3, size)
+        found = plan_arch(get_arch('vit_micro'), 0.3, size)
         check(found, 'vit_micro', size)
         assert found.spec.directions[0] == first
 
@@ -89,7 +89,9 @@ def test_longer_side_is_merged_first():
 )
 def test_joint_plan_is_caits(name, target):
     """Merges evenly at 5 and 9; the channels make up the difference."""
-    found = plan(get_arch(name), target, 224, channels=0.25, num_classes=1000)
+    found = plan_arch(
+        get_arch(name), target, 224, channels=0.25, num_classes=1000
+    )
     check(found, name, 224, 1000)
     assert found.layers == (5, 9)
     assert found.reduction == pytest.approx(target, abs=1e-12)
@@ -97,7 +99,7 @@ def test_joint_plan_is_caits(name, target):
 
 
 def test_channels_alone():
-    found = plan(get_arch('deit_small'), 0.381, 224, channels=1.0)
+    found = plan_arch(get_arch('deit_small'), 0.381, 224, channels=1.0)
     check(found, 'deit_small', 224)
     assert found.layers == () and found.config() == {}
     assert found.channel_reduction == pytest.approx(0.381)
@@ -105,8 +107,8 @@ def test_channels_alone():
 
 def test_a_compressed_arch_is_planned_from_its_dense_form():
     merged = get_arch('deit_small').replace(token_merging=dict(layers=(2,)))
-    dense = plan(get_arch('deit_small'), 0.43, 224)
-    assert plan(merged, 0.43, 224) == dense
+    dense = plan_arch(get_arch('deit_small'), 0.43, 224)
+    assert plan_arch(merged, 0.43, 224) == dense
 
 
 @pytest.mark.parametrize(
@@ -122,15 +124,17 @@ def test_a_compressed_arch_is_planned_from_its_dense_form():
 )
 def test_what_cannot_be_reached_is_said(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        plan(**dict(arch=get_arch('deit_small'), img_size=224) | arguments)
+        plan_arch(
+            **dict(arch=get_arch('deit_small'), img_size=224) | arguments
+        )
 
 
 def test_floors_limit_what_channels_can_do():
     half = SelectionRules(min_head_dim=32, min_mlp_dim=768)
     arch = get_arch('deit_small')
-    plan(arch, 0.4, 224, channels=1.0, rules=half)
+    plan_arch(arch, 0.4, 224, channels=1.0, rules=half)
     with pytest.raises(ConfigError, match='out of reach'):
-        plan(arch, 0.6, 224, channels=1.0, rules=half)
+        plan_arch(arch, 0.6, 224, channels=1.0, rules=half)
 
 
 # -- the tool -----------------------------------------------------------------
@@ -166,7 +170,7 @@ def test_tool_prints_and_writes_the_plan(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     content = json.loads(file.read_text())
-    expected = plan(get_arch('deit_small'), 0.54, (512, 640), 0.2)
+    expected = plan_arch(get_arch('deit_small'), 0.54, (512, 640), 0.2)
     assert expected.to_dict().items() <= content.items()
     required = 'token_merging reduction macs channel_reduction'
     assert set(required.split()) <= content.keys()

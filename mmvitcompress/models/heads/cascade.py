@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 REDUCTION = 16  # of the channels inside channel attention
-KERNEL = 7  # of spatial attention
+_KERNEL = 7  # of spatial attention
 
 
 def conv_norm_act(
@@ -77,7 +77,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(2, 1, KERNEL, padding=KERNEL // 2, bias=False)
+        self.conv = nn.Conv2d(2, 1, _KERNEL, padding=_KERNEL // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same, weighted."""
