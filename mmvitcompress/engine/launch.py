@@ -14,7 +14,7 @@ from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
 from mmvitcompress.engine.backbones import run_name
 from mmvitcompress.engine.config import add_overrides, read_config
 from mmvitcompress.errors import ConfigError, DataError
-from mmvitcompress.utils.tracebacks import while_building, while_reading
+from mmvitcompress.utils.cli import while_building, while_reading
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 

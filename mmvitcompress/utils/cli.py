@@ -1,15 +1,19 @@
-"""What all command-line tools share."""
+"""What all command-line tools share; whose fault an exception is.
+
+The same exception may be a mistake in a config or a bug of ours: which one
+can be told from where it came, as its message does not say.
+"""
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from traceback import walk_tb
 
 from mmvitcompress.errors import ConfigError, UserError
 from mmvitcompress.utils.files import write_json
-from mmvitcompress.utils.tracebacks import while_building
 
-__all__ = ['parser', 'run', 'write_json']
+__all__ = ['parser', 'run', 'while_building', 'while_reading', 'write_json']
 
 
 class _HelpFormatter(
@@ -59,3 +63,31 @@ def _fail(error: Exception) -> None:
     message = ' '.join(str(error).split())
     print(f'{Path(sys.argv[0]).name}: error: {message}', file=sys.stderr)
     sys.exit(1)
+
+
+def while_building(error: BaseException) -> bool:
+    """Whether MMEngine was making something of its config.
+
+    That is the runner or anything that a registry or the runner builds, early
+    or late: models, data sets, loaders, loops, hooks.
+    """
+    return any(
+        module.split('.')[0] == 'mmengine'
+        and (name.startswith('build') or name == 'from_cfg')
+        for module, name in _frames(error)
+    )
+
+
+def while_reading(error: BaseException) -> bool:
+    """Whether an item of a data set was being read, in this process or in one
+    of a loader's workers, whose exceptions come as text."""
+    return str(error).startswith('Caught ') or any(
+        module == 'torch.utils.data._utils.fetch' or name == '__getitem__'
+        for module, name in _frames(error)
+    )
+
+
+def _frames(error: BaseException) -> Iterator[tuple[str, str]]:
+    """Modules and functions, the outermost first."""
+    for frame, _ in walk_tb(error.__traceback__):
+        yield frame.f_globals.get('__name__', ''), frame.f_code.co_name

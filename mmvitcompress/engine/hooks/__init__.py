@@ -1,13 +1,12 @@
 """What training runs need besides a model."""
 
-from mmvitcompress.engine.hooks.arch_meta import ArchMetaHook
 from mmvitcompress.engine.hooks.atomic_checkpoint import AtomicCheckpointHook
 from mmvitcompress.engine.hooks.cdcp import CDCPHook
 from mmvitcompress.engine.hooks.classification_checks import (
     ClassificationCheckHook,
 )
 from mmvitcompress.engine.hooks.life_regression import LifeRegressionHook
-from mmvitcompress.engine.hooks.mean_loss import MeanLossHook
+from mmvitcompress.engine.hooks.records import ArchMetaHook, MeanLossHook
 from mmvitcompress.engine.hooks.rng_state import RNGStateHook
 from mmvitcompress.engine.hooks.strict_loading import StrictLoadHook
 
