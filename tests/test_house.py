@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmvitcompress'
+PAGE = (PACKAGE.parent / 'docs/architecture.md').read_text()
 # a room is used by its own line and by those below it
 ROOMS = """
 errors version
@@ -57,6 +58,7 @@ names    visualization.features visualization.life visualization.loading
 names    visualization.merges visualization.segmentation visualization.style
 names    visualization.segmentation_pictures visualization.views
 versions api.timm_models checkpoints.vit
+page     engine.build
 """
 FOR_GOOD = """
 sizes    datasets.splits
@@ -183,7 +185,16 @@ def versions(modules):
             yield name, f'line {node.lineno} has {word}'
 
 
-RULES = (order, circles, methods, homes, sizes, names, versions)
+def page(modules):
+    """What docs/architecture.md calls a module is one."""
+    rooms = {name.split('.')[0] for name in modules}
+    for name in re.findall(r'`(?:mmvitcompress\.)?(\w+\.[\w.]+)`', PAGE):
+        known = {name, f'{name}.__init__'} & {*modules}
+        if name.split('.')[0] in rooms and not known:
+            yield name, 'is no module'
+
+
+RULES = (order, circles, methods, homes, sizes, names, versions, page)
 
 
 @pytest.mark.parametrize('rule', RULES)
@@ -244,3 +255,18 @@ def test_nets_need_no_openmmlab(first, rooms):
         check=True,
     )
     assert json.loads(done.stdout) == [PACKAGE.name]
+
+
+def test_the_page_shows_the_rooms():
+    block = PAGE.split('```text\n')[1].split('\n```')[0]
+    rows = [row.split('  ')[0] for row in block.split('\n')]
+    assert [*rows, '__init__'] == ROOMS.strip().split('\n')
+
+
+def test_the_page_names_the_hooks_of_token_methods():
+    protocol = pytest.importorskip('mmvitcompress.tokens.method')
+    spec, method = protocol.TokenSpec, protocol.TokenMethod
+    recipe = PAGE.split('a token method?')[1].split('\n#')[0]
+    known = {*dir(spec), *dir(method), *spec.__annotations__, 'undo', 'tokens'}
+    known |= {'TokenSpec', 'TokenMethod', 'METHODS'}
+    assert {*re.findall(r'`(\w+)`', recipe)} <= known
