@@ -11,6 +11,13 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from mmseg.registry import MODELS as SEG_MODELS
 from mmseg.structures import SegDataSample
+from small_heads import (
+    MATCHING,
+    fpn,
+    mask2former,
+    mask2former_head,
+    mask_rcnn,
+)
 
 CLASSES = 3
 SIZE = 64
@@ -25,224 +32,6 @@ RESNET = dict(
 )
 CHANNELS = [32, 64, 128, 256]
 
-ASSIGNER = dict(
-    type='mmdet.MaxIoUAssigner',
-    pos_iou_thr=0.5,
-    neg_iou_thr=0.3,
-    min_pos_iou=0.3,
-    ignore_iof_thr=-1,
-)
-PROPOSALS = dict(
-    nms_pre=200,
-    max_per_img=40,
-    nms=dict(type='nms', iou_threshold=0.7),
-    min_bbox_size=0,
-)
-BOX_CODER = dict(
-    type='DeltaXYWHBBoxCoder',
-    target_means=[0.0] * 4,
-    target_stds=[0.1, 0.1, 0.2, 0.2],
-)
-CROSS_ENTROPY = dict(type='CrossEntropyLoss', loss_weight=1.0)
-
-
-def sampler(num, add_boxes):
-    return dict(
-        type='RandomSampler',
-        num=num,
-        pos_fraction=0.5,
-        neg_pos_ub=-1,
-        add_gt_as_proposals=add_boxes,
-    )
-
-
-def roi_extractor(size):
-    return dict(
-        type='SingleRoIExtractor',
-        roi_layer=dict(type='RoIAlign', output_size=size, sampling_ratio=0),
-        out_channels=16,
-        featmap_strides=[4, 8, 16, 32],
-    )
-
-
-def mask_rcnn(test_nms):
-    return dict(
-        type='MaskRCNN',
-        data_preprocessor=dict(
-            type='DetDataPreprocessor', pad_size_divisor=32, pad_mask=True
-        ),
-        backbone=RESNET,
-        neck=dict(
-            type='FPN', in_channels=CHANNELS, out_channels=16, num_outs=5
-        ),
-        rpn_head=dict(
-            type='RPNHead',
-            in_channels=16,
-            feat_channels=16,
-            anchor_generator=dict(
-                type='AnchorGenerator',
-                scales=[4],
-                ratios=[0.5, 1.0, 2.0],
-                strides=[4, 8, 16, 32, 64],
-            ),
-            bbox_coder=BOX_CODER,
-            loss_cls=dict(use_sigmoid=True, **CROSS_ENTROPY),
-            loss_bbox=dict(type='L1Loss'),
-        ),
-        roi_head=dict(
-            type='StandardRoIHead',
-            bbox_roi_extractor=roi_extractor(7),
-            bbox_head=dict(
-                type='Shared2FCBBoxHead',
-                in_channels=16,
-                fc_out_channels=32,
-                roi_feat_size=7,
-                num_classes=CLASSES,
-                bbox_coder=BOX_CODER,
-                loss_cls=CROSS_ENTROPY,
-                loss_bbox=dict(type='L1Loss'),
-            ),
-            mask_roi_extractor=roi_extractor(14),
-            mask_head=dict(
-                type='FCNMaskHead',
-                num_convs=1,
-                in_channels=16,
-                conv_out_channels=16,
-                num_classes=CLASSES,
-                loss_mask=dict(use_mask=True, **CROSS_ENTROPY),
-            ),
-        ),
-        train_cfg=dict(
-            rpn=dict(
-                assigner=ASSIGNER,
-                sampler=sampler(64, add_boxes=False),
-                allowed_border=-1,
-                pos_weight=-1,
-            ),
-            rpn_proposal=PROPOSALS,
-            rcnn=dict(
-                assigner=ASSIGNER,
-                sampler=sampler(32, add_boxes=True),
-                mask_size=28,
-                pos_weight=-1,
-            ),
-        ),
-        test_cfg=dict(
-            rpn=PROPOSALS,
-            rcnn=dict(
-                score_thr=0.05,
-                nms=dict(type=test_nms, iou_threshold=0.5),
-                max_per_img=20,
-                mask_thr_binary=0.5,
-            ),
-        ),
-    )
-
-
-def mask2former_head(kind, **kwargs):
-    layer = dict(
-        self_attn_cfg=dict(embed_dims=16, num_heads=2, batch_first=True),
-        ffn_cfg=dict(embed_dims=16, feedforward_channels=32),
-    )
-    positions = dict(num_feats=8, normalize=True)
-    return dict(
-        type=kind,
-        in_channels=CHANNELS,
-        strides=[4, 8, 16, 32],
-        feat_channels=16,
-        out_channels=16,
-        num_queries=10,
-        num_transformer_feat_level=3,
-        pixel_decoder=dict(
-            type='mmdet.MSDeformAttnPixelDecoder',
-            num_outs=3,
-            norm_cfg=dict(type='GN', num_groups=4),
-            act_cfg=dict(type='ReLU'),
-            encoder=dict(
-                num_layers=2,
-                layer_cfg=dict(
-                    self_attn_cfg=dict(
-                        embed_dims=16,
-                        num_heads=2,
-                        num_levels=3,
-                        num_points=4,
-                        batch_first=True,
-                    ),
-                    ffn_cfg=dict(embed_dims=16, feedforward_channels=32),
-                ),
-            ),
-            positional_encoding=positions,
-        ),
-        positional_encoding=positions,
-        transformer_decoder=dict(
-            return_intermediate=True,
-            num_layers=2,
-            layer_cfg=dict(
-                cross_attn_cfg=dict(
-                    embed_dims=16, num_heads=2, batch_first=True
-                ),
-                **layer,
-            ),
-        ),
-        loss_cls=dict(
-            type='mmdet.CrossEntropyLoss',
-            loss_weight=2.0,
-            class_weight=[1.0] * CLASSES + [0.1],
-        ),
-        loss_mask=dict(
-            type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=5.0
-        ),
-        loss_dice=dict(
-            type='mmdet.DiceLoss', naive_dice=True, eps=1.0, loss_weight=5.0
-        ),
-        **kwargs,
-    )
-
-
-MATCHING = dict(
-    num_points=256,
-    oversample_ratio=3.0,
-    importance_sample_ratio=0.75,
-    assigner=dict(
-        type='mmdet.HungarianAssigner',
-        match_costs=[
-            dict(type='mmdet.ClassificationCost', weight=2.0),
-            dict(
-                type='mmdet.CrossEntropyLossCost', weight=5.0, use_sigmoid=True
-            ),
-            dict(type='mmdet.DiceCost', weight=5.0, pred_act=True, eps=1.0),
-        ],
-    ),
-    sampler=dict(type='mmdet.MaskPseudoSampler'),
-)
-
-
-def mask2former_instances():
-    return dict(
-        type='Mask2Former',
-        data_preprocessor=dict(
-            type='DetDataPreprocessor', pad_size_divisor=32, pad_mask=True
-        ),
-        backbone=RESNET,
-        panoptic_head=mask2former_head(
-            'Mask2FormerHead', num_things_classes=CLASSES, num_stuff_classes=0
-        ),
-        panoptic_fusion_head=dict(
-            type='MaskFormerFusionHead',
-            num_things_classes=CLASSES,
-            num_stuff_classes=0,
-        ),
-        train_cfg=MATCHING,
-        test_cfg=dict(
-            panoptic_on=False,
-            semantic_on=False,
-            instance_on=True,
-            max_per_image=10,
-            iou_thr=0.8,
-            filter_low_score=True,
-        ),
-    )
-
 
 def mask2former_semantic():
     return dict(
@@ -255,7 +44,8 @@ def mask2former_semantic():
         ),
         backbone=RESNET,
         decode_head=mask2former_head(
-            'Mask2FormerHead',
+            CHANNELS,
+            CLASSES,
             num_classes=CLASSES,
             align_corners=False,
             train_cfg=MATCHING,
@@ -368,7 +158,9 @@ def predict(model, batch):
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])
 @pytest.mark.parametrize('test_nms', ['nms', 'soft_nms'])
 def test_mask_rcnn(test_nms, dtype):
-    model = build('mmdet', mask_rcnn(test_nms))
+    model = build(
+        'mmdet', mask_rcnn(RESNET, fpn(CHANNELS), CLASSES, nms=test_nms)
+    )
     batch = detection_batch()
     check_learns(model, batch, dtype)
     for sample in predict(model, batch):
@@ -381,7 +173,7 @@ def test_mask_rcnn(test_nms, dtype):
 
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])
 def test_mask2former_of_mmdet(dtype):
-    model = build('mmdet', mask2former_instances())
+    model = build('mmdet', mask2former(RESNET, None, CHANNELS, CLASSES))
     batch = detection_batch()
     check_learns(model, batch, dtype)
     for sample in predict(model, batch):

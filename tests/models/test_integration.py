@@ -8,6 +8,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
+from small_heads import fpn, mask2former, mask_rcnn
 
 import mmvitcompress  # noqa: F401  (lets mmcv do without compiled ops)
 
@@ -157,201 +158,21 @@ def run_detector(config, size=(64, 96)):
         assert len(found.scores) == len(found.labels) == len(found.masks)
 
 
-def roi(size, mask=False):
-    return dict(
-        type='SingleRoIExtractor',
-        roi_layer=dict(type='RoIAlign', output_size=size, sampling_ratio=0),
-        out_channels=16,
-        featmap_strides=STRIDES,
-    )
-
-
 @pytest.mark.parametrize('method', BACKBONES)
 def test_mask_rcnn(method):
-    assigner = dict(
-        type='MaxIoUAssigner',
-        pos_iou_thr=0.5,
-        neg_iou_thr=0.3,
-        min_pos_iou=0.3,
-        ignore_iof_thr=-1,
+    neck = [*PYRAMID, fpn(LEVELS)]
+    model = mask_rcnn(
+        backbone(method), neck, 2, most=5, least_score=0.0, strides=STRIDES
     )
-    sampler = dict(
-        type='RandomSampler',
-        num=16,
-        pos_fraction=0.5,
-        neg_pos_ub=-1,
-        add_gt_as_proposals=True,
-    )
-    nms = dict(type='nms', iou_threshold=0.7)
-    proposals = dict(nms_pre=50, max_per_img=20, nms=nms, min_bbox_size=0)
-    coder = dict(
-        type='DeltaXYWHBBoxCoder',
-        target_means=[0.0] * 4,
-        target_stds=[0.1, 0.1, 0.2, 0.2],
-    )
-    rpn_coder = {**coder, 'target_stds': [1.0] * 4}
-    run_detector(
-        dict(
-            type='MaskRCNN',
-            data_preprocessor=dict(type='DetDataPreprocessor', pad_mask=True),
-            backbone=backbone(method),
-            neck=[
-                *PYRAMID,
-                dict(
-                    type='FPN', in_channels=LEVELS, out_channels=16, num_outs=5
-                ),
-            ],
-            rpn_head=dict(
-                type='RPNHead',
-                in_channels=16,
-                feat_channels=16,
-                anchor_generator=dict(
-                    type='AnchorGenerator',
-                    scales=[4],
-                    ratios=[0.5, 1.0, 2.0],
-                    strides=[*STRIDES, 32],
-                ),
-                bbox_coder=rpn_coder,
-            ),
-            roi_head=dict(
-                type='StandardRoIHead',
-                bbox_roi_extractor=roi(7),
-                bbox_head=dict(
-                    type='Shared2FCBBoxHead',
-                    in_channels=16,
-                    fc_out_channels=32,
-                    roi_feat_size=7,
-                    num_classes=2,
-                    bbox_coder=coder,
-                ),
-                mask_roi_extractor=roi(14),
-                mask_head=dict(
-                    type='FCNMaskHead',
-                    num_convs=1,
-                    in_channels=16,
-                    conv_out_channels=16,
-                    num_classes=2,
-                ),
-            ),
-            train_cfg=dict(
-                rpn=dict(
-                    assigner=assigner,
-                    sampler={**sampler, 'add_gt_as_proposals': False},
-                    allowed_border=-1,
-                    pos_weight=-1,
-                    debug=False,
-                ),
-                rpn_proposal=proposals,
-                rcnn=dict(
-                    assigner=assigner,
-                    sampler=sampler,
-                    mask_size=28,
-                    pos_weight=-1,
-                    debug=False,
-                ),
-            ),
-            test_cfg=dict(
-                rpn=proposals,
-                rcnn=dict(
-                    score_thr=0.0,
-                    nms=dict(type='nms', iou_threshold=0.5),
-                    max_per_img=5,
-                    mask_thr_binary=0.5,
-                ),
-            ),
-        )
-    )
+    run_detector(model)
 
 
 @pytest.mark.parametrize('method', BACKBONES)
 def test_mask2former(method):
-    attention = dict(embed_dims=16, num_heads=2, dropout=0.0)
-    ffn = dict(embed_dims=16, feedforward_channels=32, num_fcs=2)
-    point = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True)
-    dice = dict(
-        type='mmdet.DiceLoss',
-        use_sigmoid=True,
-        activate=True,
-        naive_dice=True,
-        eps=1.0,
+    model = mask2former(
+        backbone(method), PYRAMID, LEVELS, 2, most=5, strides=STRIDES
     )
-    sides = dict(num_feats=8, normalize=True)
-    encoder = dict(
-        num_layers=1,
-        layer_cfg=dict(
-            self_attn_cfg=dict(
-                embed_dims=16, num_heads=2, num_levels=3, num_points=2
-            ),
-            ffn_cfg=ffn,
-        ),
-    )
-    decoder = dict(
-        return_intermediate=True,
-        num_layers=2,
-        layer_cfg=dict(
-            self_attn_cfg={**attention, 'batch_first': True},
-            cross_attn_cfg={**attention, 'batch_first': True},
-            ffn_cfg=ffn,
-        ),
-    )
-    head = dict(
-        type='Mask2FormerHead',
-        in_channels=LEVELS,
-        strides=STRIDES,
-        feat_channels=16,
-        out_channels=16,
-        num_things_classes=2,
-        num_stuff_classes=0,
-        num_queries=6,
-        num_transformer_feat_level=3,
-        pixel_decoder=dict(
-            type='MSDeformAttnPixelDecoder',
-            num_outs=3,
-            norm_cfg=dict(type='GN', num_groups=4),
-            encoder=encoder,
-            positional_encoding=sides,
-        ),
-        positional_encoding=sides,
-        transformer_decoder=decoder,
-        loss_cls=dict(type='CrossEntropyLoss', class_weight=[1.0] * 2 + [0.1]),
-        loss_mask=point,
-        loss_dice=dice,
-    )
-    matcher = dict(
-        type='HungarianAssigner',
-        match_costs=[
-            dict(type='ClassificationCost', weight=2.0),
-            dict(type='CrossEntropyLossCost', weight=5.0, use_sigmoid=True),
-            dict(type='DiceCost', weight=5.0, pred_act=True, eps=1.0),
-        ],
-    )
-    run_detector(
-        dict(
-            type='Mask2Former',
-            data_preprocessor=dict(type='DetDataPreprocessor', pad_mask=True),
-            backbone=backbone(method),
-            neck=PYRAMID,
-            panoptic_head=head,
-            panoptic_fusion_head=dict(
-                type='MaskFormerFusionHead',
-                num_things_classes=2,
-                num_stuff_classes=0,
-            ),
-            train_cfg=dict(
-                num_points=128,
-                oversample_ratio=3.0,
-                importance_sample_ratio=0.75,
-                assigner=matcher,
-                sampler=dict(type='MaskPseudoSampler'),
-            ),
-            test_cfg=dict(
-                panoptic_on=False,
-                semantic_on=False,
-                instance_on=True,
-                max_per_image=5,
-            ),
-        )
-    )
+    run_detector(model)
 
 
 @pytest.mark.parametrize('library', ['mmseg', 'mmdet'])
