@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mmvitcompress.tokens import METHODS, TokenMethod, TokenSpec
+
 PACKAGE = Path(__file__).parents[1] / 'mmvitcompress'
 PAGE = (PACKAGE.parent / 'docs/architecture.md').read_text()
 # a room is used by its own line and by those below it
@@ -31,7 +33,6 @@ __init__
 FLOOR = {r: i for i, row in enumerate(ROOMS.split('\n')) for r in row.split()}
 NETS = 'tokens arch channels planning models.layers models.vit models.swin'
 WITHOUT_TIMM = 'tokens arch channels planning'
-METHODS = re.compile(r'\b(token_merging|token_matching|patch_slimming)\b')
 HOMES = {
     'torch.load': ['checkpoints.file'],
     '.load_state_dict': ['checkpoints.load'],
@@ -136,8 +137,9 @@ def methods(modules):
         if within(name, 'models.backbones') and node.name == '__init__'
         for part in ast.walk(node)
     }
+    keys = re.compile(rf'\b({"|".join(METHODS)})\b')
     for name, node, word in words(modules):
-        named = METHODS.search(word) and node not in constructors
+        named = keys.search(word) and node not in constructors
         if named and not within(name, 'tokens'):
             yield name, f'line {node.lineno} names {word}'
 
@@ -264,9 +266,7 @@ def test_the_page_shows_the_rooms():
 
 
 def test_the_page_names_the_hooks_of_token_methods():
-    protocol = pytest.importorskip('mmvitcompress.tokens.method')
-    spec, method = protocol.TokenSpec, protocol.TokenMethod
     recipe = PAGE.split('a token method?')[1].split('\n#')[0]
-    known = {*dir(spec), *dir(method), *spec.__annotations__, 'undo', 'tokens'}
-    known |= {'TokenSpec', 'TokenMethod', 'METHODS'}
+    known = {*dir(TokenSpec), *dir(TokenMethod), *TokenSpec.__annotations__}
+    known |= {'TokenSpec', 'TokenMethod', 'METHODS', 'tokens', 'undo'}
     assert {*re.findall(r'`(\w+)`', recipe)} <= known
