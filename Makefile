@@ -10,11 +10,12 @@ export PYTHONPATH := $(CURDIR)
 RUN = $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test docs clean
+.PHONY: help setup demo test quick docs clean
 
 help:
 	@echo 'make demo    compress a ViT on real digits, use it as a backbone'
 	@echo 'make test    lint, check the format and run all tests'
+	@echo 'make quick   the tests that take two minutes, no documents'
 	@echo 'make docs    build the documentation in docs/_build'
 	@echo 'make setup   only make the environment and install into it'
 	@echo 'make clean   remove caches and build products'
@@ -35,6 +36,11 @@ test: setup
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile
+
+# all but what is marked slow or docs, with at least one test of every room
+quick: setup
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile \
+		-m 'not slow and not docs'
 
 # a warning fails it
 docs:

@@ -14,6 +14,8 @@ import pytest
 
 from mmvitcompress.compat.versions import OLDEST
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 MIM = 'mmvitcompress/.mim/'
 IGNORED = shutil.ignore_patterns(

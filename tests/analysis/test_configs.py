@@ -184,6 +184,7 @@ def test_tool_refuses_a_wrong_command_line(args, message, get_flops):
     assert message in stderr
 
 
+@pytest.mark.slow
 def test_tool_on_its_own_and_failing():
     done = subprocess.run(
         [sys.executable, TOOL, 'nowhere.py'],

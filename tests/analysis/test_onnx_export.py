@@ -30,6 +30,8 @@ from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.models import CompressedSwin, CompressedViT
 from mmvitcompress.utils import cli
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).parents[2] / 'tools' / 'export_onnx.py'
 SMALL = dict(
     embed_dim=12,

@@ -83,6 +83,7 @@ def test_a_new_classifier():
     assert ours(torch.randn(1, 3, 56, 56)).shape == (1, 3)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compile_and_autocast():
     x = torch.randn(2, 3, 64, 64)
@@ -95,6 +96,7 @@ def test_compile_and_autocast():
         assert model(x[:1]).shape == (1, 5)
 
 
+@pytest.mark.slow
 def test_the_demo():
     demo = ROOT / 'demo' / 'compress_your_vit.py'
     done = subprocess.run(
@@ -107,6 +109,7 @@ def test_the_demo():
     assert dense > 70 and tuned > 70 and tuned > cut
 
 
+@pytest.mark.slow
 def test_only_what_is_asked_for_is_imported(tmp_path):
     """MMEngine is, by a checkpoint that only MMEngine can have written."""
     state = dict(state_dict=make().state_dict())

@@ -293,6 +293,7 @@ def tool(*args, cwd):
     )
 
 
+@pytest.mark.slow
 def test_tool(deit, tmp_path):
     torch.save({'model': deit}, tmp_path / 'deit.pth')
     done = tool('deit.pth', 'out/deit.safetensors', cwd=tmp_path)

@@ -6,6 +6,8 @@ import pytest
 from documents import PAGES, blocks, commands
 from story import EXCLUDED, GUIDE, follow
 
+pytestmark = pytest.mark.docs
+
 
 @pytest.mark.parametrize('name', GUIDE)
 def test_everything_runs(name, root, data):

@@ -30,6 +30,8 @@ import pytest
 from documents import PAGES, blocks, commands
 from story import BEFORE, EXCLUDED, GUIDE, follow
 
+pytestmark = pytest.mark.docs
+
 OTHERS = [page for page in PAGES if page.name not in GUIDE]
 
 

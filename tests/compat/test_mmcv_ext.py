@@ -59,6 +59,7 @@ def test_it_answers_to_one_name_only():
         assert finder.find_spec(name) is None
 
 
+@pytest.mark.slow
 def test_a_compiled_extension_is_left_alone(tmp_path):
     package = tmp_path / 'mmcv'
     package.mkdir()

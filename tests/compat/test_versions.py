@@ -204,6 +204,7 @@ def test_torchvision_built_for_another_torch(fake):
     require('mmengine')
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported():
     script = (
         'import sys\n'

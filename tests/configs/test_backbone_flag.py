@@ -14,6 +14,8 @@ from mmvitcompress.engine.backbones import find_backbone, maps_of
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 UPERNET = 'upernet_dense_deit_s_ade20k'
 SMALL = 'upernet_dense_vit_micro_digits'
 MERGED = """

@@ -16,6 +16,8 @@ from torch import nn
 
 from mmvitcompress.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 BASE = Path(__file__).parents[2] / 'configs/_base_'
 ROOTS = {
     'ade20k': 'ADE20K_ROOT',

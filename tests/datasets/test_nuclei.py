@@ -81,6 +81,7 @@ def names_of(dataset):
     return {Path(path).name for path in paths}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'library'),
     [('nuclei_instances', 'mmdet'), ('nuclei_maps', 'mmseg')],

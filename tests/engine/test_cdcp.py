@@ -19,6 +19,8 @@ from mmvitcompress.models import (
     CompressedViT,
 )
 
+pytestmark = pytest.mark.slow
+
 ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
 
 CONFIG = """

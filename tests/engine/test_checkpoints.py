@@ -15,6 +15,8 @@ from mmvitcompress.engine.hooks.atomic_checkpoint import (
 from mmvitcompress.engine.hooks.strict_loading import StrictLoadHook
 from mmvitcompress.errors import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 
 def save(path, age=0):
     """A checkpoint written ``age`` seconds ago."""

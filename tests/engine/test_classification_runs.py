@@ -15,6 +15,8 @@ from mmvitcompress.channels import is_compactor
 from mmvitcompress.models import CompressedViT, ImageClassifier
 from mmvitcompress.registry import DATASETS
 
+pytestmark = pytest.mark.slow
+
 ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
 
 CONFIG = """

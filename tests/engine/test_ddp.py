@@ -14,6 +14,8 @@ from mmvitcompress.compat.cpu_ddp import (
 )
 from mmvitcompress.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 SHORT = """
 train_cfg.update(max_iters=4, val_interval=4)
 """

@@ -11,6 +11,8 @@ from mmvitcompress.channels import find_compactors
 from mmvitcompress.checkpoints.file import read_checkpoint, write_checkpoint
 from mmvitcompress.models import CompressedViT, ImageClassifier
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 custom_imports = dict(imports=['mmvitcompress'])
 default_scope = 'mmvitcompress'

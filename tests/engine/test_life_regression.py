@@ -16,6 +16,8 @@ from mmvitcompress.engine.hooks import LifeRegressionHook
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT
 
+pytestmark = pytest.mark.slow
+
 ARCH = dict(embed_dim=24, depth=3, num_heads=3, patch_size=8, img_size=32)
 SLIM = dict(base_layer=1, layers=(1, 2), keep_rate=0.5)
 CONV = dict(stem='conv', stem_dim=8)

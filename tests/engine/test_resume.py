@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 # what kills the process: imported by the config of the run
 KILLER = """
 import os

@@ -27,6 +27,8 @@ from mmvitcompress.inference.outputs import paint
 from mmvitcompress.inference.predicting import batches
 from mmvitcompress.utils import cli
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 NARROW = dict(
     base='vit_micro',

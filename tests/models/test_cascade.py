@@ -362,6 +362,7 @@ except DependencyError as error:
 """
 
 
+@pytest.mark.slow
 def test_mmseg_is_imported_for_those_who_ask():
     done = subprocess.run(
         [sys.executable, '-c', LAZY], capture_output=True, text=True, cwd=ROOT

@@ -5,6 +5,8 @@ import torch
 
 from mmvitcompress.models import CompressedViT
 
+pytestmark = pytest.mark.slow
+
 SMALL = dict(
     embed_dim=12, depth=2, num_heads=2, patch_size=4, img_size=32, mlp_dims=16
 )

@@ -13,6 +13,8 @@ from mmvitcompress.deploy import (
     export_onnx,
 )
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip('onnxruntime')
 SHAPE = (28, 44)  # 7x11 patches
 NORM = dict(type='BN')

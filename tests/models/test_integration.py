@@ -12,6 +12,8 @@ from small_heads import fpn, mask2former, mask_rcnn
 
 import mmvitcompress  # noqa: F401  (lets mmcv do without compiled ops)
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 32
 BACKBONES = {
     'dense': dict(type='mmvitcompress.CompressedViT'),

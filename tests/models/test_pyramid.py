@@ -235,6 +235,7 @@ torch.save(
 """
 
 
+@pytest.mark.slow
 def test_sync_bn_sums_over_processes(tmp_path):
     """Two processes with one and two images equal one with all three."""
     reference, ours = pair(dict(type='SyncBN'))

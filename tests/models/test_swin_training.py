@@ -11,6 +11,8 @@ from swins import MERGES, SMALL, small
 
 from mmvitcompress.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize('method', MERGES)
 @pytest.mark.parametrize('compactors', [False, True])

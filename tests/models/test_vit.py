@@ -69,7 +69,15 @@ def peer_of(name, dtype):
     return peer.eval().to(dtype)
 
 
-@pytest.mark.parametrize('name, arch', FAMILIES.items())
+@pytest.mark.parametrize(
+    'name, arch',
+    [
+        pytest.param(name, arch, marks=pytest.mark.slow)
+        if 'tiny' not in arch
+        else (name, arch)
+        for name, arch in FAMILIES.items()
+    ],
+)
 def test_dense_equals_timm(name, arch, tmp_path):
     for dtype, bound in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
         peer = peer_of(name, dtype)

@@ -130,6 +130,7 @@ def test_macs_are_those_of_the_windows():
     assert priced == [count.total for count in macs]
 
 
+@pytest.mark.slow
 def test_autocast_and_compile():
     model = build(window_size=4, global_blocks=(1,), **MERGED).float().eval()
     images = torch.randn(1, 3, 36, 28)

@@ -21,6 +21,8 @@ from mmvitcompress.visualization.loading import (
     to_pictures,
 )
 
+pytestmark = pytest.mark.slow
+
 CAIT = dict(token_merging=dict(layers=(2, 3)))
 SLIM = dict(patch_slimming=dict(base_layer=2, layers=(2, 3), keep_rate=0.5))
 
