@@ -272,6 +272,7 @@ def tool(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'options'),
     [
@@ -340,6 +341,7 @@ def test_tool_on_a_part(make_config, tmp_path, tool):
     assert describe_benchmark(figures) in stdout and 'overall' not in stdout
 
 
+@pytest.mark.slow
 def test_tool_on_several(make_config, tmp_path, tool):
     paths = [tmp_path / f'{name}.py' for name in ('dense', 'early', 'late')]
     for path, layers in zip(paths, [None, (2, 3), (3, 4)]):
@@ -392,6 +394,7 @@ def test_tool_refuses(args, message, make_config, tmp_path, tool):
     assert stdout == ''
 
 
+@pytest.mark.slow
 def test_the_peer_differs_in_its_backbone_alone(tmp_path, tool):
     """And that in what its attention runs on, not in MACs or parameters."""
     out = tmp_path / 'figures.json'

@@ -36,6 +36,7 @@ def test_figures_of_every_kind_of_model_add_up(config):
     assert model.training  # put back
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_each_time(config):
     torch.manual_seed(1)
     first = model_complexity(build_candidate(config), SHAPE)
@@ -43,6 +44,7 @@ def test_figures_are_the_same_each_time(config):
     assert model_complexity(build_candidate(config), SHAPE) == first
 
 
+@pytest.mark.slow
 def test_matmul_convention_counts_less(config):
     model = build_candidate(config)
     fvcore = model_complexity(model, SHAPE)
@@ -184,6 +186,7 @@ def test_merging_is_seen_in_the_backbone_alone(make_config):
     assert merged['head'] == dense['head']
 
 
+@pytest.mark.slow
 def test_more_images_cost_in_proportion(config):
     model = build_candidate(config).eval()
     one, three = (

@@ -62,6 +62,7 @@ def test_deit_costs_what_the_closed_form_says(
     assert (kernel in count.operators) == fused_attention
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name',
     [

@@ -180,6 +180,7 @@ def test_autocast_reaches_every_part():
     }
 
 
+@pytest.mark.slow
 def test_every_kind_of_model_is_timed(config):
     models = {name: build_candidate(config) for name in ('a', 'b')}
     images = torch.rand(2, 3, 64, 96)

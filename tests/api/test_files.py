@@ -9,6 +9,7 @@ import mmvitcompress
 from mmvitcompress.models import CompressedViT, ImageClassifier
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize('suffix', ['pth', 'safetensors'])

@@ -120,6 +120,7 @@ CLASSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', SCOPES)
 def test_types_resolve_from_a_clean_process(kind):
     """One process for each library, so that none helps out another."""

@@ -13,6 +13,8 @@ from mmengine.registry import HOOKS, MODELS
 from mmengine.structures import InstanceData, PixelData
 from recipes import FILES, get_arch, kind_of, named, read
 
+pytestmark = pytest.mark.slow
+
 SIZE = 64  # of images, in pixels
 
 
