@@ -22,7 +22,7 @@ utils compat
 tokens
 arch
 channels
-planning models.layers models.vit models.swin
+planning models.layers models.vit models.swin models.classifier
 checkpoints
 registry models
 engine datasets evaluation
@@ -32,27 +32,26 @@ __init__
 """
 FLOOR = {r: i for i, row in enumerate(ROOMS.split('\n')) for r in row.split()}
 NETS = 'tokens arch channels planning models.layers models.vit models.swin'
+NETS += ' models.classifier'
 WITHOUT_TIMM = 'tokens arch channels planning'
 HOMES = {
     'torch.load': ['checkpoints.file'],
     '.load_state_dict': ['checkpoints.load'],
-    # a teacher is a model within a model
-    'MODELS.build': ['engine.build', 'models.losses.distillation'],
+    # and what a classifier holds: its backbone, and its teacher
+    'MODELS.build': [
+        'engine.build',
+        'models.heads.image_classifier',
+        'models.losses.distillation',
+    ],
 }
 # what may break a rule: for now, until the rest of a room is rebuilt, and
 # (at most five) for good
 SOON = """
-order    checkpoints.load_swin checkpoints.load_vit
-methods  api.compressing arch.zoo checkpoints.shape deploy.optimize
-methods  engine.hooks.life_regression models.backbones.vit visualization.life
-homes    analysis.configs checkpoints.file engine.export inference.predictor
-homes    engine.hooks.strict_loading models.classifier
-sizes    api.model arch.swin engine.launch engine.wrappers models.backbones.vit
-sizes    visualization.compare
+methods  api.compressing arch.zoo deploy.optimize models.backbones.vit
+methods  engine.hooks.life_regression visualization.life
+sizes    arch.swin engine.wrappers models.backbones.vit visualization.compare
 names    inference.inputs tokens.placement visualization.attention
-names    visualization.curve visualization.loading visualization.style
-versions api.timm_models checkpoints.vit
-page     engine.build
+names    visualization.curve visualization.style
 """
 FOR_GOOD = """
 sizes    datasets.splits

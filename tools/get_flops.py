@@ -10,7 +10,7 @@ from mmvitcompress.analysis.configs import (
     default_shape,
     load_config,
 )
-from mmvitcompress.analysis.operators import COSTS
+from mmvitcompress.analysis.operators import OPERATOR_COSTS
 from mmvitcompress.engine.build import build
 from mmvitcompress.engine.config import add_overrides
 from mmvitcompress.utils import cli
@@ -37,7 +37,7 @@ def parse_args():
     )
     parser.add_argument(
         '--convention',
-        choices=sorted(COSTS),
+        choices=sorted(OPERATOR_COSTS),
         default='fvcore',
         help='; '.join(f'{name}: {text}' for name, text in MEANING.items()),
     )

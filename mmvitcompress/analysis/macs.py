@@ -23,8 +23,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mmvitcompress.analysis.inference import evaluating
 from mmvitcompress.analysis.operators import (
-    COSTS,
     EXTENSION_COSTS,
+    OPERATOR_COSTS,
     bind,
     is_free,
 )
@@ -86,7 +86,7 @@ def count_macs(
     Raises:
         ConfigError: If the convention is unknown.
     """
-    check_choice('convention', convention, [*COSTS])
+    check_choice('convention', convention, [*OPERATOR_COSTS])
     counter = _Counter(convention, rest)
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
@@ -162,7 +162,7 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self, convention: str, rest: str) -> None:
         super().__init__()
-        self.costs = COSTS[convention]
+        self.costs = OPERATOR_COSTS[convention]
         self.extension_costs = EXTENSION_COSTS[convention]
         self.running = [rest]
         self.silent = False

@@ -201,7 +201,7 @@ _FVCORE: dict[str, Cost] = {
     '_adaptive_avg_pool2d': _per_input,
 }
 
-COSTS: dict[str, dict[str, Cost]] = {
+OPERATOR_COSTS: dict[str, dict[str, Cost]] = {
     'fvcore': _FVCORE,
     'matmul': {name: _MATMUL.get(name, _nothing) for name in _FVCORE},
 }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.compat.versions import installed_version
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models.classifier import POOLS
 
@@ -58,8 +59,8 @@ def create(
     """
     if not timm.is_model(name.split('.')[0]):
         raise ConfigError(
-            f'timm {timm.__version__} has no model {name!r}, nor is it a '
-            'file; timm.list_models() names all'
+            f'timm {installed_version("timm")} has no model {name!r}, nor is '
+            'it a file; timm.list_models() names all'
         )
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs).eval()

@@ -7,7 +7,7 @@ from torch import nn
 
 from mmvitcompress.analysis.macs import count_macs
 from mmvitcompress.analysis.operators import (
-    COSTS,
+    OPERATOR_COSTS,
     attention_macs,
     deformable_attention_macs,
 )
@@ -246,7 +246,7 @@ def test_cross_attention():
     assert macs(attention, queries, keys, keys) == expected
 
 
-@pytest.mark.parametrize('convention', COSTS)
+@pytest.mark.parametrize('convention', OPERATOR_COSTS)
 def test_transformer_layer_fast_path_equals_the_slow_one(convention):
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     tokens = rand(3, 5, 8)
