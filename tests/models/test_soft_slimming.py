@@ -118,7 +118,9 @@ def test_gradients_reach_every_parameter(method):
 def test_lives_have_the_moments_of_the_merged_count():
     model = small(token_merging=MERGES).train()
     for size, patches in (((32, 32), 32), ((36, 44), 54)):
-        lives = last(model, torch.randn(2, 3, *size)).state.lives
+        lives = last(model, torch.randn(2, 3, *size)).state.notes[
+            'patch_slimming'
+        ]
         mean, std = PatchSlimming(**SLIM).life_moments(patches, 4)
         assert lives.shape == (2, patches)
         torch.testing.assert_close(lives.mean(1), torch.full((2,), mean))
@@ -130,7 +132,8 @@ def test_gradient_flows_through_lives_to_blocks_before():
     model = small(restore=False).train()
     _, state = model(torch.randn(2, 3, 32, 32))[-1]
     (grad,) = torch.autograd.grad(
-        state.lives.square().sum() + state.lives[:, 0].sum(),
+        state.notes['patch_slimming'].square().sum()
+        + state.notes['patch_slimming'][:, 0].sum(),
         model.blocks[0].mlp.fc1.weight,
     )
     assert grad.abs().sum() > 0
@@ -158,7 +161,7 @@ def test_autocast(dtype, with_cp):
         tokens, state = model(x)[-1]
         loss = tokens.float().square().mean()
     loss.backward()
-    assert state.lives.dtype == torch.float32
+    assert state.notes['patch_slimming'].dtype == torch.float32
     close = (tokens.float() - exact).abs() < 0.1 * exact.abs().max()
     assert close.float().mean() > 0.99
     assert all(p.grad.isfinite().all() for p in model.parameters())
@@ -183,7 +186,7 @@ def test_bias_is_of_the_type_of_the_queries(autocast, monkeypatch):
     with torch.autocast('cpu', low, enabled=autocast):
         tokens, state = last(model, x)
     assert types == [(low, None)] * 2 + [(low, low)] * 2
-    assert state.lives.dtype == torch.float32
+    assert state.notes['patch_slimming'].dtype == torch.float32
     assert tokens.isfinite().all()
 
 
@@ -246,7 +249,7 @@ def test_a_dense_checkpoint_may_start_a_soft_run(tmp_path):
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        ({}, 'give patch_slimming'),
+        ({}, 'such as patch_slimming'),
         (dict(patch_slimming=SLIM, out_indices=[1]), 'only 2 blocks'),
         (
             dict(patch_slimming=dict(base_layer=4, layers=(4,))),
