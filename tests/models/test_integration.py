@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData, PixelData
 from small_heads import fpn, mask2former, mask_rcnn
 
 import mmvitcompress  # noqa: F401  (lets mmcv do without compiled ops)
+from mmvitcompress.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 

@@ -36,6 +36,10 @@ def small(soft=True, **kwargs):
     return model
 
 
+def lives_of(state):
+    return state.notes['patch_slimming']
+
+
 def last(model, x):
     """Tokens and state of the last block."""
     model.restore = False
@@ -161,7 +165,7 @@ def test_autocast(dtype, with_cp):
         tokens, state = model(x)[-1]
         loss = tokens.float().square().mean()
     loss.backward()
-    assert state.notes['patch_slimming'].dtype == torch.float32
+    assert lives_of(state).dtype == torch.float32
     close = (tokens.float() - exact).abs() < 0.1 * exact.abs().max()
     assert close.float().mean() > 0.99
     assert all(p.grad.isfinite().all() for p in model.parameters())
@@ -186,7 +190,7 @@ def test_bias_is_of_the_type_of_the_queries(autocast, monkeypatch):
     with torch.autocast('cpu', low, enabled=autocast):
         tokens, state = last(model, x)
     assert types == [(low, None)] * 2 + [(low, low)] * 2
-    assert state.notes['patch_slimming'].dtype == torch.float32
+    assert lives_of(state).dtype == torch.float32
     assert tokens.isfinite().all()
 
 
