@@ -272,6 +272,7 @@ def test_repeats(monkeypatch):
     assert len(drawn) == 768 and len(set(drawn)) == 256
 
 
+@pytest.mark.slow
 def test_order_hangs_on_seed_and_epoch():
     def order(seed, epoch):
         sampler = RepeatedAugSampler(range(300), seed=seed)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[2]
 PATH = os.pathsep.join([str(REPO), str(REPO / 'tools')])
 SCRIPT = """

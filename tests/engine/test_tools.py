@@ -135,6 +135,7 @@ def test_truncated_checkpoints_are_refused(tool, config, tmp_path):
     assert refused(tool('test', config(), path), 'truncated')
 
 
+@pytest.mark.slow
 def test_train_then_test(tool, config, helpers, tmp_path, data):
     work_dir = tmp_path / 'w'
     path = config(SHORT)

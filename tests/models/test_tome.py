@@ -119,6 +119,7 @@ def test_raw_tokens_and_low_precision():
     assert shapes == [2 + 30 - 5 * i for i in range(4)]
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks():
     peer, _ = pair(r=5, proportional=True)
     compiled = torch.compile(peer, backend='eager', fullgraph=True)

@@ -110,6 +110,7 @@ def test_full_maps():
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_low_precision_and_compiling():
     _, ours = pair()
     ours = ours.float().eval()

@@ -51,7 +51,7 @@ from mmvitcompress.models import (
 )
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.planning import plan
+from mmvitcompress.planning import plan_arch
 from mmvitcompress.tokens import METHODS, TokenState, restore
 
 # after mmvitcompress, which lets mmcv do without compiled ops
@@ -484,7 +484,7 @@ def test_compress_and_plan_know_it(methods):
     assert ours.macs() < dense.macs()
     assert count_macs(ours, timm_images(theirs, 1)).total == ours.macs()
     # plans are for the dense model
-    assert plan(ours.arch, 0.3, 64) == plan(dense.arch, 0.3, 64)
+    assert plan_arch(ours.arch, 0.3, 64) == plan_arch(dense.arch, 0.3, 64)
 
 
 @pytest.mark.parametrize('method', ROWS)

@@ -40,6 +40,7 @@ def validate(classifier, tmp_path, forgotten_runs, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_all_that_there_is_to_show(validate):
     runner, files = validate(
         token_merging=dict(layers=(2,)),
@@ -54,6 +55,7 @@ def test_all_that_there_is_to_show(validate):
     assert find_compactors(runner.model.backbone)
 
 
+@pytest.mark.slow
 def test_the_dense_model_and_the_interval(validate):
     _, files = validate(times=3, hook=dict(interval=2))
     assert list(files) == [

@@ -303,6 +303,7 @@ def test_tool_refuses_unknown_arguments(run_tool):
     assert 'unrecognized arguments: --scene 4' in err
 
 
+@pytest.mark.slow
 def test_terminated_tool_leaves_no_trace(tmp_path):
     process = subprocess.Popen(
         [sys.executable, TOOL, '--out', tmp_path / 'tree'],
