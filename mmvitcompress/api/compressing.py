@@ -15,7 +15,7 @@ from mmvitcompress.channels import (
     is_compactor,
     unconverged,
 )
-from mmvitcompress.checkpoints.load_vit import resize_pos_embed
+from mmvitcompress.checkpoints.fill import resize_pos_embed
 from mmvitcompress.checkpoints.timm import Source, compare, create, describe
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import METHODS, TokenMerging

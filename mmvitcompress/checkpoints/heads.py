@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from mmvitcompress.checkpoints.file import Checkpoint
-from mmvitcompress.checkpoints.load import Log, load_strict
+from mmvitcompress.checkpoints.fill import Log
+from mmvitcompress.checkpoints.load import load_strict
 from mmvitcompress.checkpoints.vit import to_timm_keys
 
 # ours → timm's and DeiT's

@@ -1,21 +1,13 @@
 """Fill models strictly: what doesn't fit is an error that names it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from mmvitcompress.arch.base import Arch
 from mmvitcompress.channels.compactors import is_compactor
 from mmvitcompress.checkpoints.file import refuse_compactors
-from mmvitcompress.checkpoints.recognise import Weights
-from mmvitcompress.checkpoints.vit import HEAD_PREFIXES
 from mmvitcompress.errors import CheckpointError
-from mmvitcompress.tokens import METHODS
 
-Log = Callable[[str], None]
-"""Takes a line for the log."""
-
-_WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
 _SHOWN = 3  # names per kind of mismatch
 
 
@@ -75,100 +67,3 @@ def some(items: Sequence[str], between: str = ', ') -> str:
     more = len(items) - _SHOWN
     text = between.join(items[:_SHOWN])
     return f'{text} and {more} more' if more > 0 else text
-
-
-# -- backbones --------------------------------------------------------------
-
-
-def reconcile(
-    weights: Weights,
-    wanted: Arch | None,
-    identity: Sequence[str],
-    log: Log,
-    remedies: Mapping[str, str] | None = None,
-    use: Sequence[str] = (),
-) -> Arch:
-    """The checkpoint's arch, with what only the config asks for added.
-
-    Token methods are added where the checkpoint has none; where both have
-    some, the checkpoint's count, as its widths do.
-
-    Args:
-        weights: The checkpoint.
-        wanted: The config's arch, or None if it leaves it open.
-        identity: Names of the values that must be equal.
-        log: Told what of the config does not count.
-        remedies: What to do about an unequal value, by its name.
-        use: Names of values that are a matter of use, not of weights: the
-            config's count.
-
-    Raises:
-        CheckpointError: If a value of ``identity`` differs.
-    """
-    arch = weights.arch
-    if wanted is None:
-        return arch
-    for name in identity:
-        ours, theirs = getattr(wanted, name), getattr(arch, name)
-        if ours != theirs:
-            remedy = (remedies or {}).get(name, '')
-            raise CheckpointError(
-                f'checkpoint {weights.path!r} is of another arch: its {name} '
-                f'is {theirs}, but the config asks for {ours}{remedy}'
-            )
-    added = {name: getattr(wanted, name) for name in use}
-    for name in (*_WIDTHS, *METHODS):
-        ours, theirs = getattr(wanted, name), getattr(arch, name)
-        if theirs is None:
-            added[name] = ours
-        elif ours is not None and theirs != ours:
-            log(
-                f'{name} of {weights.path} replaces that of the config: '
-                f'{theirs}'
-            )
-    return arch.replace(**added)
-
-
-def load_backbone(
-    model: nn.Module,
-    weights: Weights,
-    log: Log,
-    may_start: Mapping[str, Sequence[str]],
-    may_ignore: Sequence[str],
-) -> None:
-    """Fill a backbone strictly, and log what starts anew.
-
-    Args:
-        model: The backbone.
-        weights: Its weights; a head is ignored.
-        log: Told what was loaded.
-        may_start: Prefixes of parameters that may keep their initial values,
-            under what to say if some do.
-        may_ignore: Prefixes of tensors that the model may not have.
-
-    Raises:
-        CheckpointError: If anything doesn't fit.
-    """
-    new = load_strict(
-        model,
-        weights.tensors,
-        weights.path,
-        may_miss=tuple(p for group in may_start.values() for p in group),
-        may_ignore=(*HEAD_PREFIXES, *may_ignore),
-    )
-    notes = [
-        f'; {note}'
-        for note, prefixes in may_start.items()
-        if any(name.startswith(tuple(prefixes)) for name in new)
-    ]
-    log(f'backbone loaded from {weights.path}{"".join(notes)}')
-
-
-def new_methods(weights: Weights) -> list[str]:
-    """Token methods that a checkpoint knows nothing of, by key."""
-    return [
-        key
-        for key in METHODS
-        if getattr(weights.arch, key) is None
-        and not any(name.startswith(f'{key}.') for name in weights.tensors)
-    ]

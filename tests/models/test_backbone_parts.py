@@ -9,7 +9,7 @@ from mmvitcompress.arch.swin import SwinArch
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints import recognise as families
 from mmvitcompress.checkpoints.file import write_checkpoint
-from mmvitcompress.checkpoints.load import reconcile
+from mmvitcompress.checkpoints.fill import reconcile
 from mmvitcompress.checkpoints.recognise import Weights
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models import ATMEDeiT, CompressedSwin, CompressedViT
@@ -88,19 +88,15 @@ def test_reconciling():
     weights = Weights(families.VIT, {}, VIT, 'x.pth')
     wanted = VIT.replace(token_merging=merging, mlp_dims=32)
     lines = []
-    assert reconcile(weights, None, ['depth'], lines.append) == VIT
-    resolved = reconcile(weights, wanted, ['depth'], lines.append)
+    assert reconcile(weights, None, lines.append) == VIT
+    resolved = reconcile(weights, wanted, lines.append)
     assert resolved == VIT.replace(token_merging=merging)
     assert [line.split(' of ')[0] for line in lines] == ['mlp_dims']
-    with pytest.raises(
-        CheckpointError, match=r'depth is 2, .* for 3; mend it'
-    ):
+    with pytest.raises(CheckpointError, match=r'depth is 2, .* for 3'):
         reconcile(
             weights,
             VIT.replace(depth=3, qk_dims=8, v_dims=8, mlp_dims=64),
-            ['depth'],
             lines.append,
-            dict(depth='; mend it'),
         )
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
 from mmvitcompress.channels import attach_compactors
-from mmvitcompress.checkpoints.load_swin import load_swin, reconcile_swin
+from mmvitcompress.checkpoints.fill import fill, reconcile
 from mmvitcompress.checkpoints.recognise import SWIN
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.backbones.parts import (
@@ -115,7 +115,9 @@ class CompressedSwin(Swin):
         weights, resolved = None, wanted
         if checkpoint is not None:
             weights = read_weights(SWIN, checkpoint, wanted, self.how_to_make)
-            resolved = reconcile_swin(weights, wanted, window_size, log)
+            resolved = reconcile(
+                weights, wanted, log, new_window=window_size is not None
+            )
         resolved = need_arch(SWIN, resolved)
         if img_size is not None:
             resolved = resolved.replace(img_size=img_size)
@@ -142,7 +144,7 @@ class CompressedSwin(Swin):
         self.out_channels = tuple(resolved.dims[i] for i in self.out_indices)
         self._add_out_norms(out_norms)
         if weights is not None:
-            load_swin(self, weights, log)
+            fill(self, weights, log)
         if compactors:
             attach_compactors(self)
         self._freeze()

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.windows import quarter_ends
 from mmvitcompress.channels import attach_compactors
-from mmvitcompress.checkpoints.load_vit import load_vit, reconcile_vit
+from mmvitcompress.checkpoints.fill import fill, reconcile
 from mmvitcompress.checkpoints.recognise import VIT
 from mmvitcompress.models.backbones.parts import (
     check_arguments,
@@ -143,7 +143,9 @@ class CompressedViT(ViT):
         weights, resolved = None, wanted
         if checkpoint is not None:
             weights = read_weights(VIT, checkpoint, wanted, self.how_to_make)
-            resolved = reconcile_vit(weights, wanted, soft_slimming, log)
+            resolved = reconcile(
+                weights, wanted, log, soft_slimming=soft_slimming
+            )
         resolved = need_arch(VIT, resolved)
         if img_size is not None:
             resolved = resolved.replace(img_size=img_size)
@@ -171,7 +173,7 @@ class CompressedViT(ViT):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         if weights is not None:
-            load_vit(self, weights, soft_slimming, log)
+            fill(self, weights, log, soft_slimming)
         if compactors:
             attach_compactors(self)
         self._freeze()
