@@ -6,29 +6,32 @@ As ``.safetensors`` the same meta data stands as JSON in the file's header.
 Reading never runs code from a file; loading is strict.
 """
 
-import argparse
+import hashlib
 import json
-import pickle
-import sys
+import os
+import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-from mmvitcompress import compat
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import arch_from_dict
 from mmvitcompress.channels.compactors import is_compactor
+from mmvitcompress.checkpoints.reading import fetched, read_content
 from mmvitcompress.errors import CheckpointError, MissingCheckpointError
 from mmvitcompress.utils.files import replacing
 
-_SAFE_CLASSES = [argparse.Namespace]  # DeiT's training script saves its flags
+# where scripts keep a model, by what is taken first: DINO and iBOT evaluate
+# the teacher, DeiT the model rather than its average
+_PLACES = ('state_dict', 'model', 'teacher', 'module', 'model_ema')
+_PLACES += ('state_dict_ema', 'ema', 'student', 'net', 'encoder', 'backbone')
+# of DistributedDataParallel and its likes, of torch.compile
+_WRAPPERS = re.compile(r'^((_orig_mod|module)\.)+|(?<=\.)_orig_mod\.')
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,30 +43,55 @@ class Checkpoint:
         content: All of it, as it was stored.
         state_dict: The model's tensors, under the file's names.
         meta: The meta data; {} if there is none.
+        notes: What was assumed in reading it, lines for a log.
     """
 
     path: str
     content: Mapping
     state_dict: dict[str, Tensor]
     meta: dict
+    notes: tuple[str, ...] = ()
 
     @property
     def arch(self) -> Arch | None:
         """The arch that it carries, or None if it carries none.
 
         Raises:
-            CheckpointError: If that is no dict.
+            CheckpointError: If that is no dict, or larger than the tensors.
             ConfigError: If it has wrong values.
         """
-        arch = self.meta.get('arch')
-        if arch is None:
+        content = self.noted('arch')
+        if not content:
             return None
-        if not isinstance(arch, Mapping):
+        # before anything of that size is made
+        held = sum(
+            x.numel()
+            for x in self.state_dict.values()
+            if isinstance(x, Tensor)
+        )
+        limit = max(held, 10_000)  # images may be larger than tiny models
+        for name, size in _numbers(content):
+            if size > limit:
+                raise CheckpointError(
+                    f'meta.arch of checkpoint {self.path!r} has {name} = '
+                    f'{size}, more than all of its tensors hold ({held} '
+                    'values); write it again'
+                )
+        return arch_from_dict(content)
+
+    def noted(self, name: str) -> dict:
+        """A dict of the meta data; {} if there is none.
+
+        Raises:
+            CheckpointError: If it is something else.
+        """
+        value = self.meta.get(name)
+        if value is not None and not isinstance(value, Mapping):
             raise CheckpointError(
-                f'meta.arch of checkpoint {self.path!r} must be a dict, but '
-                f'got {type(arch).__name__}'
+                f'meta.{name} of checkpoint {self.path!r} must be a dict, but '
+                f'got {type(value).__name__}'
             )
-        return arch_from_dict(arch)
+        return dict(value or {})
 
     @property
     def whole(self) -> bool:
@@ -76,34 +104,49 @@ class Checkpoint:
         return any(map(is_compactor, self.state_dict))
 
 
+def _numbers(content: Mapping) -> Iterator[tuple[str, int]]:
+    for name, value in content.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        for size in values:
+            if isinstance(size, int):
+                yield name, size
+
+
 # a file that someone still holds is not read again
 _HELD: WeakValueDictionary[tuple, Checkpoint] = WeakValueDictionary()
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint file of ours, of timm, DeiT or MMEngine.
+    """Read a checkpoint of ours, or of whoever wrote it.
 
     As long as the result is in use, reading the same file gives it again. Its
     tensors are shared and not to be changed in place.
 
     Args:
-        path: ``.safetensors``, or anything that ``torch.save`` wrote.
+        path: Safetensors, or what ``torch.save`` wrote; a URL is downloaded,
+            once.
 
     Raises:
         MissingCheckpointError: If there is no such file.
-        CheckpointError: If it is truncated, no checkpoint, or holds more than
-            data.
+        CheckpointError: If it is truncated, altered, no checkpoint, or holds
+            more than data.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingCheckpointError(f'checkpoint {str(path)!r} not found')
+    if not isinstance(path, str | Path):
+        raise CheckpointError(
+            f'checkpoint must be the path of a file, but got {path!r}'
+        )
+    source = str(path)
+    path = fetched(source) if '://' in source else Path(path)
+    if not os.path.isfile(path):
+        kind = 'not found'
+        if os.path.isdir(path):
+            kind = 'is a folder; give a file in it, as model.safetensors'
+        raise MissingCheckpointError(f'checkpoint {source!r} {kind}')
     stat = path.stat()
     key = (str(path.absolute()), stat.st_ino, stat.st_mtime_ns, stat.st_size)
     held = _HELD.get(key)
     if held is None:
-        suffixed = path.suffix == '.safetensors'
-        content = (_read_safetensors if suffixed else _read_pickle)(path)
-        held = _HELD[key] = _recognised(content, str(path))
+        held = _HELD[key] = _unwrapped(read_content(path), source)
     return held
 
 
@@ -119,83 +162,93 @@ def hold_checkpoint(path: str | Path | None) -> Checkpoint | None:
         return None
 
 
-def _load(path: Path) -> object:
-    load = partial(torch.load, path, map_location='cpu', weights_only=True)
-    try:
-        return load()
-    except pickle.UnpicklingError:
-        # it may be of MMEngine, whose classes nobody has asked for yet
-        if 'mmengine' in sys.modules or find_spec('mmengine') is None:
-            raise
-        compat.install()
-        return load()
-
-
-def _read_pickle(path: Path) -> object:
-    try:
-        with torch.serialization.safe_globals(_SAFE_CLASSES):
-            return _load(path)
-    except pickle.UnpicklingError as error:
-        reason = _first_line(error)
-        # torch has no class of its own for what it refuses
-        if 'Unsupported' in str(error) or 'GLOBAL' in str(error):
-            reason = (
-                'it holds more than tensors and builtin types and might run '
-                'code; save it again as a plain state dict'
-            )
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} cannot be read safely: {reason}'
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} is truncated or no checkpoint '
-            f'({_first_line(error)}); fetch or write it again'
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def _recognised(content: object, path: str) -> Checkpoint:
+def _unwrapped(content: object, path: str) -> Checkpoint:
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f'checkpoint {path!r} holds a {type(content).__name__}, not a '
             'state dict'
         )
-    state_dict = content
-    for key in ('state_dict', 'model'):
-        if isinstance(state_dict.get(key), Mapping):
-            state_dict = state_dict[key]
-    tensors = OrderedDict(
-        (key.removeprefix('module.'), value)  # of DistributedDataParallel
-        for key, value in state_dict.items()
-        if isinstance(value, Tensor)
-    )
-    if not tensors:
-        raise CheckpointError(f'checkpoint {path!r} holds no tensors')
+    state_dict, notes = _model_in(content, path)
+    tensors = OrderedDict()
+    for key, value in state_dict.items():
+        if isinstance(value, Tensor):
+            _check_tensor(key, value, path)
+            tensors[_WRAPPERS.sub('', key)] = value
     # by which modules convert what older versions of themselves have written
-    tensors._metadata = getattr(state_dict, '_metadata', OrderedDict())
+    versions = getattr(state_dict, '_metadata', OrderedDict())
+    tensors._metadata = versions
     meta = content.get('meta')
     meta = dict(meta) if isinstance(meta, Mapping) else {}
-    return Checkpoint(path, content, tensors, meta)
-
-
-def _read_safetensors(path: Path) -> dict:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework='pt') as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        meta = json.loads(header.get('meta', '{}'))
-    except (SafetensorError, json.JSONDecodeError) as error:
+    stored = meta.pop('checksum', None)
+    if stored is not None and stored != _checksum(state_dict, meta):
         raise CheckpointError(
-            f'checkpoint {str(path)!r} is truncated or no safetensors file '
-            f'({_first_line(error)}); fetch or write it again'
-        ) from error
-    return dict(state_dict=tensors, meta=meta)
+            f'checkpoint {path!r} is not as it was written: its checksum '
+            "differs; fetch it again (whoever changed it deletes meta's "
+            'checksum)'
+        )
+    archs = [m['arch'] for m in versions.values() if 'arch' in m]
+    if archs:  # as our backbones note it, whoever saves them
+        meta.setdefault('arch', archs[0])
+    return Checkpoint(path, content, tensors, meta, tuple(notes))
+
+
+def _model_in(content: Mapping, path: str) -> tuple[Mapping, list[str]]:
+    """The state dict in what a script has saved, and what was assumed."""
+    for _ in range(4):
+        known = [key for key in _PLACES if _leads(content.get(key))]
+        if not known and any(isinstance(v, Tensor) for v in content.values()):
+            return content, []
+        inner = known or [key for key in content if _leads(content[key])]
+        if not known and len(inner) != 1:
+            break
+        content = content[inner[0]]
+        if len(inner) > 1:
+            note = (
+                f'{path} holds {" and ".join(inner)}: {inner[0]} is taken; '
+                'save another one alone to take that'
+            )
+            return _model_in(content, path)[0], [note]
+    keys = ', '.join(map(str, content))[:200] or '(none)'
+    raise CheckpointError(
+        f'checkpoint {path!r} holds no tensors of one model, but the keys '
+        f'{keys}; save its state dict alone'
+    )
+
+
+def _leads(value: object, depth: int = 2) -> bool:
+    """Whether there are weights in a dict, or in a dict of it."""
+    return isinstance(value, Mapping) and any(
+        (isinstance(inner, Tensor) and str(key).endswith('weight'))
+        or (depth and _leads(inner, depth - 1))
+        for key, inner in value.items()
+    )
+
+
+def _check_tensor(key: object, value: Tensor, path: str) -> None:
+    problem = ''
+    if not isinstance(key, str):
+        problem = 'under a key that is no name'
+    elif value.layout is not torch.strided or value.is_quantized:
+        problem = 'that is sparse or quantized'
+    elif value.is_meta:
+        problem = 'without its values'
+    if problem:
+        raise CheckpointError(
+            f'checkpoint {path!r} holds a tensor {key!r} {problem}; write it '
+            'again as a plain state dict'
+        )
+
+
+def _checksum(state_dict: Mapping, meta: Mapping) -> str:
+    """SHA-256 of names, types, shapes and values, and of the meta data."""
+    digest = hashlib.sha256(
+        json.dumps(meta, sort_keys=True, default=repr).encode()
+    )
+    for key, value in sorted(state_dict.items()):
+        digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
+        values = value.detach().cpu().contiguous().flatten()
+        digest.update(values.view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def check_suffix(path: str | Path) -> None:
@@ -229,6 +282,7 @@ def write_checkpoint(
         for key, value in state_dict.items()
     }
     meta = {'arch': arch.to_dict(), **meta}
+    meta['checksum'] = _checksum(tensors, meta)
     with replacing(path) as part:
         if path.suffix == '.safetensors':
             from safetensors.torch import save_file

@@ -243,7 +243,7 @@ def test_unreadable_files_are_refused(deit, tmp_path, monkeypatch):
     path.write_bytes(content[: len(content) // 2])
     refused(path, 'truncated')
     path.write_bytes(b'no checkpoint at all')
-    refused(path, 'truncated or no checkpoint|cannot be read safely')
+    refused(path, "a text file, which starts with 'no checkpoint")
     torch.save({'model': deit, 'code': Payload()}, path)
     refused(path, 'might run code')
     assert not (tmp_path / 'pwned').exists()
@@ -270,7 +270,7 @@ def test_other_archs_are_refused(deit, pruned, tmp_path):
     refused(path, 'unexpected norm1.weight')
     torch.save(timm.create_model('resnet18').state_dict(), path)
     refused(path, 'not a plain ViT')
-    torch.save(pruned[1].state_dict(), path)  # the arch was lost
+    torch.save(dict(pruned[1].state_dict()), path)  # the arch was lost
     refused(path, 'must carry its arch')
 
 

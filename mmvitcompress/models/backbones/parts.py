@@ -131,3 +131,12 @@ def read_weights(
             'trained model will do; None starts from random weights)'
         ) from None
     return recognise(checkpoint, family).with_arch(wanted)
+
+
+def note_arch(module, state_dict, prefix: str, metadata: dict) -> None:
+    """Note the arch beside a module's tensors, whoever saves them.
+
+    A hook of ``state_dict``: what it notes stands in no tensor, but in the
+    meta data that PyTorch keeps for each module.
+    """
+    metadata['arch'] = module.arch.to_dict()

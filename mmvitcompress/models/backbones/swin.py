@@ -15,6 +15,7 @@ from mmvitcompress.models.backbones.parts import (
     check_methods,
     log,
     need_arch,
+    note_arch,
     read_weights,
     wanted_arch,
 )
@@ -147,6 +148,7 @@ class CompressedSwin(Swin):
             fill(self, weights, log)
         if compactors:
             attach_compactors(self)
+        self._register_state_dict_hook(note_arch)
         self._freeze()
 
     def _add_out_norms(self, out_norms: bool | None) -> None:

@@ -17,6 +17,7 @@ from mmvitcompress.models.backbones.parts import (
     check_methods,
     log,
     need_arch,
+    note_arch,
     read_weights,
     wanted_arch,
 )
@@ -176,6 +177,7 @@ class CompressedViT(ViT):
             fill(self, weights, log, soft_slimming)
         if compactors:
             attach_compactors(self)
+        self._register_state_dict_hook(note_arch)
         self._freeze()
 
     # -- training -----------------------------------------------------------
