@@ -1,14 +1,16 @@
 """Convert a released ViT checkpoint into one that carries its own shape.
 
-Reads DeiT's, timm's, DINOv2's and LV-ViT's files, Swin's of timm, Microsoft
-and OpenMMLab, state dicts under timm's keys, and timm models by name
-(downloaded).
+Reads files of timm, DeiT, DINO, DINOv2, iBOT, MAE, MoCo v3, LV-ViT,
+transformers (ViT, DeiT, DINOv2), MMPretrain, MMSegmentation and MMDetection,
+Microsoft's Swins, URLs of such files, and timm models by name (downloaded).
+What tensors do not tell is taken from --arch, or assumed with a line.
 
 Examples:
     convert_checkpoint.py deit_small_patch16_224.fb_in1k deit_small_in1k.pth
     convert_checkpoint.py deit_small_patch16_224-cd65a155.pth out.safetensors
 """
 
+import sys
 from pathlib import Path
 
 from mmvitcompress.checkpoints.convert import convert
@@ -36,6 +38,11 @@ def parse_args():
     return parser.parse_args()
 
 
+def _tell(line: str) -> None:
+    # on stderr, apart from the result
+    print(line, file=sys.stderr)
+
+
 def main():
     args = parse_args()
     target = Path(args.target)
@@ -47,12 +54,15 @@ def main():
         raise CheckpointError(
             f'{args.target!r} exists; give --overwrite to replace it'
         )
-    state_dict, arch = convert(args.source, args.arch)
+    weights = convert(args.source, args.arch, log=_tell)
+    state_dict, arch = weights.tensors, weights.arch
     if args.no_head:
         state_dict = {
             k: v for k, v in state_dict.items() if not k.startswith('head')
         }
-    write_checkpoint(target, state_dict, arch, source=args.source)
+    images = dict(weights.pretrained_cfg)
+    noted = {'pretrained_cfg': images} if images else {}
+    write_checkpoint(target, state_dict, arch, source=args.source, **noted)
     biases = (state_dict.get(f'head.{key}') for key in ('bias', 'fc.bias'))
     classes = next((len(bias) for bias in biases if bias is not None), 0)
     figures = dict(

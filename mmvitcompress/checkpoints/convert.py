@@ -1,36 +1,46 @@
 """Released weights of others as checkpoints of ours."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.checkpoints.file import Checkpoint, read_checkpoint
-from mmvitcompress.checkpoints.load import load_strict
+from mmvitcompress.checkpoints.fill import Log, fill
+from mmvitcompress.checkpoints.names import is_swin
 from mmvitcompress.checkpoints.recognise import SWIN, VIT, Weights, recognise
-from mmvitcompress.checkpoints.timm import compare, create, describe
-from mmvitcompress.checkpoints.vit import HEAD_PREFIXES
+from mmvitcompress.checkpoints.timm import (
+    compare,
+    create,
+    data_config,
+    describe,
+)
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 
-_NETS = {VIT: ViT, SWIN: Swin}
+_NETS: dict[object, Callable[[Arch], nn.Module]] = {VIT: ViT, SWIN: Swin}
 
 
 def convert(
-    source: str, arch: str | dict | Arch | None = None
-) -> tuple[dict[str, Tensor], Arch]:
+    source: str, arch: str | dict | Arch | None = None, log: Log = print
+) -> Weights:
     """Turn a released checkpoint into timm's keys and an arch.
 
     Args:
-        source: A file, or the name of a timm model, which is downloaded.
+        source: A file, a URL, or the name of a timm model, which is
+            downloaded.
         arch: What can't be seen in tensors; see
-            :func:`~mmvitcompress.checkpoints.vit.infer_arch` and
-            :func:`~mmvitcompress.checkpoints.swin.infer_swin_arch`.
+            :mod:`mmvitcompress.checkpoints.shapes`.
+        log: Told what was assumed. Defaults to print.
 
     Returns:
-        Tensors (classifier included, if there is one) and their arch. They
-        have been loaded strictly; a timm model's features have been compared.
+        Tensors (classifier included, if there is one), their arch, and how
+        images are to be prepared. They have been loaded strictly; a timm
+        model's features have been compared.
 
     Raises:
         CheckpointError: If it can't be read or is neither a plain ViT nor a
@@ -38,21 +48,39 @@ def convert(
         ConfigError: If a timm model computes something else.
     """
     hint = None if arch is None else get_arch(arch)
-    if Path(source).exists():
+    if Path(source).exists() or '://' in source:
         weights = recognise(read_checkpoint(source)).with_arch(hint)
-        _build(weights)
-        return weights.tensors, weights.arch
+        _build(weights, log)
+        images = dict(weights.pretrained_cfg) or _beside(Path(source))
+        return replace(weights, pretrained_cfg=data_config(images))
     peer = create(source)
-    weights = recognise(Checkpoint(source, {}, peer.state_dict(), {}))
-    if weights.family is VIT and hint is None:
-        hint = describe(peer).arch
-    weights = weights.with_arch(hint)
-    model = _build(weights)
+    if not is_swin(peer.state_dict()):
+        described = describe(peer).arch
+        hint = described if hint is None else hint
+    stored = Checkpoint(source, {}, peer.state_dict(), {})
+    weights = recognise(stored).with_arch(hint)
+    model = _build(weights, log)
     compare(lambda image: model(image)[0][0], peer, weights.arch)
-    return weights.tensors, weights.arch
+    images = data_config(getattr(peer, 'pretrained_cfg', None))
+    return replace(weights, pretrained_cfg=images)
 
 
-def _build(weights: Weights) -> nn.Module:
+def _build(weights: Weights, log: Log) -> nn.Module:
     model = _NETS[weights.family](weights.arch).eval()
-    load_strict(model, weights.tensors, weights.path, may_ignore=HEAD_PREFIXES)
+    fill(model, weights, log)
     return model
+
+
+def _beside(path: Path) -> dict:
+    """What the hub's files beside the weights say of images."""
+    for name in ('config.json', 'preprocessor_config.json'):
+        try:
+            content = json.loads(path.with_name(name).read_text())
+            content = content.get('pretrained_cfg', content)
+            renamed = {'image_mean': 'mean', 'image_std': 'std'}
+            found = {renamed.get(k, k): v for k, v in content.items()}
+        except (OSError, ValueError, AttributeError):
+            continue  # none, or not of the hub
+        if 'mean' in found and 'std' in found:
+            return found
+    return {}

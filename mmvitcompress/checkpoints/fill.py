@@ -8,9 +8,8 @@ from torch.nn.functional import interpolate
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints.load import load_strict
+from mmvitcompress.checkpoints.names import HEAD_PREFIXES, TABLE
 from mmvitcompress.checkpoints.recognise import VIT, Weights
-from mmvitcompress.checkpoints.swin import TABLE
-from mmvitcompress.checkpoints.vit import HEAD_PREFIXES
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.models.swin import Swin
@@ -146,6 +145,8 @@ def fill(
         CheckpointError: If anything doesn't fit.
     """
     source, target = weights.arch, model.arch
+    for line in weights.notes:
+        log(line)
     may_start = {
         spec.start: (f'{spec.key}.',)
         for spec in target.reductions
@@ -170,6 +171,7 @@ def fill(
         norms = tuple(f'norm{i}.' for i in range(last))
         may_start['the norms of the outputs start anew'] = norms
         unused += norms
+        _take_last_norm(model, weights.tensors, last - 1)
     unused += [f'{name}.{i}.' for name in layers for i in range(built, last)]
     known = {spec.key for spec in (*source.reductions, *target.reductions)}
     unused += [f'{key}.' for key in known if key not in model.method_keys]
@@ -188,6 +190,14 @@ def fill(
         if any(name.startswith(prefixes) for name in new)
     ]
     log(f'backbone loaded from {weights.path}{"".join(notes)}')
+
+
+def _take_last_norm(model: Swin, tensors: dict[str, Tensor], last: int):
+    """MMPretrain calls a classifier's norm by the output: ``norm3``."""
+    for part in ('weight', 'bias'):
+        norm = tensors.get(f'norm{last}.{part}')
+        if model.norm is not None and norm is not None:
+            tensors.setdefault(f'norm.{part}', norm)
 
 
 def resize_pos_embed(

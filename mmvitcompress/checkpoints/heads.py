@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mmvitcompress.checkpoints.file import Checkpoint
 from mmvitcompress.checkpoints.fill import Log
 from mmvitcompress.checkpoints.load import load_strict
-from mmvitcompress.checkpoints.vit import to_timm_keys
+from mmvitcompress.checkpoints.names import to_timm_keys
 
 # ours → timm's and DeiT's
 _TIMM_NAMES = {'head.fc.': 'head.', 'head.fc_dist.': 'head_dist.'}
@@ -81,11 +81,15 @@ def load_head(head: nn.Module, checkpoint: Checkpoint, log: Log) -> bool:
     """
     state_dict, path = to_timm_keys(checkpoint.state_dict), checkpoint.path
     tensors = from_timm_head(state_dict)
-    classes = len(tensors.get('fc.weight', ()))
+    weight = tensors.get('fc.weight')
+    classes = 0 if weight is None else len(weight)
+    dim = head.fc.in_features
     if not tensors:
         reason = 'it has none'
     elif any(key.startswith('fc_norm.') for key in state_dict):
         reason = 'its own reads the normalised mean of the patches (fc_norm)'
+    elif classes and weight.shape[1:] != (dim,):
+        reason = f'its own reads {weight.shape[1]} features, not {dim}'
     elif classes and classes != head.num_classes:
         reason = f'its own has {classes} classes, not {head.num_classes}'
     else:

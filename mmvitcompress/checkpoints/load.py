@@ -32,7 +32,8 @@ def load_strict(
         The names that kept their initial values.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or mis-shaped.
+        CheckpointError: If a tensor is missing, unexpected, mis-shaped or
+            not finite.
     """
     own = model.state_dict()
     if not any(map(is_compactor, own)):
@@ -45,6 +46,17 @@ def load_strict(
     ]
     if other_shapes:
         raise _misfit(path, other_shapes)
+    broken = [
+        key
+        for key, value in state_dict.items()
+        if key in own and not value.isfinite().all()
+    ]
+    if broken:
+        raise CheckpointError(
+            f'checkpoint {str(path)!r} has NaN or infinite values in '
+            f'{some(broken)}: its run diverged, or it is damaged; give one '
+            'from before'
+        )
     missing, unexpected = model.load_state_dict(state_dict, strict=False)
     lacking = [k for k in missing if not k.startswith(tuple(may_miss))]
     unknown = [k for k in unexpected if not k.startswith(tuple(may_ignore))]

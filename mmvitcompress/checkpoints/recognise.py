@@ -1,7 +1,7 @@
 """Say whose weights a file holds, and name them as timm does."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -10,12 +10,15 @@ from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.swin import SwinArch
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints.file import Checkpoint
-from mmvitcompress.checkpoints.swin import (
-    infer_swin_arch,
+from mmvitcompress.checkpoints.names import (
     is_swin,
+    refuse_foreign,
     swin_to_timm_keys,
+    told_by_names,
+    unwrapped,
+    vit_to_timm_keys,
 )
-from mmvitcompress.checkpoints.vit import infer_arch, to_timm_keys
+from mmvitcompress.checkpoints.shapes import infer_arch, infer_swin_arch
 from mmvitcompress.errors import CheckpointError
 
 
@@ -27,15 +30,15 @@ class Family(NamedTuple):
         title: What it is called in texts.
         backbone: Name of the backbone's type.
         example: Name of one of its architectures.
-        infer: Reads the arch off tensors, given what the config asks for and
-            where they came from.
+        infer: Reads the arch off tensors; see
+            :func:`~mmvitcompress.checkpoints.shapes.infer_arch`.
     """
 
     arch: type[Arch]
     title: str
     backbone: str
     example: str
-    infer: Callable[[Mapping[str, Tensor], Arch | None, str], Arch]
+    infer: Callable[..., Arch]
 
 
 VIT = Family(ViTArch, 'plain ViT', 'CompressedViT', 'deit_small', infer_arch)
@@ -53,49 +56,98 @@ class Weights:
         tensors: Under timm's names, the head's included.
         arch: Their shape; None if it is not known yet.
         path: Where they came from, for messages.
+        told: Values of the arch that the file's names tell.
+        pretrained_cfg: How images are to be prepared; {} if it isn't noted.
+        notes: What was assumed, lines for a log.
     """
 
     family: Family
     tensors: dict[str, Tensor]
     arch: Arch | None
     path: str
+    told: Mapping = field(default_factory=dict)
+    pretrained_cfg: Mapping = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
-    def with_arch(self, hint: Arch | None = None) -> 'Weights':
+    def with_arch(
+        self,
+        hint: Arch | None = None,
+        img_size: tuple[int, int] | None = None,
+    ) -> 'Weights':
         """Read the shape off the tensors, unless the file carries it.
 
         Args:
             hint: What can't be seen in tensors comes from this arch.
+            img_size: What the config asks for, in pixels.
 
         Raises:
-            CheckpointError: If these aren't the tensors of a dense model.
+            CheckpointError: If these aren't the tensors of a dense model, or
+                may be read in two ways.
         """
         if self.arch is not None:
             return self
-        arch = self.family.infer(self.tensors, hint, self.path)
-        return replace(self, arch=arch)
+        arch = self.family.infer(
+            self.tensors, hint, self.path, self.told, img_size
+        )
+        assumed = []
+        if hint is None:
+            names = ('num_heads', 'norm_eps', 'skip_scale', 'pad_first')
+            assumed = [
+                f'{name}={getattr(arch, name)}'
+                for name in names
+                if hasattr(arch, name) and name not in self.told
+            ]
+        if 'pos_embed' in self.tensors and (
+            hint is None or arch.pos_grid != hint.pos_grid
+        ):
+            height, width = arch.pos_grid
+            assumed.append(
+                f'positions of {height}×{width} patches, for '
+                f'{arch.pos_embed} tokens'
+            )
+        notes = self.notes
+        if assumed:
+            notes += (
+                f'tensors of {self.path} do not tell all: taken are '
+                f'{", ".join(assumed)}; an arch in the config says otherwise',
+            )
+        return replace(self, arch=arch, notes=notes)
 
 
 def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
     """Name a checkpoint's tensors as timm does.
 
     Args:
-        checkpoint: Of timm, DeiT, DINOv2, LV-ViT, Microsoft, OpenMMLab, or of
-            a backbone or whole model of ours.
+        checkpoint: Of ours, or of whoever is known to
+            :mod:`mmvitcompress.checkpoints.names`.
         family: What it has to be. Defaults to whatever it is.
 
     Raises:
-        CheckpointError: If it is of another family.
+        CheckpointError: If it is of another family, or of no known one.
     """
-    tensors = to_timm_keys(checkpoint.state_dict)
+    path = checkpoint.path
+    told = told_by_names(checkpoint.state_dict)
+    tensors = unwrapped(checkpoint.state_dict, path)
     swin = is_swin(tensors)
+    refuse_foreign(tensors, path)
     if family is not None and swin != (family is SWIN):
         other = VIT if family is SWIN else SWIN
         raise CheckpointError(
-            f'checkpoint {checkpoint.path!r} is not a {family.title}: it has '
+            f'checkpoint {path!r} is not a {family.title}: it has '
             f'{"" if swin else "no "}position biases of windows; for a '
             f'{other.title} use {other.backbone}'
         )
-    if swin:
-        tensors = swin_to_timm_keys(tensors)
-    family = SWIN if swin else VIT
-    return Weights(family, tensors, checkpoint.arch, checkpoint.path)
+    tensors = (swin_to_timm_keys if swin else vit_to_timm_keys)(tensors)
+    tensors = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in tensors.items()
+    }
+    return Weights(
+        SWIN if swin else VIT,
+        tensors,
+        checkpoint.arch,
+        path,
+        told,
+        checkpoint.noted('pretrained_cfg'),
+        checkpoint.notes,
+    )

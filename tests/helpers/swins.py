@@ -49,7 +49,7 @@ def timm_swin(size, **kwargs):
 
 
 def saved(peer, path):
-    torch.save(peer.state_dict(), path)
+    torch.save(dict(peer.state_dict()), path)  # without the arch beside
     return str(path)
 
 

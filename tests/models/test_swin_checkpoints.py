@@ -31,7 +31,8 @@ def test_converting_releases(tmp_path):
     torch.save(expected, paths[0])
     torch.save(as_microsoft(expected), paths[1])
     for path in paths:
-        state_dict, arch = convert(str(path))
+        weights = convert(str(path))
+        state_dict, arch = weights.tensors, weights.arch
         assert arch == CompressedSwin(SHAPE).arch
         assert state_dict.keys() == expected.keys()
         for key, value in state_dict.items():

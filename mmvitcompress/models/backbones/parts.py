@@ -108,7 +108,11 @@ def log(line: str) -> None:
 
 
 def read_weights(
-    family: Family, path: str, wanted: Arch | None, how_to_make: str
+    family: Family,
+    path: str,
+    wanted: Arch | None,
+    how_to_make: str,
+    img_size: tuple[int, int] | None = None,
 ) -> Weights:
     """Tensors under timm's names, and their arch.
 
@@ -117,6 +121,7 @@ def read_weights(
         path: The checkpoint's file.
         wanted: What can't be seen in tensors comes from this arch.
         how_to_make: How to come by the file, said if it isn't there.
+        img_size: What stands beside the arch, in pixels. Defaults to none.
 
     Raises:
         CheckpointError: If the file is missing, unsafe, damaged or of another
@@ -130,7 +135,7 @@ def read_weights(
             'model.backbone.checkpoint=PATH (the checkpoint of a whole '
             'trained model will do; None starts from random weights)'
         ) from None
-    return recognise(checkpoint, family).with_arch(wanted)
+    return recognise(checkpoint, family).with_arch(wanted, img_size)
 
 
 def note_arch(module, state_dict, prefix: str, metadata: dict) -> None:

@@ -29,7 +29,7 @@ from mmvitcompress.tokens import (
     TokenMerging,
     restore,
 )
-from mmvitcompress.utils.checks import output_indices
+from mmvitcompress.utils.checks import output_indices, pair
 
 
 @MODELS.register_module()
@@ -133,17 +133,20 @@ class CompressedViT(ViT):
         methods |= dict(
             token_merging=token_merging, patch_slimming=patch_slimming
         )
+        if img_size is not None:
+            img_size = pair('img_size', img_size)
         wanted = wanted_arch(
             VIT,
             arch,
-            img_size=None if arch is None else img_size,
             window_size=window_size,
             global_blocks=global_blocks,
             **methods,
         )
         weights, resolved = None, wanted
         if checkpoint is not None:
-            weights = read_weights(VIT, checkpoint, wanted, self.how_to_make)
+            weights = read_weights(
+                VIT, checkpoint, wanted, self.how_to_make, img_size
+            )
             resolved = reconcile(
                 weights, wanted, log, soft_slimming=soft_slimming
             )

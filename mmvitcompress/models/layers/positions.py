@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from mmvitcompress.tokens.grids import Grid
@@ -24,12 +23,13 @@ def resample_position(
     """
     if torch.compiler.is_compiling():
         return _by_products(pos, old, new, num_prefix)
-    return resample_abs_pos_embed(
-        pos,
-        new_size=list(new),
-        old_size=list(old),
-        num_prefix_tokens=num_prefix,
-    )
+    prefix, grid = pos[:, :num_prefix], pos[:, num_prefix:]
+    # not timm's resample_abs_pos_embed, of which some versions return a
+    # rectangle of as many tokens as the square unchanged
+    grid = grid.float().unflatten(1, old).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, new, mode='bicubic', antialias=True)
+    grid = grid.flatten(2).transpose(1, 2).to(pos.dtype)
+    return torch.cat([prefix, grid], 1)
 
 
 def _by_products(pos: Tensor, old: Grid, new: Grid, num_prefix: int) -> Tensor:
