@@ -326,6 +326,8 @@ def test_swins_with_norms_of_outputs_are_converted(naming, norms, tmp_path):
         out_indices=norms,
     )
     state = peer.state_dict()
+    swin = dict(family='swin', embed_dim=8, depths=(2, 2, 4, 2))
+    swin['num_heads'] = (1, 2, 4, 8)
     if naming == 'timm':
         torch.save(state, tmp_path / 'y.pth')
         ours = CompressedSwin(
@@ -333,7 +335,9 @@ def test_swins_with_norms_of_outputs_are_converted(naming, norms, tmp_path):
         )
         state = dict(ours.state_dict())
     torch.save(state, tmp_path / 'x.pth')
-    weights = convert(str(tmp_path / 'x.pth'))
+    # under timm's names nothing tells whose weights they are
+    arch = dict(swin, pad_first=True) if naming == 'timm' else None
+    weights = convert(str(tmp_path / 'x.pth'), arch)
     write_checkpoint(tmp_path / 'z.pth', weights.tensors, weights.arch)
     for options in (dict(out_norms=True), dict(final_norm=True)):
         ours = CompressedSwin(

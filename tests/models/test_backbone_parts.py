@@ -12,7 +12,13 @@ from mmvitcompress.checkpoints.file import write_checkpoint
 from mmvitcompress.checkpoints.fill import reconcile
 from mmvitcompress.checkpoints.recognise import Weights
 from mmvitcompress.errors import CheckpointError, ConfigError
-from mmvitcompress.models import ATMEDeiT, CompressedSwin, CompressedViT
+from mmvitcompress.models import (
+    ATMEDeiT,
+    CompressedSwin,
+    CompressedViT,
+    UnmergePyramid,
+    UnmergeUpsample,
+)
 from mmvitcompress.utils.checks import output_indices
 
 VIT = ViTArch(embed_dim=16, depth=2, num_heads=2, patch_size=8, img_size=32)
@@ -122,3 +128,51 @@ def test_restore_modes_are_checked_at_once(
     message = re.escape(f"'nearest' or 'bilinear', but got {mode!r}")
     with pytest.raises(ConfigError, match=f'restore_mode .* {message}'):
         backbone(own, restore=restore, restore_mode=mode)
+
+
+@pytest.mark.parametrize(('backbone', 'own', 'other'), PAIRS)
+def test_mmengine_ways_to_weights_are_refused(backbone, own, other):
+    """mmseg hands ``model.pretrained`` to the backbone."""
+    for name in ('pretrained', 'init_cfg'):
+        with pytest.raises(
+            ConfigError, match=f"{name} is not .*backbone.checkpoint.*'x.pth'"
+        ):
+            backbone(own, **{name: 'x.pth'})
+        backbone(own, **{name: None})
+
+
+@pytest.mark.parametrize(('backbone', 'own', 'other'), PAIRS)
+@pytest.mark.parametrize('value', [1.5, True, '1', 5, -2])
+def test_frozen_stages_are_checked(backbone, own, other, value):
+    message = f'frozen_stages must be .* but got {value!r}'
+    with pytest.raises(ConfigError, match=message):
+        backbone(own, frozen_stages=value)
+
+
+@pytest.mark.parametrize(('backbone', 'own', 'other'), PAIRS)
+def test_initialising_keeps_what_was_loaded(backbone, own, other, tmp_path):
+    """Other code, and MMEngine before training, calls it by convention."""
+    path = tmp_path / 'x.pth'
+    write_checkpoint(path, backbone(own, out_type='raw').state_dict(), own)
+    model = backbone(own, checkpoint=str(path), out_type='raw')
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    torch.manual_seed(5)
+    model.init_weights()
+    stored = torch.load(path)['state_dict']
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+        assert torch.equal(value, stored[key])
+
+
+@pytest.mark.parametrize(
+    'neck',
+    [
+        UnmergePyramid(8),
+        UnmergeUpsample(fill='mask_token', in_channels=[8]),
+    ],
+)
+def test_necks_can_be_initialised(neck):
+    before = {k: v.clone() for k, v in neck.state_dict().items()}
+    neck.init_weights()
+    for key, value in neck.state_dict().items():
+        assert torch.equal(value, before[key])

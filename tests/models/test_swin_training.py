@@ -47,14 +47,19 @@ def test_training_after_inference_mode():
 
 @pytest.mark.parametrize('stages', [-1, 0, 2, 3])
 def test_frozen_stages(stages):
+    """The patch merging after a frozen stage is frozen, too, as in mmseg."""
     model = small('atme', frozen_stages=stages, drop_path_rate=0.5).train()
     frozen = {
         name.split('.')[0] + '.' + name.split('.')[1]
         if name.startswith('layers')
         else name.split('.')[0]
         for name, parameter in model.named_parameters()
-        if not parameter.requires_grad
+        if not parameter.requires_grad and 'downsample' not in name
     }
+    for i, stage in enumerate(model.layers[1:], start=1):
+        merging = stage.downsample
+        assert merging.reduction.weight.requires_grad == (i > stages)
+        assert merging.training == (i > stages or stages < 1)
     expected = {f'layers.{i}' for i in range(stages)}
     expected |= {f'norm{i}' for i in range(stages)}
     expected |= {'patch_embed'} if stages >= 0 else set()

@@ -1,8 +1,10 @@
-"""What the backbones share: checks of arguments, and ways to checkpoints."""
+"""What the backbones share: conventions, checks, and ways to checkpoints."""
 
 from collections.abc import Mapping
 
 from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import get_arch
@@ -14,20 +16,64 @@ from mmvitcompress.checkpoints.recognise import (
     recognise,
 )
 from mmvitcompress.errors import ConfigError, MissingCheckpointError
-from mmvitcompress.tokens import METHODS
+from mmvitcompress.tokens import METHODS, TokenState
 from mmvitcompress.tokens.restore import check_restore_mode
+
+
+class Backbone:
+    """What OpenMMLab expects of a backbone beside the net itself.
+
+    Stands before the net among the bases.
+    """
+
+    out_indices: tuple[int, ...]
+    norm_eval = False
+
+    def init_weights(self) -> None:
+        """Keep the weights: building has drawn them, or loaded them.
+
+        MMEngine calls this of all parts before training. Drawing anew would
+        undo what ``checkpoint`` loaded.
+        """
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        """Set the mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if mode:
+            self._freeze()
+        return self
+
+    def _freeze(self) -> None:
+        norms = self.modules() if self.norm_eval else ()
+        for module in norms:
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        for part in self._frozen():
+            part.requires_grad_(False)
+            if isinstance(part, nn.Module):
+                part.eval()
+
+    def _outputs(self, x: Tensor) -> list[tuple[int, Tensor, TokenState]]:
+        """Index, tokens and state of each output, as the config orders."""
+        taken = super().forward(x, self.out_indices)
+        found = dict(zip(sorted(self.out_indices), taken))
+        return [(index, *found[index]) for index in self.out_indices]
+
 
 # -- arguments --------------------------------------------------------------
 
 
-def check_arguments(init_cfg: None, out_type: str, restore_mode: str) -> None:
-    """Raise ConfigError for ``init_cfg``, or for an ``out_type`` or a
-    ``restore_mode`` that there is not."""
-    if init_cfg is not None:
-        raise ConfigError(
-            'init_cfg is not supported, since it skips what does not fit; '
-            f'use checkpoint=… instead, but got {init_cfg}'
-        )
+def check_arguments(
+    init_cfg: None, out_type: str, restore_mode: str, pretrained: object
+) -> None:
+    """Raise ConfigError for MMEngine's ways to weights, or for an
+    ``out_type`` or a ``restore_mode`` that there is not."""
+    for name, value in dict(init_cfg=init_cfg, pretrained=pretrained).items():
+        if value is not None:
+            raise ConfigError(
+                f'{name} is not supported, since it skips what does not fit; '
+                f'use backbone.checkpoint instead, but got {value!r}'
+            )
     if out_type not in ('featmap', 'raw'):
         raise ConfigError(
             f"out_type must be 'featmap' or 'raw', but got {out_type!r}"
@@ -47,9 +93,10 @@ def check_methods(backbone: str, methods: Mapping) -> None:
 
 def check_frozen(frozen_stages: int, count: int) -> None:
     """Raise ConfigError if there are fewer than ``frozen_stages``."""
-    if not -1 <= frozen_stages <= count:
+    if type(frozen_stages) is not int or not -1 <= frozen_stages <= count:
         raise ConfigError(
-            f'frozen_stages must lie in -1..{count}, but got {frozen_stages}'
+            f'frozen_stages must be a whole number in -1..{count}, but got '
+            f'{frozen_stages!r}'
         )
 
 

@@ -10,6 +10,7 @@ from mmvitcompress.checkpoints.fill import fill, reconcile
 from mmvitcompress.checkpoints.recognise import SWIN
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.backbones.parts import (
+    Backbone,
     check_arguments,
     check_frozen,
     check_methods,
@@ -26,7 +27,7 @@ from mmvitcompress.utils.checks import output_indices
 
 
 @MODELS.register_module()
-class CompressedSwin(Swin):
+class CompressedSwin(Backbone, Swin):
     """A Swin whose tokens and channels may be compressed.
 
     With nothing switched on it is the dense Swin and equals timm's.
@@ -108,7 +109,8 @@ class CompressedSwin(Swin):
         init_cfg: None = None,
         **methods,
     ):
-        check_arguments(init_cfg, out_type, restore_mode)
+        pretrained = methods.pop('pretrained', None)
+        check_arguments(init_cfg, out_type, restore_mode, pretrained)
         check_methods(type(self).__name__, methods)
         wanted = wanted_arch(
             SWIN, arch, token_merging=token_merging, **methods
@@ -167,27 +169,23 @@ class CompressedSwin(Swin):
 
     # -- training -----------------------------------------------------------
 
-    def _freeze(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
-        if self.frozen_stages > MERGE_STAGE:
+    def _frozen(self) -> list[nn.Module]:
+        count = self.frozen_stages
+        if count < 0:
+            return []
+        frozen = [self.patch_embed, *self.layers[:count]]
+        if 0 < count < len(self.layers):
+            # it ends the last frozen stage, as Swin's authors have it
+            frozen.append(self.layers[count].downsample)
+        if count > MERGE_STAGE:
             frozen += self.methods
         if self.out_norms:
             frozen += [
                 self.get_submodule(f'norm{index}')
                 for index in self.out_indices
-                if index < self.frozen_stages
+                if index < count
             ]
-        for module in frozen:
-            module.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> 'CompressedSwin':
-        """Set the mode; frozen stages stay in evaluation mode."""
-        super().train(mode)
-        if mode:
-            self._freeze()
-        return self
+        return frozen
 
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
@@ -232,10 +230,7 @@ class CompressedSwin(Swin):
         Raises:
             ConfigError: If the image is smaller than one patch.
         """
-        outputs = dict(
-            zip(sorted(self.out_indices), super().forward(x, self.out_indices))
-        )
-        return tuple([self._output(i, *outputs[i]) for i in self.out_indices])
+        return tuple([self._output(*output) for output in self._outputs(x)])
 
     def _output(self, index: int, tokens: Tensor, state) -> Tensor | TokenMap:
         if self.out_norms:

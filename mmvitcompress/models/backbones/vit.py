@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.windows import quarter_ends
@@ -12,6 +11,7 @@ from mmvitcompress.channels import attach_compactors
 from mmvitcompress.checkpoints.fill import fill, reconcile
 from mmvitcompress.checkpoints.recognise import VIT
 from mmvitcompress.models.backbones.parts import (
+    Backbone,
     check_arguments,
     check_frozen,
     check_methods,
@@ -33,7 +33,7 @@ from mmvitcompress.utils.checks import output_indices, pair
 
 
 @MODELS.register_module()
-class CompressedViT(ViT):
+class CompressedViT(Backbone, ViT):
     """A plain ViT whose tokens and channels may be compressed.
 
     With nothing switched on it is the dense ViT and equals timm's.
@@ -127,7 +127,8 @@ class CompressedViT(ViT):
         init_cfg: None = None,
         **methods,
     ):
-        check_arguments(init_cfg, out_type, restore_mode)
+        pretrained = methods.pop('pretrained', None)
+        check_arguments(init_cfg, out_type, restore_mode, pretrained)
         check_methods(type(self).__name__, methods)
         self.soft_slimming = soft_slimming
         methods |= dict(
@@ -185,12 +186,6 @@ class CompressedViT(ViT):
 
     # -- training -----------------------------------------------------------
 
-    def _freeze(self) -> None:
-        for module in self._frozen():
-            module.requires_grad_(False)
-            if isinstance(module, nn.Module):
-                module.eval()
-
     def _frozen(self) -> list[nn.Module | nn.Parameter]:
         if self.frozen_stages < 0:
             return []
@@ -206,17 +201,6 @@ class CompressedViT(ViT):
             for method in self.methods:
                 frozen += method.parts_of(index + 1)
         return frozen
-
-    def train(self, mode: bool = True) -> 'CompressedViT':
-        """Set the mode; frozen blocks stay in evaluation mode."""
-        super().train(mode)
-        if mode:
-            self._freeze()
-            if self.norm_eval:
-                for module in self.modules():
-                    if isinstance(module, _BatchNorm):
-                        module.eval()
-        return self
 
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
@@ -256,14 +240,11 @@ class CompressedViT(ViT):
         Raises:
             ConfigError: If the image is smaller than one patch.
         """
-        outputs = dict(
-            zip(sorted(self.out_indices), super().forward(x, self.out_indices))
-        )
-        if self.out_type == 'raw':
-            return tuple(outputs[i][0] for i in self.out_indices)
-        return tuple([self._output(*outputs[i]) for i in self.out_indices])
+        return tuple([self._output(t, s) for _, t, s in self._outputs(x)])
 
     def _output(self, tokens: Tensor, state) -> Tensor | TokenMap:
+        if self.out_type == 'raw':
+            return tokens
         tokens = tokens[:, self.num_prefix_tokens :]
         if self.norm is not None:
             state = state.apply(self.norm)

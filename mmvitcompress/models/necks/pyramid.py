@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,7 +24,7 @@ RESCALES = (4, 2, 1, 0.5, 0.25)
 
 
 @MODELS.register_module()
-class UnmergePyramid(nn.Module):
+class UnmergePyramid(BaseModule):
     """Feature pyramid of a plain ViT from maps that are not restored yet.
 
     Equal to ``UnmergeUpsample(mode='nearest')`` followed by mmseg's

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
@@ -14,7 +15,7 @@ FILLS = ('structured', 'mask_token')
 
 
 @MODELS.register_module()
-class UnmergeUpsample(nn.Module):
+class UnmergeUpsample(BaseModule):
     """Restores every output of a backbone with ``restore=False``.
 
     Args:
