@@ -86,12 +86,11 @@ def read(path: str | Path) -> Source:
         for name, value in to_timm_head(weights.tensors).items()
         if not name.startswith(_PRETRAINING)
     }
-    meta = checkpoint.meta
     return Source(
         weights.arch,
-        _head_options(weights.arch, state_dict, meta.get('head') or {}),
+        _head_options(weights.arch, state_dict, checkpoint.noted('head')),
         state_dict,
-        data_config(meta.get('pretrained_cfg')),
+        data_config(weights.pretrained_cfg),
     )
 
 

@@ -23,6 +23,7 @@ from mmvitcompress.checkpoints.file import (
 )
 from mmvitcompress.checkpoints.load import load_strict
 from mmvitcompress.engine.config import use_scope
+from mmvitcompress.engine.normalisation import warn_of_normalisation
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.tokens import METHODS
 
@@ -85,6 +86,7 @@ def build(
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if stored is not None:
         fill(model, stored, purpose)
+    warn_of_normalisation(model)
     return model.eval()
 
 

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
 from mmvitcompress.engine.backbones import run_name
 from mmvitcompress.engine.config import add_overrides, read_config
+from mmvitcompress.engine.normalisation import warn_of_normalisation
 from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.utils.cli import while_building, while_reading
 
@@ -173,8 +174,11 @@ def require_parts(cfg: Config, phase: str) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config asks for."""
     if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    warn_of_normalisation(runner.model)
+    return runner
 
 
 @contextmanager

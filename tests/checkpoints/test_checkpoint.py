@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,22 @@ def test_a_timm_model_by_name(monkeypatch):
     weights = convert(TINY)
     state_dict, arch = weights.tensors, weights.arch
     assert arch == get_arch('deit_tiny') and 'head.weight' in state_dict
+
+
+def test_the_tool_keeps_the_normalisation(monkeypatch, tmp_path):
+    """ViTs of augreg have mean and deviation 0.5, DeiT ImageNet's."""
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm, 'create_model', lambda name, pretrained: create(name, depth=1)
+    )
+    target = str(tmp_path / 'x.safetensors')
+    script = str(ROOT / 'tools/convert_checkpoint.py')
+    for name, mean in ((TINY, 0.485), ('vit_tiny_patch16_224', 0.5)):
+        argv = [script, name, target, '--overwrite']
+        monkeypatch.setattr(sys, 'argv', argv)
+        runpy.run_path(script)['main']()
+        images = read_checkpoint(target).noted('pretrained_cfg')
+        assert images['mean'][0] == mean and len(images['std']) == 3
 
 
 @pytest.mark.parametrize(

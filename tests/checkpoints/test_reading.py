@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import mmvitcompress
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints.file import read_checkpoint, write_checkpoint
 from mmvitcompress.errors import CheckpointError
@@ -201,3 +202,12 @@ def test_a_path_is_text(path):
 def test_a_folder_is_told_from_a_file(tmp_path):
     with pytest.raises(CheckpointError, match='is a folder; give a file'):
         read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['head', 'pretrained_cfg'])
+@pytest.mark.parametrize('value', [-1, [1], 'x'])
+def test_odd_meta_data_are_named(name, value, tmp_path):
+    path = tmp_path / 'x.pth'
+    write_checkpoint(path, ViT(ARCH).state_dict(), ARCH, **{name: value})
+    with pytest.raises(CheckpointError, match=f'meta.{name} .* dict'):
+        mmvitcompress.load(path)

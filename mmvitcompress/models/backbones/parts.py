@@ -24,7 +24,13 @@ class Backbone:
     """What OpenMMLab expects of a backbone beside the net itself.
 
     Stands before the net among the bases.
+
+    Attributes:
+        pretrained_cfg: How the checkpoint notes that images are prepared, by
+            timm's names; {} if it doesn't.
     """
+
+    pretrained_cfg: Mapping
 
     out_indices: tuple[int, ...]
     norm_eval = False

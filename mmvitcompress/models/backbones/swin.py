@@ -146,7 +146,9 @@ class CompressedSwin(Backbone, Swin):
         self.frozen_stages = frozen_stages
         self.out_channels = tuple(resolved.dims[i] for i in self.out_indices)
         self._add_out_norms(out_norms)
+        self.pretrained_cfg = {}
         if weights is not None:
+            self.pretrained_cfg = weights.pretrained_cfg
             fill(self, weights, log)
         if compactors:
             attach_compactors(self)

@@ -177,7 +177,9 @@ class CompressedViT(Backbone, ViT):
         self.out_type = out_type
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.pretrained_cfg = {}
         if weights is not None:
+            self.pretrained_cfg = weights.pretrained_cfg
             fill(self, weights, log, soft_slimming)
         if compactors:
             attach_compactors(self)
