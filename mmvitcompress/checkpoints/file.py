@@ -63,21 +63,21 @@ class Checkpoint:
         content = self.noted('arch')
         if not content:
             return None
-        # before anything of that size is made
-        held = sum(
-            x.numel()
-            for x in self.state_dict.values()
-            if isinstance(x, Tensor)
+        tensors = self.state_dict.values()
+        held = sum(x.numel() for x in tensors if isinstance(x, Tensor))
+        held = max(held, 10_000)  # images may be larger than tiny models
+        # before anything of that size is made; not all blocks need be there
+        excess = [(k, size) for k, size in _numbers(content) if size > held]
+        if not excess:
+            arch = arch_from_dict(content)
+            if arch.params() <= 1000 * held:
+                return arch
+            excess = [('params', arch.params())]
+        name, size = excess[0]
+        raise CheckpointError(
+            f'meta.arch of checkpoint {self.path!r} has {name} = {size}, more '
+            f'than its tensors explain ({held} values); write it again'
         )
-        limit = max(held, 10_000)  # images may be larger than tiny models
-        for name, size in _numbers(content):
-            if size > limit:
-                raise CheckpointError(
-                    f'meta.arch of checkpoint {self.path!r} has {name} = '
-                    f'{size}, more than all of its tensors hold ({held} '
-                    'values); write it again'
-                )
-        return arch_from_dict(content)
 
     def noted(self, name: str) -> dict:
         """A dict of the meta data; {} if there is none.
@@ -272,8 +272,7 @@ def write_checkpoint(
         path: Ends in ``.pth`` or ``.safetensors``.
         state_dict: Tensors under timm-style names.
         arch: Their shape.
-        **meta: What else to note (builtin types), such as ``source`` and
-            ``metrics``.
+        **meta: What else to note, of builtin types.
     """
     path = Path(path)
     check_suffix(path)

@@ -17,8 +17,7 @@ def to_timm_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give a classifier's head the names that timm and DeiT use.
 
     ``head.fc`` becomes ``head`` and ``head.fc_dist`` becomes ``head_dist``,
-    except in a Swin (which has ``layers``, not ``blocks``), where timm says
-    ``head.fc`` too. All else stays as it is.
+    except in a Swin, where timm says ``head.fc`` too. All else stays.
     """
     if any(key.startswith('layers.') for key in state_dict):
         return dict(state_dict)
@@ -26,16 +25,14 @@ def to_timm_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_timm_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a ``ClassTokenHead``, under its own names.
+    """The tensors of a ``ClassTokenHead``, such as ``fc.weight``, if any.
 
     Args:
         state_dict: Of timm, DeiT or ours; ``head.`` comes before the names.
-
-    Returns:
-        ``fc.weight`` and so on; {} if there is no classifier.
     """
     names = {
-        **{ours: ours[len('head.') :] for ours in _TIMM_NAMES},
+        'head.fc.': 'fc.',
+        'head.fc_dist.': 'fc_dist.',
         'head_dist.': 'fc_dist.',
         'head.': 'fc.',
     }

@@ -106,14 +106,11 @@ def infer_arch(
             f'blocks.0.attn.qkv, which {heads} heads of width {head_dim} do '
             'not explain; a pruned model must carry its arch'
         )
-    prefix = sum(map(int, tokens.values()))
-    position = state_dict.get('pos_embed')
-    if position is None:
-        position = dict(pos_embed='none')
-    else:
-        position = _positions(
-            position.shape[1], patch, prefix, given, img_size, path
-        )
+    position = dict(pos_embed='none')
+    if 'pos_embed' in state_dict:
+        length = state_dict['pos_embed'].shape[1]
+        prefix = sum(map(int, tokens.values()))
+        position = _positions(length, patch, prefix, given, img_size, path)
     return ViTArch(**hidden, **seen, **position)
 
 
@@ -163,20 +160,14 @@ def _positions(
                 found[reading] = dict(pos_embed=covered, img_size=size)
     if len(found) == 1:
         return found.popitem()[1]
+    readings = [f'{h}×{w} patches ({p} tokens)' for p, (h, w) in found]
+    what = f'may be {" or ".join(readings)}'
     if not found:
-        raise CheckpointError(
-            f'checkpoint {str(path)!r} has {length} position embeddings, '
-            f'which are no square grid (with or without {prefix} prefix '
-            'tokens); give the image size that it was trained with, in '
-            'pixels, as arch=dict(base=…, img_size=(H, W))'
-        )
-    readings = ' or '.join(
-        f'{h}×{w} patches ({p} tokens)' for p, (h, w) in found
-    )
+        what = f'are no square grid (with or without {prefix} prefix tokens)'
     raise CheckpointError(
         f'checkpoint {str(path)!r} has {length} position embeddings, which '
-        f'may be {readings}; give the image size that it was trained with, in '
-        'pixels, as arch=dict(base=…, img_size=(H, W))'
+        f'{what}; give the image size that it was trained with, in pixels, as '
+        'arch=dict(base=…, img_size=(H, W))'
     )
 
 
@@ -191,19 +182,10 @@ def infer_swin_arch(
     told: Mapping | None = None,
     img_size: tuple[int, int] | None = None,
 ) -> SwinArch:
-    """Read a dense Swin's shape off its tensors.
+    """Read a dense Swin's shape off its tensors; see :func:`infer_arch`.
 
-    Args:
-        state_dict: Tensors under timm's keys.
-        arch: What can't be seen in tensors (norm epsilon, padding, image
-            size) comes from here. Defaults to those of Swin itself, at the
-            image size where the last stage is one window.
-        path: Where the tensors came from, for messages.
-        told: Values that the names of a file tell; they precede ``arch``.
-        img_size: Not needed: nothing of a Swin is made for a size.
-
-    Raises:
-        CheckpointError: If these are not the tensors of a dense Swin.
+    Nothing of it is made for an image size: without an arch it is taken to be
+    the one where the last stage is one window.
     """
     if arch is not None and not isinstance(arch, SwinArch):
         raise CheckpointError(

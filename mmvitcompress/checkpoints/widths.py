@@ -80,12 +80,7 @@ def read_widths(path: str | Path) -> Widths:
 
 
 def widths_of(masks: Sequence[Kinds], norms: Sequence[Kinds]) -> Widths:
-    """Widths that are left of blocks once what can be removed is.
-
-    Args:
-        masks: Which channels of each block are kept.
-        norms: Norms of all of them.
-    """
+    """What is left of blocks (:func:`masks_of`) once all that can go has."""
     dense = [[p.shape[1] for p in (m.q, m.v, m.mlp)] for m in masks]
     kept = kept_widths(removable(masks, norms))
     return Widths(np.array(kept), np.array(dense))
@@ -94,8 +89,8 @@ def widths_of(masks: Sequence[Kinds], norms: Sequence[Kinds]) -> Widths:
 def unpruned(arch: Arch) -> Arch:
     """The same arch with all of its channels.
 
-    Of a named arch of that size if there is one (LV-ViT's MLPs aren't four
-    times as wide as its tokens), else with the usual widths.
+    A named arch of that size knows best: LV-ViT's MLPs aren't four times as
+    wide as its tokens.
     """
     full = arch.replace(qk_dims=None, v_dims=None, mlp_dims=None)
     names = ('embed_dim', 'num_heads')

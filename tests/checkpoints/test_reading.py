@@ -109,7 +109,12 @@ def test_what_holds_no_state_dict_is_refused(content, message, tmp_path):
 
 @pytest.mark.parametrize(
     ('name', 'size'),
-    [('embed_dim', 10**9), ('depth', 10**9), ('img_size', [10**9, 8])],
+    [
+        ('embed_dim', 10**9),
+        ('depth', 10**9),
+        ('img_size', [10**9, 8]),
+        ('embed_dim', 10**4),
+    ],
 )
 def test_sizes_are_compared_before_anything_is_made(name, size, tmp_path):
     arch = {**ARCH.to_dict(), name: size}
@@ -117,7 +122,7 @@ def test_sizes_are_compared_before_anything_is_made(name, size, tmp_path):
         del arch[widths]
     state = {'state_dict': ViT(ARCH).state_dict(), 'meta': {'arch': arch}}
     torch.save(state, tmp_path / 'x.pth')
-    with pytest.raises(CheckpointError, match=f'{name} = 1000000000, more'):
+    with pytest.raises(CheckpointError, match=r'= 1[0-9]+, more'):
         CompressedViT(checkpoint=str(tmp_path / 'x.pth'))
 
 

@@ -45,8 +45,8 @@ class CompressedSwin(Backbone, Swin):
             ``dict(layers=(5, 6))``; layers are blocks of stage 3, counted
             from 1 within it. Defaults to the arch's.
         checkpoint: Weights to start from. A pruned checkpoint carries its
-            arch, which wins over ``arch`` and ``token_merging``; one of timm,
-            Microsoft or OpenMMLab is converted. Loading is strict.
+            arch, which wins over ``arch`` and ``token_merging``; others' are
+            converted. Loading is strict.
         out_indices: Stages whose outputs are returned, counted from 0;
             negative ones from the end. Defaults to all.
         restore: Whether to return full maps; if not, each output is a
@@ -63,8 +63,8 @@ class CompressedSwin(Backbone, Swin):
             Defaults to True for maps without the final norm.
         drop_path_rate: Stochastic depth of the last block. Defaults to 0.
         frozen_stages: How many stages to freeze together with the stem, their
-            merges and norms; 0 freezes the stem only, -1 nothing. Defaults to
-            -1.
+            merges and norms, and the patch merging after them; 0 freezes the
+            stem only, -1 nothing. Defaults to -1.
         with_cp: Whether to recompute blocks in the backward pass to save
             memory. Defaults to False.
         compactors: Whether to put CDCP's compactors into all blocks, for

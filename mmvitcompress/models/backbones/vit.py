@@ -55,7 +55,7 @@ class CompressedViT(Backbone, ViT):
             to the arch's.
         checkpoint: Weights to start from. A pruned checkpoint carries its
             arch, which wins over the arguments above (``img_size``
-            excepted); one of timm or DeiT is converted. Loading is strict.
+            excepted); others' are converted. Loading is strict.
         out_indices: Blocks whose outputs are returned, counted from 0;
             negative ones from the end. Defaults to the ends of the four
             quarters of the depth.
@@ -66,8 +66,8 @@ class CompressedViT(Backbone, ViT):
             Defaults to 'nearest'.
         out_type: 'featmap' or, for classifiers, 'raw': all remaining tokens
             (B, prefix + n, D). Defaults to 'featmap'.
-        final_norm: Whether outputs go through the final LayerNorm. Defaults
-            to False.
+        final_norm: Whether all outputs go through the final LayerNorm, as
+            DINOv2 has it; mmseg norms the last only. Defaults to False.
         drop_path_rate: Stochastic depth of the last block. Defaults to 0.
         frozen_stages: How many blocks to freeze together with all that comes
             before them; 0 freezes the stem only, -1 nothing. Defaults to -1.
@@ -81,9 +81,8 @@ class CompressedViT(Backbone, ViT):
         global_blocks: Blocks that attend to all tokens in spite of
             ``window_size``, counted from 0. Defaults to the ends of the four
             quarters of the depth.
-        compactors: Whether to put CDCP's compactors into all blocks, for
-            :class:`~mmvitcompress.engine.hooks.CDCPHook` to prune channels
-            while the model trains. Defaults to False.
+        compactors: Whether all blocks get CDCP's compactors, for
+            :class:`~mmvitcompress.engine.hooks.CDCPHook`. Defaults to False.
         soft_slimming: Whether patch slimming trains its life predictor: in
             training mode all patches stay and are weighted by their lives, in
             evaluation mode they leave as ever. A checkpoint without a
@@ -214,9 +213,8 @@ class CompressedViT(Backbone, ViT):
             prefix: What comes before this backbone's names. Defaults to ''.
 
         Returns:
-            The layer (0: all before the blocks, l: block l counted from 1 and
-            the merge before it, depth + 1: the rest) and the number of
-            layers.
+            The layer (0: all before the blocks, l: block l from 1 and the
+            merge before it, depth + 1: the rest) and the number of layers.
         """
         last = len(self.blocks) + 1
         if not param_name.startswith(prefix):
