@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -131,7 +132,7 @@ def _warn(
         if ignored:
             said += f', and {IGNORED}, which is ignored'
             hint = ' Masks of 0 and 255 must become 0 and 1.'
-    print_log(f'{where} {said}.{hint}', 'current', 30)
+    print_log(f'{where} {said}.{hint}', 'current', logging.WARNING)
 
 
 def _read_all(pairs: Sequence[tuple[str, str]], progress: bool) -> list[dict]:
