@@ -26,6 +26,7 @@ from mmvitcompress.datasets.reading import (
 from mmvitcompress.datasets.splits import belongs
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import DATASETS
+from mmvitcompress.utils.images import upright
 
 
 @DATASETS.register_module()
@@ -119,7 +120,8 @@ class TimmDataset(Dataset):
         with naming_file(data, index):
             file, target = data.reader[index][:2]
             with file:
-                image = Image.open(file).convert(data.input_img_mode)
+                image = upright(Image.open(file))
+                image = image.convert(data.input_img_mode)
         if data.target_transform is not None:
             target = data.target_transform(target)
         return data.transform(image), -1 if target is None else int(target)

@@ -99,14 +99,16 @@ def test_a_bad_label_map_is_named(root, kind):
         check_label_maps([dataset], progress=False)
 
 
-def test_all_bad_ones_are_listed_through_wrappers(root):
-    good, bad = build(root), build(root)
+@pytest.mark.parametrize(
+    'wrap', [lambda d: ConcatDataset([d, d]), lambda d: RepeatDataset(d, 2)]
+)
+def test_all_bad_ones_are_listed_through_wrappers(root, wrap):
+    dataset = build(root)
     for kind, index in (('range', 1), ('half', 3)):
         damage(root / f'labels/{index}.png', kind)
     (root / 'images/2.png').write_bytes(b'no image')
-    wrapped = RepeatDataset(ConcatDataset([good, bad]), 2)
     with pytest.raises(DataError) as caught:
-        check_label_maps([wrapped], progress=False)
+        check_label_maps([wrap(dataset)], progress=False)
     message = str(caught.value)
     assert '3 of 4 label maps cannot be used' in message
     for name in ('labels/1.png', 'images/2.png', 'labels/3.png'):
