@@ -4,6 +4,7 @@ What is new is written beside its place, brought to the disk and moved there.
 A run that is killed in between, or a full disk, leaves the old file.
 """
 
+import errno
 import json
 import os
 import tempfile
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mmvitcompress.errors import UserError, WriteError
+
+# how systems say that nothing more can be written, whatever the file
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -55,11 +59,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
             refused = error if isinstance(error, OSError) else _refusal(part)
             if refused is None:
                 raise
-            raise WriteError(
+            said = WriteError(
                 f'{str(path)!r} cannot be written: '
                 f'{refused.strerror or refused}; what was there before is as '
                 'it was; make room or choose another place'
-            ) from error
+            )
+            said.errno = refused.errno
+            raise said from error
 
 
 def _refusal(part: Path | None) -> OSError | None:
