@@ -12,7 +12,6 @@ from mmvitcompress.datasets.samplers import RepeatedAugSampler
 __all__ = ['RepeatedAugSampler', 'TimmDataset', 'TimmIterableDataset']
 
 for _host, _module in (
-    ('mmseg', 'loading'),
     ('mmseg', 'segmentation'),
     ('mmseg', 'medical'),
     ('mmdet', 'detection'),

@@ -126,6 +126,8 @@ class CheckedPairs(Checked):
                 self.ann_file, backend_args=self.backend_args
             ).splitlines()
             stems = [line.strip() for line in lines if line.strip()]
+            if not stems:
+                self.refuse(f'no names in {self.ann_file} (ann_file)')
             self.require_files(folder, stems, images, self.img_suffix or '.*')
         maps = {}
         where = self.data_prefix.get('seg_map_path')

@@ -1,4 +1,4 @@
-"""Data sets for MMSegmentation."""
+"""Data sets for MMSegmentation, and how their label maps are loaded."""
 
 from typing import ClassVar
 
@@ -9,16 +9,22 @@ from mmseg.datasets import (
     PotsdamDataset,
     iSAIDDataset,
 )
+from mmseg.datasets.transforms import LoadAnnotations
 
 from mmvitcompress.datasets.checks import (
     CheckedPairs,
     converter,
     list_classes,
 )
-from mmvitcompress.datasets.label_maps import IGNORED
+from mmvitcompress.datasets.label_maps import (
+    IGNORED,
+    check_labels,
+    check_size,
+    label_table,
+    read_labels,
+)
 from mmvitcompress.datasets.palettes import (
-    CAMVID_CLASSES,
-    CAMVID_PALETTE,
+    CAMVID,
     DIGIT_CLASSES,
     DIGIT_PALETTE,
     DIGITS_SOURCE,
@@ -28,9 +34,40 @@ from mmvitcompress.datasets.palettes import (
 )
 from mmvitcompress.datasets.splits import belongs, check_share
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.registry import DATASETS
+from mmvitcompress.registry import DATASETS, TRANSFORMS
 
 _BIT_DEPTH = 24  # where the header of a PNG file says it
+
+
+@TRANSFORMS.register_module()
+class LoadCheckedAnnotations(LoadAnnotations):
+    """mmseg's ``LoadAnnotations`` that refuses what would be learnt wrongly.
+
+    Data sets of ours put it in the place of mmseg's, which cuts labels to 8
+    bits and leaves colours, other sizes and labels that no class has to fail
+    later without the file's name, or to be counted.
+
+    Raises:
+        ConfigError: If ``reduce_zero_label`` contradicts the data set's.
+        DataError: If a label map isn't of its image or of the classes.
+    """
+
+    def _load_seg_map(self, results: dict) -> None:
+        path, reduce = results['seg_map_path'], results['reduce_zero_label']
+        if self.reduce_zero_label not in (None, reduce):
+            raise ConfigError(
+                f'reduce_zero_label of LoadAnnotations is '
+                f'{self.reduce_zero_label}, but that of the data set '
+                f'{reduce}; set it in the data set alone'
+            )
+        content = fileio.get(path, backend_args=self.backend_args)
+        labels = read_labels(content, path)
+        check_labels(labels, path, results['labels'])
+        if 'ori_shape' in results:
+            check_size(labels.shape, path, results['ori_shape'])
+        table = label_table(results['label_map'], reduce)
+        results['gt_seg_map'] = table[labels.astype(int)]
+        results['seg_fields'].append('gt_seg_map')
 
 
 @DATASETS.register_module()
@@ -145,7 +182,7 @@ class CamVidDataset(FolderDataset):
     """
 
     METAINFO: ClassVar[dict] = dict(
-        classes=CAMVID_CLASSES, palette=CAMVID_PALETTE
+        classes=tuple(CAMVID), palette=list(CAMVID.values())
     )
     SOURCE = (
         'Get CamVid with 11-class index PNGs, as in '
@@ -157,7 +194,7 @@ class CamVidDataset(FolderDataset):
     def get_label_map(cls, new_classes=None) -> dict:
         """Label map of chosen classes; unlabelled pixels become 255."""
         chosen = super().get_label_map(new_classes) or {}
-        return {**chosen, len(CAMVID_CLASSES): IGNORED}
+        return {**chosen, len(CAMVID): IGNORED}
 
 
 @DATASETS.register_module()
