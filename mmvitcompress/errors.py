@@ -28,3 +28,7 @@ class DataError(UserError, ValueError):
 
 class DependencyError(UserError, ImportError):
     """A needed package is missing or in a version known not to work."""
+
+
+class WriteError(UserError, OSError):
+    """A file can't be written: a full disk, a folder that is locked."""

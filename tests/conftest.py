@@ -8,6 +8,14 @@ settings.register_profile('repeatable', derandomize=True, deadline=None)
 settings.load_profile('repeatable')
 
 
+@pytest.fixture(autouse=True, scope='session')
+def cache(tmp_path_factory):
+    """What is remembered from run to run doesn't reach the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def scopes():
     """Names resolve as in a new process, whatever a test before has set."""

@@ -109,9 +109,7 @@ def main():
     for record in report['inputs']:
         if 'top' in record:
             best = record['top'][0]
-            # names of files need not be UTF-8
-            name = record['input'].encode(errors='backslashreplace').decode()
-            print(f'{name}: {best["class"]} {best["score"]:.1%}')
+            print(f'{record["input"]}: {best["class"]} {best["score"]:.1%}')
     if args.json:
         cli.write_json(args.json, report)
     for failure in report['failures']:

@@ -5,6 +5,7 @@ been. Several processes are started by dist_train.sh or slurm_train.sh; those
 of dist_train.sh need no GPU.
 """
 
+from mmvitcompress.datasets.label_check import check_run
 from mmvitcompress.engine import launch, weights
 from mmvitcompress.utils import cli
 
@@ -27,6 +28,11 @@ def parse_args():
         '--no-validate',
         action='store_true',
         help='do not evaluate during training',
+    )
+    parser.add_argument(
+        '--no-check',
+        action='store_true',
+        help='do not read every label map before training',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -60,7 +66,10 @@ def main():
     weights.choose_weights(cfg, args.resume)
     launch.add_training_hooks(cfg)
     with launch.naming_data_errors():
-        launch.build_runner(cfg).train()
+        runner = launch.build_runner(cfg)
+        if not args.no_check:
+            check_run([runner.train_loop, runner.val_loop])
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -26,6 +26,7 @@ from mmvitcompress.datasets.reading import (
 from mmvitcompress.datasets.splits import belongs
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import DATASETS
+from mmvitcompress.utils.images import upright
 
 
 @DATASETS.register_module()
@@ -39,16 +40,14 @@ class TimmDataset(Dataset):
         split: Such as 'train' or 'val'.
         name: As timm's ``create_dataset`` takes it: '' for a folder with a
             folder or tar file for each class, or a tar file of such folders;
-            'torch/cifar10', 'hfds/…' and so on. What can only be read in
-            sequence ('wds/…', 'hfids/…', 'tfds/…') is for
-            :class:`TimmIterableDataset`. Defaults to ''.
+            'torch/cifar10', 'hfds/…' and so on.
         transform: Arguments of timm's ``create_transform``, such as
             ``dict(input_size=224, is_training=True, re_prob=0.25)``.
         hold_out: Share of the images of a folder that is set aside, where
             there is no validation set; by a hash of their file names, so that
-            it is always the same. Defaults to 0.
+            it is always the same.
         held_out: Whether to read the images that are set aside, and not the
-            others. Defaults to False.
+            others.
         **kwargs: Further arguments of ``create_dataset``.
 
     Attributes:
@@ -79,9 +78,7 @@ class TimmDataset(Dataset):
                 'num_workers, and sampler=None'
             )
         self.dataset = open_dataset(name, data_root, split, **kwargs)
-        self.dataset.transform = create_transform(**(transform or {}))
-        self.mean, self.std = _normalisation(transform or {})
-        self.class_to_idx = class_names(self.dataset)
+        _prepare(self, transform or {})
         self._process = os.getpid()
         if hold_out or held_out:
             self._split(hold_out, held_out)
@@ -119,7 +116,8 @@ class TimmDataset(Dataset):
         with naming_file(data, index):
             file, target = data.reader[index][:2]
             with file:
-                image = Image.open(file).convert(data.input_img_mode)
+                image = upright(Image.open(file))
+                image = image.convert(data.input_img_mode)
         if data.target_transform is not None:
             target = data.target_transform(target)
         return data.transform(image), -1 if target is None else int(target)
@@ -150,18 +148,15 @@ class TimmIterableDataset(IterableDataset):
     Args:
         data_root: Folder of the shards, or of the cache.
         split: As timm takes it: 'train', or 'train-{0000..0099}.tar|100000'.
-        name: 'wds/…', 'hfids/…' or 'tfds/…'. Defaults to 'wds/'.
+        name: 'wds/…', 'hfids/…' or 'tfds/…'.
         transform: Arguments of timm's ``create_transform``.
         is_training: Whether to shuffle, and to fill up every epoch to whole
             batches in all workers. Defaults to ``transform.is_training``.
-        batch_size: That of the loader. Defaults to 1.
-        num_workers: That of the loader. Defaults to 0.
+        batch_size, num_workers: Those of the loader.
         **kwargs: Further arguments of ``create_dataset``, such as
             ``num_samples`` and ``seed``.
 
-    Attributes:
-        class_to_idx: Classes and their indices; None where unknown.
-        mean, std: By which images are normalised, a number each channel.
+    Attributes: Those of :class:`TimmDataset`.
 
     Raises:
         ConfigError: If the data can be read in any order, if their number is
@@ -210,11 +205,9 @@ class TimmIterableDataset(IterableDataset):
             batch_size=batch_size,
             **kwargs,
         )
-        self.dataset.transform = create_transform(**transform)
-        self.mean, self.std = _normalisation(transform)
+        _prepare(self, transform)
         # without workers the main process is the one that reads
         self.dataset.set_loader_cfg(max(1, num_workers))
-        self.class_to_idx = class_names(self.dataset)
         self.is_training = is_training
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -265,7 +258,9 @@ class TimmIterableDataset(IterableDataset):
         self.dataset.set_epoch(epoch)
 
 
-def _normalisation(transform: dict) -> tuple[tuple, tuple]:
-    """Mean and standard deviation that ``create_transform`` uses."""
-    defaults = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
-    return tuple(tuple(transform.get(k, v)) for k, v in defaults.items())
+def _prepare(data: TimmDataset | TimmIterableDataset, transform: dict):
+    """Set the transform, how it normalises, and classes where known."""
+    data.dataset.transform = create_transform(**transform)
+    data.mean = tuple(transform.get('mean', IMAGENET_DEFAULT_MEAN))
+    data.std = tuple(transform.get('std', IMAGENET_DEFAULT_STD))
+    data.class_to_idx = class_names(data.dataset)

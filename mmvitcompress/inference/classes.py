@@ -22,13 +22,8 @@ def metainfo(dataset: Mapping) -> dict:
 def name_classes(
     model: nn.Module, dataset: Mapping, names: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Name each class of a model.
-
-    Args:
-        model: The model.
-        dataset: The config of its data.
-        names: Those that are known. Defaults to None: the folders of the
-            data are taken if there are as many, else numbers.
+    """Name each class: by ``names``, else by folders of the data, if there
+    are as many, else by numbers.
 
     Raises:
         ConfigError: If there are more or fewer names than classes.

@@ -16,15 +16,10 @@ VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
 
 @dataclass(frozen=True)
 class Source:
-    """One image or video.
-
-    Attributes:
-        path: Its file.
-        name: What results are called, a relative path without suffix.
-    """
+    """The file of an image or video."""
 
     path: Path
-    name: str
+    name: str  # what results are called, a relative path without suffix
 
     @property
     def is_video(self) -> bool:
@@ -34,17 +29,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Frame:
-    """One image to predict on.
-
-    Attributes:
-        source: Where it comes from.
-        index: Which frame of a video it is, from 0; 0 for an image.
-        image: (H, W, 3), uint8, in BGR as OpenMMLab loads images.
-    """
+    """One image to predict on."""
 
     source: Source
-    index: int
-    image: np.ndarray
+    index: int  # of a video's frame, from 0; 0 for an image
+    image: np.ndarray  # (H, W, 3), uint8, in BGR as OpenMMLab loads images
 
 
 def find_sources(
@@ -53,8 +42,8 @@ def find_sources(
     """All images and videos that are named, or lie in folders that are.
 
     Args:
-        inputs: Files and folders; these are searched with all folders in
-            them, hidden ones left out, and their files sorted by name.
+        inputs: Files, and folders of them and of folders; their files come
+            by name, hidden ones left out.
         besides: Folder to leave out, that of the results.
 
     Raises:
@@ -63,14 +52,15 @@ def find_sources(
     """
     kinds = (*IMAGES, *VIDEOS)
     sources: dict[str, Source] = {}
+    results = Path(besides).resolve() if besides is not None else None
     for given in map(Path, inputs):
         if not given.exists():
             raise DataError(f'input {str(given)!r} not found')
-        root = given if given.is_dir() else given.parent
-        files = files_in(given, kinds) if given.is_dir() else [given]
-        if given.is_dir() and besides is not None:
-            results = Path(besides).resolve()
-            files = [f for f in files if results not in f.resolve().parents]
+        root, files = given.parent, [given]
+        if given.is_dir():
+            found = files_in(given, kinds)
+            root = given
+            files = [f for f in found if results not in f.resolve().parents]
         if not files:
             raise DataError(
                 f'no images or videos in folder {str(given)!r}; it should '
@@ -98,7 +88,7 @@ def find_sources(
 
 def read_frames(
     sources: Sequence[Source],
-    failures: dict[Path, str],
+    failures: dict[Source, str],
     color_type: str = 'color',
 ) -> Iterator[Frame]:
     """All images, and all frames of videos, in their order.
@@ -106,18 +96,16 @@ def read_frames(
     Args:
         sources: Where they come from.
         failures: What can't be read is noted here and left out.
-        color_type: How images are loaded, as MMCV's ``imread`` takes it.
-            Defaults to 'color'.
+        color_type: As MMCV's ``imread`` takes it. Defaults to 'color'.
     """
     for source in sources:
         try:
             if source.is_video:
                 yield from _read_video(source)
             else:
-                image = read_image(source.path, color_type)
-                yield Frame(source, 0, image)
+                yield Frame(source, 0, read_image(source.path, color_type))
         except DataError as error:
-            failures[source.path] = str(error)
+            failures[source] = str(error)
 
 
 def _read_video(source: Source) -> Iterator[Frame]:

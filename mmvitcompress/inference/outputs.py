@@ -1,6 +1,7 @@
 """What is written of predictions: pictures, index maps, JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from mmvitcompress.datasets.palettes import Colour, background_of
 from mmvitcompress.errors import DataError
 from mmvitcompress.inference.inputs import Frame, Source, open_video
 from mmvitcompress.inference.predictor import Predictor
-from mmvitcompress.utils.files import write_json
+from mmvitcompress.utils.files import replacing, write_json
 from mmvitcompress.utils.images import write_image
 
 
@@ -29,19 +30,21 @@ class Writer:
     Args:
         out: The folder.
         predictor: The model that predicts.
-        topk: Classes that a classifier's records name. Defaults to 5.
+        topk: Classes that a classifier's records name.
         score_threshold: Least score of a detection that is drawn or written.
-            Defaults to 0.3.
-        opacity: Of the colours drawn over images. Defaults to 0.5.
+        opacity: Of the colours drawn over images, in [0, 1].
+
+    Attributes:
+        records: What was written for each input.
     """
 
     def __init__(
         self,
         out: str | Path,
         predictor: Predictor,
-        topk: int = 5,
-        score_threshold: float = 0.3,
-        opacity: float = 0.5,
+        topk: int,
+        score_threshold: float,
+        opacity: float,
     ):
         self.out = Path(out)
         self.predictor = predictor
@@ -53,6 +56,7 @@ class Writer:
         self._source: Source | None = None
         self._found: list[dict] = []
         self._video: cv2.VideoWriter | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> 'Writer':
         if self.predictor.task == 'segmentation':
@@ -60,11 +64,11 @@ class Writer:
             write_image(self.out / 'legend.png', legend[..., ::-1])
         return self
 
-    def __exit__(self, kind, *args) -> None:
+    def __exit__(self, kind, error, trace) -> None:
         if kind is None:
             self._finish()
-        elif self._video is not None:
-            self._video.release()
+        else:
+            self._stack.__exit__(kind, error, trace)
 
     def write(self, frame: Frame, prediction) -> None:
         """Write what was predicted on a frame."""
@@ -74,20 +78,22 @@ class Writer:
             self.records.append(dict(input=str(frame.source.path)))
         if self.predictor.task == 'classification':
             self._found.append(dict(top=self._top(prediction)))
-            return
-        prediction = prediction.cpu()
-        if self.predictor.task == 'segmentation':
-            self._write_labels(frame, prediction.pred_sem_seg.data[0].numpy())
         else:
-            found = self._detections(prediction)
-            self._found.append(dict(detections=found))
-        self._write_overlay(frame, self._draw(frame.image, prediction))
+            prediction = prediction.cpu()
+            if self.predictor.task == 'segmentation':
+                labels = prediction.pred_sem_seg.data[0].numpy()
+                self._write_labels(frame, labels)
+            else:
+                found = self._detections(prediction)
+                self._found.append(dict(detections=found))
+            self._write_overlay(frame, self._draw(frame.image, prediction))
+        if not frame.source.is_video:
+            self._finish()
 
     def _finish(self) -> None:
         """Close what belongs to one input."""
-        if self._video is not None:
-            self._video.release()
-            self._video = None
+        self._video = None
+        self._stack.close()
         source, found, self._found = self._source, self._found, []
         if not found:
             return
@@ -102,9 +108,7 @@ class Writer:
     # -- one kind of file each ----------------------------------------------
 
     def _path(self, folder: str, source: Source, suffix: str) -> Path:
-        path = self.out / folder / (source.name + suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return self.out / folder / (source.name + suffix)
 
     def _top(self, probabilities: Tensor) -> list[dict]:
         scores, labels = probabilities.topk(self.topk)
@@ -147,11 +151,8 @@ class Writer:
             return
         if self._video is None:
             rate = open_video(source.path).get(cv2.CAP_PROP_FPS) or 25.0
-            code = cv2.VideoWriter_fourcc(*'mp4v')
-            size = picture.shape[1::-1]
-            self._video = cv2.VideoWriter(str(path), code, rate, size)
-            if not self._video.isOpened():
-                raise DataError(f'video {str(path)!r} cannot be written')
+            video = _writing(path, rate, picture.shape[1::-1])
+            self._video = self._stack.enter_context(video)
         self._video.write(picture)
 
     def _draw(self, image: np.ndarray, prediction) -> np.ndarray:
@@ -172,6 +173,32 @@ class Writer:
             )
             rgb = visualizer.get_image()
         return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+
+
+@contextmanager
+def _writing(
+    path: Path, rate: float, size: Sequence[int]
+) -> Iterator[cv2.VideoWriter]:
+    """A video to fill, which is there as a whole or not at all."""
+    code = cv2.VideoWriter_fourcc(*'mp4v')
+    with replacing(path) as part:
+        try:
+            name = str(part).encode().decode()
+        except UnicodeEncodeError:  # of which OpenCV itself dies
+            raise DataError(
+                f'video {str(path)!r} cannot be written: OpenCV takes only '
+                'names in UTF-8; rename the video or the folder for results'
+            ) from None
+        video = cv2.VideoWriter(name, code, rate, size)
+        try:
+            yield video
+        finally:
+            video.release()
+        if not open_video(part).get(cv2.CAP_PROP_FRAME_COUNT):
+            raise DataError(
+                f'video {str(path)!r} cannot be written; make room or choose '
+                'another place'
+            )
 
 
 def paint(

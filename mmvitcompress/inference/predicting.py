@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.errors import ConfigError, UserError
 from mmvitcompress.inference.inputs import (
     Frame,
+    Source,
     count_frames,
     find_sources,
     read_frames,
@@ -20,7 +22,7 @@ from mmvitcompress.inference.inputs import (
 from mmvitcompress.inference.outputs import Writer
 from mmvitcompress.inference.predictor import Predictor
 from mmvitcompress.utils.checks import check_positive, is_number
-from mmvitcompress.utils.files import write_json
+from mmvitcompress.utils.files import NO_ROOM, write_json
 
 
 def predict(
@@ -56,16 +58,17 @@ def predict(
 
     Returns:
         What was written to ``predictions.json``, of builtin types: ``task``,
-        ``classes``, ``images`` (frames of videos included), ``seconds``,
-        reading and writing included, for each input a record in ``inputs``,
-        and in ``failures`` each ``input`` that could not be read or predicted
-        on, with its ``error``. The others are not affected.
+        ``classes``, ``images`` (frames of videos included), ``seconds`` with
+        reading and writing, for each input a record in ``inputs``, and in
+        ``failures`` each ``input`` that could not be read, predicted on or
+        drawn, with its ``error``. The others are not affected.
 
     Raises:
         ConfigError: If an argument is out of range or the config is wrong.
         CheckpointError: If the checkpoint is missing or of another model.
         DataError: If an input is missing, of an unknown kind, or a folder
             without images.
+        WriteError: If a disk is full.
     """
     check_positive('batch_size', batch_size)
     check_positive('topk', topk)
@@ -77,7 +80,7 @@ def predict(
     total = sum(map(count_frames, sources))
     predictor = Predictor(config, checkpoint, device, classes)
     start, count = time.perf_counter(), 0
-    failures: dict[Path, str] = {}
+    failures: dict[Source, str] = {}
     frames = track(
         read_frames(sources, failures, predictor.color_type),
         description=predictor.task,
@@ -88,8 +91,10 @@ def predict(
     with Writer(out, predictor, topk, score_threshold, opacity) as writer:
         for batch in batches(frames, batch_size):
             for frame, result in predict_each(predictor, batch, failures):
-                writer.write(frame, result)
-                count += 1
+                with noting(failures, frame.source):
+                    writer.write(frame, result)
+                    count += 1
+    failed = {str(f.path) for f in failures if not f.is_video}
     report = dict(
         task=predictor.task,
         config=str(getattr(config, 'filename', config)),
@@ -97,10 +102,10 @@ def predict(
         classes=list(predictor.classes),
         images=count,
         seconds=time.perf_counter() - start,
-        inputs=writer.records,
+        inputs=[r for r in writer.records if r['input'] not in failed],
         failures=[
-            dict(input=str(path), error=error)
-            for path, error in failures.items()
+            dict(input=str(source.path), error=error)
+            for source, error in failures.items()
         ],
     )
     write_json(Path(out) / 'predictions.json', report)
@@ -121,27 +126,34 @@ def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
 def predict_each(
     predictor: Predictor,
     batch: Sequence[Frame],
-    failures: dict[Path, str],
+    failures: dict[Source, str],
 ) -> list[tuple[Frame, Any]]:
-    """Predict on a batch; image by image where it fails as a whole.
+    """Predict on frames of one size; one by one where they fail together.
 
     Args:
         predictor: The model.
-        batch: Frames of one size.
+        batch: The frames.
         failures: What can't be predicted on is noted here and left out.
-
-    Returns:
-        Frames and what was predicted on them.
     """
-    try:
+    results = []
+    with noting(failures if len(batch) == 1 else {}, batch[0].source):
         results = predictor([frame.image for frame in batch])
-    # whatever an image does to a pipeline or a network, others are to go on
-    except Exception as error:
-        if len(batch) > 1:
-            alone = ([frame] for frame in batch)
-            parts = (predict_each(predictor, one, failures) for one in alone)
-            return list(chain.from_iterable(parts))
-        path, kind = batch[0].source.path, type(error).__name__
-        failures[path] = f'{str(path)!r} fails with {kind}: {error}'
-        return []
+    if not results and len(batch) > 1:
+        alone = ([frame] for frame in batch)
+        parts = (predict_each(predictor, one, failures) for one in alone)
+        return list(chain.from_iterable(parts))
     return list(zip(batch, results))
+
+
+@contextmanager
+def noting(failures: dict[Source, str], source: Source) -> Iterator[None]:
+    """Note what goes wrong with an input, whatever it is: others are to go
+    on, unless there is no room left for them."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, 'errno', None) in NO_ROOM:
+            raise
+        bug = not isinstance(error, UserError)
+        kind = f' with {type(error).__name__}' if bug else ''
+        failures[source] = f'{str(source.path)!r} fails{kind}: {error}'

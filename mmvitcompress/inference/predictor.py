@@ -21,6 +21,7 @@ from mmvitcompress.engine.build import build, fit
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.inference.classes import metainfo, name_classes
+from mmvitcompress.utils.checks import check_choice
 from mmvitcompress.utils.images import to_pil
 
 TASKS = {
@@ -64,16 +65,6 @@ def _config(config: str | Path | Config) -> Config:
     return cfg
 
 
-def _task(cfg: Config) -> str:
-    scope = cfg.get('default_scope')
-    if scope not in TASKS:
-        raise ConfigError(
-            f'default_scope must be one of {", ".join(TASKS)}, which tells '
-            f'what is predicted, but got {scope!r}'
-        )
-    return TASKS[scope]
-
-
 class Predictor:
     """A trained model that takes loaded images.
 
@@ -81,14 +72,12 @@ class Predictor:
         config: Config of the model, or its path.
         checkpoint: Its weights, loaded strictly.
         device: Such as 'cuda:0'. Defaults to CUDA where there is one.
-        classes: Names of the classes. Defaults to those that the checkpoint
-            or the config's data set knows, else numbers.
+        classes: Their names. Defaults to those that the checkpoint or the
+            config's data set knows, else numbers.
 
     Attributes:
         task: 'segmentation', 'detection' or 'classification'.
-        model: The model.
         inferencer: MMSegmentation's or MMDetection's; None of a classifier.
-        classes: Names of the classes.
         palette: A colour (R, G, B) for each of them.
         color_type: How images are to be loaded, in MMCV's terms.
 
@@ -108,7 +97,11 @@ class Predictor:
     ):
         self.device = choose_device(device)
         cfg = _config(config)
-        self.task = _task(cfg)
+        scope = cfg.get('default_scope')
+        check_choice(
+            'default_scope, which tells what is predicted,', scope, TASKS
+        )
+        self.task = TASKS[scope]
         stored = read_checkpoint(checkpoint)
         self.model = build(cfg, checkpoint, 'predict').to(self.device)
         dataset = _dataset(cfg)

@@ -5,15 +5,22 @@ can be told from where it came, as its message does not say.
 """
 
 import argparse
+import io
+import logging
+import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from traceback import walk_tb
+from typing import TextIO
 
-from mmvitcompress.errors import ConfigError, UserError
-from mmvitcompress.utils.files import write_json
+from mmvitcompress.errors import ConfigError, UserError, WriteError
+from mmvitcompress.utils.files import NO_ROOM, write_json
 
 __all__ = ['parser', 'run', 'while_building', 'while_reading', 'write_json']
+
+_handle_error = logging.Handler.handleError
 
 
 class _HelpFormatter(
@@ -36,11 +43,39 @@ def parser(description: str, **kwargs) -> argparse.ArgumentParser:
 def run(main: Callable[[], None]) -> None:
     """Run a tool's ``main``; turn the user's mistakes into one line.
 
-    Exit status: 0 on success, 1 after a mistake in the input, 2 after a wrong
-    command line (argparse). Keys and types that nobody knows are mistakes
-    where something is built from a config. Any other exception is a bug and
-    keeps its traceback.
+    Exit status: 0 on success, 1 after a mistake in the input or where a disk
+    is full, 2 after a wrong command line (argparse), 141 where nobody reads
+    the output any more, as after ``| head``. Keys and types that nobody knows
+    are mistakes where something is built from a config. Any other exception
+    is a bug and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):  # names need not be UTF-8
+            stream.reconfigure(errors='backslashreplace')
+    logging.Handler.handleError = _stop_on_broken_pipe
+    try:
+        try:
+            _explain(main)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _drop_unread():
+            raise
+        sys.exit(141)
+    except OSError as error:
+        # not always raised where a file is written: loggers, flushed output
+        if error.errno not in NO_ROOM:
+            raise
+        _drop_unread()
+        _fail(
+            WriteError(
+                f'{error.filename or "the output"} cannot be written: '
+                f'{error.strerror}; make room or choose another place'
+            )
+        )
+
+
+def _explain(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
@@ -57,6 +92,40 @@ def run(main: Callable[[], None]) -> None:
         if not (unknown and while_building(error)):
             raise
         _fail(ConfigError(str(error.args[0]).split(' More details')[0]))
+
+
+def _stop_on_broken_pipe(handler: logging.Handler, record) -> None:
+    """Let a broken pipe or a full disk end a run, and not each line of it."""
+    error = sys.exc_info()[1]
+    if isinstance(error, OSError):
+        raise error
+    _handle_error(handler, record)
+
+
+def _drop_unread() -> bool:
+    """Let what can't be written any more vanish; whether there is such."""
+    unread = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+            broken = _is_broken(stream)
+        except io.UnsupportedOperation:  # no file, as in a notebook
+            continue
+        except OSError:
+            broken = True
+        if broken:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+        unread |= broken
+    return unread
+
+
+def _is_broken(stream: TextIO) -> bool:
+    """Whether a stream leads to a pipe that nobody reads."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _fail(error: Exception) -> None:

@@ -4,12 +4,19 @@ What is new is written beside its place, brought to the disk and moved there.
 A run that is killed in between, or a full disk, leaves the old file.
 """
 
+import errno
 import json
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from mmvitcompress.errors import UserError, WriteError
+
+# how systems say that nothing more can be written, whatever the file
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -17,29 +24,60 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Write a file beside ``path`` and move it there if all went well.
 
     The folder is made if need be. Links stay: what they lead to is replaced.
-    What is no file, such as /dev/stdout, is written to directly.
+    What is no file, such as /dev/stdout, is written to directly. Several may
+    write the same file at once: the last one wins.
 
     Args:
         path: Where the file is to be.
 
     Yields:
         Where to write it.
+
+    Raises:
+        WriteError: If the system refuses; the old file is as it was.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        yield path
-        return
-    path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    try:
-        yield part
-        with part.open('rb+') as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with ExitStack() as stack:
+        part = None
+        try:
+            if not path.exists() or path.is_file():
+                target = Path(os.path.realpath(path))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                folder = tempfile.TemporaryDirectory(
+                    prefix='.part-', dir=target.parent
+                )
+                # of the same name, which some formats store
+                part = Path(stack.enter_context(folder), target.name)
+            yield part or path
+            if part:
+                with part.open('rb+') as file:
+                    os.fsync(file.fileno())
+                part.replace(target)
+        except (UserError, BrokenPipeError):
+            raise
+        except Exception as error:
+            refused = error if isinstance(error, OSError) else _refusal(part)
+            if refused is None:
+                raise
+            said = WriteError(
+                f'{str(path)!r} cannot be written: '
+                f'{refused.strerror or refused}; what was there before is as '
+                'it was; make room or choose another place'
+            )
+            said.errno = refused.errno
+            raise said from error
+
+
+def _refusal(part: Path | None) -> OSError | None:
+    """Why the system refuses to write, if it does: libraries in C++ and Rust
+    have errors of their own for a full disk."""
+    if part is not None:
+        try:
+            with part.open('ab') as file:
+                file.write(bytes(1 << 20))
+        except OSError as error:
+            return error
+    return None
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:

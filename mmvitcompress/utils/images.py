@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import mmcv
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmvitcompress.errors import DataError
 from mmvitcompress.utils.files import write_atomically
@@ -83,6 +83,17 @@ def read_image(path: str | Path, color_type: str = 'color') -> np.ndarray:
     return image
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """A PIL image in 8 bits and turned as its EXIF says, as MMCV reads it.
+
+    PIL by itself makes white of 16-bit grey.
+    """
+    if image.mode.startswith('I'):
+        grey = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
+        image = Image.fromarray(grey)
+    return ImageOps.exif_transpose(image)
+
+
 def to_pil(image: np.ndarray) -> Image.Image:
     """An image (H, W, 3) in BGR as timm's transforms take it."""
     return Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
@@ -92,13 +103,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write an image (H, W, 3) in BGR, or (H, W), as its suffix tells.
 
     Raises:
-        DataError: If it can't be written.
+        WriteError: If it can't be written.
     """
     # not by cv2.imwrite, which dies of names that are not UTF-8
     content = cv2.imencode(Path(path).suffix, image)[1]
-    try:
-        write_atomically(path, content.tobytes())
-    except OSError as error:
-        raise DataError(
-            f'image {str(path)!r} cannot be written: {error}'
-        ) from error
+    write_atomically(path, content.tobytes())

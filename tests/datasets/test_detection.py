@@ -12,7 +12,7 @@ from mmvitcompress.datasets.detection import (
     CheckedCocoDataset,
     DigitInstancesDataset,
 )
-from mmvitcompress.errors import DataError
+from mmvitcompress.errors import ConfigError, DataError
 
 ANN_FILE = 'scenes/annotations/instances_validation.json'
 PREFIX = dict(img='scenes/images/validation')
@@ -121,3 +121,41 @@ def test_mmdet_draws_with_the_palette(digits_root):
     drawn = visualizer.get_image()
     for mask in digits.masks.masks.astype(bool):
         assert drawn[mask].any()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda c: c['annotations'][1].pop('area'), r'area of annotations\[1'),
+        (lambda c: c['annotations'][1].pop('iscrowd'), r'iscrowd of annot'),
+        (lambda c: c['annotations'][1].pop('bbox'), 'must be four, but got N'),
+        (lambda c: c['images'][2].update(id='2'), r"images\[2\].*got '2'"),
+        (lambda c: c['categories'][0].update(id='1'), r'id of categories\[0'),
+        (lambda c: c.pop('categories'), 'has no list of categories'),
+        (lambda c: c['annotations'][1].pop('segmentation'), 'without segm'),
+    ],
+)
+def test_what_every_entry_needs(copied, change, message):
+    init_default_scope('mmdet')
+    path = copied / ANN_FILE
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        build(copied, pipeline=PIPELINE)
+
+
+def test_boxes_alone_will_do_where_no_masks_are_loaded(copied):
+    init_default_scope('mmdet')
+    path = copied / ANN_FILE
+    content = json.loads(path.read_text())
+    for entry in content['annotations']:
+        del entry['segmentation']
+    path.write_text(json.dumps(content))
+    boxes = [PIPELINE[0], dict(type='LoadAnnotations', with_bbox=True)]
+    assert len(build(copied, pipeline=boxes)[0]['gt_bboxes']) > 0
+
+
+def test_one_class_is_no_text(digits_root):
+    with pytest.raises(ConfigError, match="but got '01'"):
+        build(digits_root, metainfo=dict(classes='01'))

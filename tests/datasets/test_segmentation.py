@@ -94,7 +94,7 @@ def test_list_of_names_is_checked_too(camvid):
     names.write_text('0\n2\n')
     assert len(build(CamVidDataset, camvid, ann_file='names.txt')) == 2
     names.write_text('0\n7\n')
-    with pytest.raises(DataError, match=r'1 of 2 files .*images/7\.png'):
+    with pytest.raises(DataError, match=r'1 of 2 files .*images/7\.\*'):
         build(CamVidDataset, camvid, ann_file='names.txt')
 
 
@@ -108,8 +108,8 @@ def test_missing_folder_is_named(camvid, name):
 @pytest.mark.parametrize('img_suffix', [None, '.jpg'])
 def test_folder_without_images_is_refused(camvid, img_suffix):
     for path in (camvid / 'images').iterdir():
-        path.rename(path.with_suffix('.bmp'))
-    with pytest.raises(DataError, match=r'no \*\.jpg'):
+        path.rename(path.with_suffix('.gif'))
+    with pytest.raises(DataError, match=r'no .*\*\.jpg'):
         build(CamVidDataset, camvid, img_suffix=img_suffix)
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmvitcompress.errors import CheckpointError, ConfigError, DataError
+from mmvitcompress.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    WriteError,
+)
 from mmvitcompress.inference import Predictor, deployed_config, predict
 from mmvitcompress.inference.inputs import (
     Frame,
@@ -367,6 +373,57 @@ def test_bad_files_cost_no_others(runs, folder, video, tmp_path, task):
     assert report['images'] == 7
     overlays = out / 'overlay' / f'{strange}.png'
     assert overlays.exists() == (task != 'classification')
+
+
+def test_small_images_and_long_names_cost_no_others(runs, folder, tmp_path):
+    photos, out = tmp_path / 'photos', tmp_path / 'out'
+    photos.mkdir()
+    for name, size in (('a', (1, 90)), ('b', (64, 96)), ('c', (90, 1))):
+        cv2.imwrite(str(photos / f'{name}.png'), draw(1)[: size[0], : size[1]])
+    shutil.copy(folder / 'a.png', photos / ('d' * 251 + '.png'))
+    report = predict(
+        *runs['segmentation'], [photos], out, 'cpu', 2, progress=False
+    )
+    small = [f['error'].partition(': ')[2] for f in report['failures']]
+    assert len(small) == 2
+    assert all('too small: a pyramid needs 2×2 patches' in e for e in small)
+    names = [Path(record['input']).name for record in report['inputs']]
+    assert names == ['b.png', 'd' * 251 + '.png']
+    detected = predict(
+        *runs['detection'], [photos], out, 'cpu', progress=False
+    )
+    (failure,) = detected['failures']
+    assert 'ddd' in failure['input']
+    assert 'File name too long' in failure['error']
+    assert len(detected['inputs']) == 3 and (out / 'overlay').exists()
+
+
+def test_videos_where_names_are_not_utf8(runs, video, folder, tmp_path):
+    """OpenCV would end the process."""
+    out = tmp_path / os.fsdecode(b'\xff')
+    report = predict(
+        *runs['segmentation'], [video, folder], out, 'cpu', progress=False
+    )
+    (failure,) = report['failures']
+    assert failure['input'] == str(video) and 'UTF-8' in failure['error']
+    assert len(report['inputs']) == 4  # the labels of the video are there
+    assert len(list((out / 'labels/ride').iterdir())) == 3
+    assert not [p for p in (out / 'overlay').iterdir() if 'ride' in p.name]
+
+
+def test_a_full_disk_ends_it_and_leaves_the_old(runs, folder, tmp_path):
+    arguments = *runs['segmentation'], [folder], tmp_path, 'cpu'
+    predict(*arguments, progress=False)
+    old = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, before[1]))
+    try:
+        with pytest.raises(WriteError, match=r'png.* File too large'):
+            predict(*arguments, opacity=0.1, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    now = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+    assert now == old
 
 
 def test_an_image_that_fails_is_left_out(runs, folder, tmp_path, monkeypatch):

@@ -1,5 +1,9 @@
 """Which exceptions of a tool become one line, and which keep a traceback."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
@@ -67,3 +71,69 @@ def test_missing_keys_of_ours_keep_their_traceback():
 
     with pytest.raises(KeyError, match='mIoU'):
         cli.run(main)
+
+
+PRINTING = """
+import logging, sys
+from mmvitcompress.utils import cli
+def main():
+    if 'log' in sys.argv:
+        logging.basicConfig(stream=sys.stdout, level=20)
+        say = logging.getLogger().info
+    else:
+        say = print
+    for i in range(99999):
+        say('a line')
+    open('/dev/null/finished')  # not to be reached
+cli.run(main)
+"""
+
+
+def run_shell(command, *arguments, **env):
+    return subprocess.run(
+        [
+            *('bash', '-o', 'pipefail', '-c', f'"$@" {command}', 'bash'),
+            *(sys.executable, '-c', PRINTING, *arguments),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+    )
+
+
+@pytest.mark.parametrize('how', ['print', 'log'])
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_a_reader_that_has_seen_enough(how, unbuffered):
+    """``tool | head`` is quiet, and tells that it did not end."""
+    done = run_shell('| head -n 1', how, PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (141, '')
+    assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize('how', ['print', 'log'])
+def test_a_full_disk_is_said_in_a_sentence(how):
+    done = run_shell('> /dev/full', how)
+    assert done.returncode == 1
+    assert 'cannot be written: No space left on device' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_other_pipes_that_break_are_bugs():
+    def main():
+        raise BrokenPipeError('of a worker')
+
+    with pytest.raises(BrokenPipeError, match='of a worker'):
+        cli.run(main)
+
+
+def test_names_need_not_be_utf8():
+    done = subprocess.run(
+        [sys.executable, '-c', NAMES], capture_output=True, check=True
+    )
+    assert done.stdout == b'a\\udcff\n'
+
+
+NAMES = r"""
+from mmvitcompress.utils import cli
+cli.run(lambda: print('a\udcff'))
+"""

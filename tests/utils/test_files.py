@@ -2,12 +2,16 @@
 
 import json
 import os
+import resource
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints.file import write_checkpoint
+from mmvitcompress.errors import WriteError
 from mmvitcompress.inference import outputs, predicting
 from mmvitcompress.utils import cli
 from mmvitcompress.utils.files import replacing, write_atomically
@@ -41,7 +45,7 @@ def test_a_broken_write_leaves_the_old_file(name, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, 'fsync', broken)
-        with pytest.raises(OSError, match='disk full'):
+        with pytest.raises(WriteError, match=f'{name}.* disk full; what was'):
             WRITERS[name](path)
     assert path.read_bytes() == b'old'
     assert os.listdir(path.parent) == [name]
@@ -83,3 +87,65 @@ def test_what_is_no_file_is_written_to():
     os.close(writer)
     assert os.read(reader, 100) == b'content'
     os.close(reader)
+
+
+@pytest.fixture
+def little_room():
+    """No file may grow beyond 1 kB, as where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda part: part.write_bytes(bytes(9999)),
+        # PyTorch tells of it by a RuntimeError, safetensors by its own
+        lambda part: torch.save(torch.zeros(9999), part),
+        lambda part: save_file({'a': torch.zeros(9999)}, part),
+    ],
+)
+def test_a_full_disk_leaves_the_old_file(tmp_path, little_room, write):
+    path = tmp_path / 'file'
+    path.write_text('old')
+    refused = pytest.raises(WriteError, match='File too large; what was there')
+    with refused, replacing(path) as part:
+        write(part)
+    assert path.read_text() == 'old' and os.listdir(tmp_path) == ['file']
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    for error in (RuntimeError('ours'), BrokenPipeError(), KeyError('k')):
+        with pytest.raises(type(error)), replacing(tmp_path / 'file') as part:
+            part.write_text('half')
+            raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_refuses_is_named(tmp_path):
+    (tmp_path / 'file').write_text('old')
+    for path in (tmp_path / 'file/below', tmp_path / ('x' * 999), tmp_path):
+        with pytest.raises(WriteError, match=r'cannot be written: \w+'):
+            write_atomically(path, b'')
+    assert (tmp_path / 'file').read_text() == 'old'
+    name = 'ä' * 127  # 254 of the 255 bytes that a name may have
+    write_atomically(tmp_path / name, b'new')
+    write_atomically(tmp_path / os.fsdecode(b'\xff'), b'new')
+    assert len(os.listdir(tmp_path)) == 3
+
+
+def test_several_may_write_one_file(tmp_path):
+    """Each file that is seen is a whole one."""
+    path = tmp_path / 'file'
+    contents = [bytes([i]) * 50_000 for i in range(4)]
+
+    def write(content):
+        for _ in range(25):
+            write_atomically(path, content)
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, contents))
+    assert os.listdir(tmp_path) == ['file']

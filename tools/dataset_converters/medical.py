@@ -1,11 +1,12 @@
 """Bring medical data sets into mmseg's form: images and label maps as PNG."""
 
-import shutil
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from dataset_converters.folders import replacing
 from dataset_converters.medical_volumes import (
     Case,
     acdc_h5,
@@ -16,6 +17,7 @@ from dataset_converters.medical_volumes import (
 from PIL import Image
 
 from mmvitcompress.errors import DataError
+from mmvitcompress.utils.images import files_in, read_image
 
 # folders of PraNet's collection, what they are called here, and how many
 # images they hold
@@ -28,7 +30,6 @@ POLYPS = {
     'TestDataset/CVC-300': ('extra/cvc300', 60),
 }
 POLYP_OPTIONAL = ('TestDataset/CVC-300',)  # not among CAIT's four
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 
 VOLUMES: dict[str, tuple[tuple[Callable[[Path], list[Case]], ...], int, str]]
 VOLUMES = {
@@ -95,7 +96,7 @@ def convert_volumes(
     cases = next((found for f in layouts if (found := f(root))), [])
     _require_cases(cases, SPLITS[dataset], partial, f'{root}', wanted)
     counts: Counter[str] = Counter()
-    with _Target(out) as target:
+    with replacing(_absent(out)) as target:
         for index, case in enumerate(cases):
             image, labels = case.read()
             if labels.min() < 0 or labels.max() >= classes:
@@ -107,11 +108,9 @@ def convert_volumes(
             grey = to_grey(image)
             for number in range(len(grey)):
                 name = f'{case.name}_slice{number:03}.png'
-                target.save(grey[number], 'img_dir', case.split, name)
-                target.save(
-                    labels[number].astype(np.uint8),
-                    *('ann_dir', case.split, name),
-                )
+                _save(target, grey[number], 'img_dir', case.split, name)
+                part = labels[number].astype(np.uint8)
+                _save(target, part, 'ann_dir', case.split, name)
             counts[case.split] += len(grey)
             progress(
                 f'{index + 1}/{len(cases)} {case.name}: {len(grey)} slices '
@@ -175,8 +174,8 @@ def convert_polyps(
 ) -> dict[str, int]:
     """Bring PraNet's collection of polyp images into mmseg's form.
 
-    Masks become maps of 0 and 1: 1 where a mask is at least half as bright
-    as white.
+    Masks become maps of 0 and 1: of two values the greater is 1; of more,
+    what is at least half as bright as white.
 
     Args:
         source: folder with TrainDataset and TestDataset.
@@ -203,7 +202,7 @@ def convert_polyps(
             continue
         pairs[name] = list(_pairs(root / folder, wanted))
         _require_count(len(pairs[name]), count, partial, f'{root / folder}')
-    with _Target(out) as target:
+    with replacing(_absent(out)) as target:
         for name, files in pairs.items():
             for image_path, mask_path in files:
                 _convert_pair(image_path, mask_path, target, name)
@@ -212,19 +211,47 @@ def convert_polyps(
 
 
 def _convert_pair(
-    image_path: Path, mask_path: Path, target: '_Target', name: str
+    image_path: Path, mask_path: Path, target: Path, name: str
 ) -> None:
-    image = _open(image_path).convert('RGB')
-    mask = _open(mask_path).convert('L')
-    if image.size != mask.size:
+    image = read_image(image_path)[..., ::-1]
+    mask = _read_mask(mask_path)
+    if image.shape[:2] != mask.shape:
+        height, width = image.shape[:2]
         raise DataError(
-            f'{image_path} of {image.size} px and {mask_path} of {mask.size} '
-            'px must be of one size; fetch them again'
+            f'{image_path} of {width}×{height} px and {mask_path} of '
+            f'{mask.shape[1]}×{mask.shape[0]} px must be of one size; fetch '
+            'them again'
         )
-    labels = (np.asarray(mask) >= 128).astype(np.uint8)
     file = f'{image_path.stem}.png'
-    target.save(np.asarray(image), 'images', name, file)
-    target.save(labels, 'annotations', name, file)
+    _save(target, image, 'images', name, file)
+    _save(target, mask.astype(np.uint8), 'annotations', name, file)
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """Where a mask shows a polyp, (H, W), bool.
+
+    Of two values, such as 0 and 1 or 0 and 255, the greater is the polyp; of
+    more, as compression makes them, what is at least half as bright as white.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            # numbers of a palette and 16 bits as they are, colours as grey
+            plain = image.mode in ('1', 'L', 'P') or image.mode[0] == 'I'
+            values = np.asarray(image if plain else image.convert('L'))
+    except (OSError, SyntaxError) as error:
+        raise DataError(
+            f'{path} is no readable image ({error}); fetch it again'
+        ) from error
+    found = np.unique(values)
+    if len(found) <= 2 and (found[0] == 0 or len(found) == 1):
+        return values > 0
+    if values.dtype != np.uint8 or found[-1] < 128:
+        raise DataError(
+            f'{path} must be black and white, but holds {len(found)} values '
+            f'up to {found[-1]}; fetch it again'
+        )
+    return values >= 128
 
 
 def _pairs(folder: Path, wanted: str) -> Iterator[tuple[Path, Path]]:
@@ -237,11 +264,14 @@ def _pairs(folder: Path, wanted: str) -> Iterator[tuple[Path, Path]]:
                 f'no folder {folder / names[0]} or {folder / names[1]}; '
                 f'looked for {wanted}'
             )
-        files = sorted(
-            path
-            for path in there[0].iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES
-        )
+        files = files_in(there[0])
+        stems = Counter(path.stem for path in files)
+        twice = [path.name for path in files if stems[path.stem] > 1]
+        if twice:
+            raise DataError(
+                f'{there[0]} holds {" and ".join(twice[:2])}, which would '
+                'become one file; rename or remove one'
+            )
         found.append({path.stem: path for path in files})
     images, masks = found
     lone = sorted(images.keys() ^ masks.keys())
@@ -255,17 +285,6 @@ def _pairs(folder: Path, wanted: str) -> Iterator[tuple[Path, Path]]:
         yield path, masks[stem]
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy()
-    except (OSError, SyntaxError) as error:
-        raise DataError(
-            f'{path} is no readable image ({error}); fetch it again'
-        ) from error
-
-
 def _require_source(source: str | Path, wanted: str) -> Path:
     root = Path(source)
     if not root.is_dir():
@@ -273,34 +292,15 @@ def _require_source(source: str | Path, wanted: str) -> Path:
     return root
 
 
-class _Target:
-    """A folder that appears under its name only once it is complete."""
+def _save(folder: Path, pixels: np.ndarray, *parts: str) -> None:
+    """Write a PNG at ``parts`` below a folder."""
+    path = folder.joinpath(*parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
 
-    def __init__(self, out: str | Path):
-        self.out = Path(out)
-        self.part = self.out.with_name(f'{self.out.name}.part')
 
-    def __enter__(self) -> '_Target':
-        if self.out.exists():
-            raise DataError(
-                f'{self.out} exists; name another folder or remove it'
-            )
-        if self.part.exists():
-            raise DataError(
-                f'{self.part}, where {self.out} is made, exists; remove it if '
-                'no other conversion is running'
-            )
-        self.part.mkdir(parents=True)
-        return self
-
-    def save(self, pixels: np.ndarray, *parts: str) -> None:
-        """Write a PNG at ``parts`` below the folder."""
-        path = self.part.joinpath(*parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            self.part.rename(self.out)
-        else:
-            shutil.rmtree(self.part)
+def _absent(out: str | Path) -> Path:
+    """An absolute path where there is nothing yet."""
+    if os.path.lexists(out):
+        raise DataError(f'{out} exists; name another folder or remove it')
+    return Path(out).absolute()

@@ -1,6 +1,6 @@
 # Images of your own with label maps, PNGs of class indices, 255 = ignore:
 #
-#   DIR/images/{train,val}/*.jpg or *.png
+#   DIR/images/{train,val}/*.jpg, *.png, *.tif, …
 #   DIR/annotations/{train,val}/*.png   of the same names
 #
 # DIR is data/mine, or what the environment variable FOLDER_ROOT names. The

@@ -14,7 +14,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenState, restore_grid
 from mmvitcompress.tokens.grids import Grid
@@ -243,7 +243,15 @@ def pool(x: Tensor, factors: Grid, full: Grid, size: int) -> Tensor:
 
     Returns:
         (B, C, H // size, W // size).
+
+    Raises:
+        DataError: If the grid is smaller than a window.
     """
+    if full[0] < size or full[1] < size:
+        raise DataError(
+            f'the image is too small: a pyramid needs {size}×{size} patches '
+            f'or more, but got {full[0]}×{full[1]}; enlarge or pad it'
+        )
     kernel = [max(1, size // factor) for factor in factors]
     if kernel != [1, 1]:
         x = F.max_pool2d(x, kernel)

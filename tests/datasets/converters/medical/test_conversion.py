@@ -27,14 +27,11 @@ def test_an_empty_folder_says_where_to_get_the_data(tmp_path, dataset):
 
 
 def test_nothing_is_overwritten(acdc_npz, tmp_path):
-    for name in ('out', 'out.part'):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / 'mine').touch()
-        with pytest.raises(DataError, match=f'{name}.* exists'):
-            convert_volumes('acdc', acdc_npz[0], tmp_path / 'out', True)
-        assert (tmp_path / name / 'mine').exists()
-        (tmp_path / name / 'mine').unlink()
-        (tmp_path / name).rmdir()
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/mine').touch()
+    with pytest.raises(DataError, match=r'out.* exists'):
+        convert_volumes('acdc', acdc_npz[0], tmp_path / 'out', True)
+    assert (tmp_path / 'out/mine').exists()
 
 
 @pytest.mark.parametrize(
