@@ -7,25 +7,35 @@ them, and what other runtimes have for fixed sizes only is put another way.
 import math
 
 import torch
-import torch.nn.functional as F
+from mmseg.models.utils import Upsample, resize
 from torch import Tensor, nn
 
+from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.tokens.grids import Grid
 
 
 def interpolated_position(vit: nn.Module, grid: Grid) -> Tensor:
     """Position embedding for a grid that is known when the graph runs."""
-    count = vit._pos_prefix
-    prefix, pos = vit.pos_embed[:, :count], vit.pos_embed[:, count:]
-    pos = pos.transpose(1, 2).unflatten(2, vit.arch.pos_grid)
-    pos = F.interpolate(pos, grid, mode='bicubic', antialias=True)
-    return torch.cat([prefix, pos.flatten(2).transpose(1, 2)], 1)
+    return resample_position(
+        vit.pos_embed, vit.arch.pos_grid, grid, vit._pos_prefix
+    )
+
+
+class SymbolicUpsample(Upsample):
+    """MMSegmentation's ``Upsample``, whose factor takes symbols for sizes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C, factor·h, factor·w)."""
+        size = [side * int(self.scale_factor) for side in x.shape[2:]]
+        return resize(x, size, None, self.mode, self.align_corners)
 
 
 class AdaptivePool(nn.Module):
     """Adaptive average pooling as two matrix products.
 
-    Graphs of other runtimes have windows of fixed sizes only.
+    Graphs of other runtimes have windows of fixed sizes only. The matrices,
+    known when the graph runs, stand first: OpenVINO takes a second one for a
+    layer's fixed weights, and crashes.
 
     Args:
         output_size: Height and width after pooling; None for those before.
@@ -41,7 +51,8 @@ class AdaptivePool(nn.Module):
         if rows is not None:
             x = _windows(x.shape[2], rows, x) @ x
         if columns is not None:
-            x = x @ _windows(x.shape[3], columns, x).transpose(0, 1)
+            x = _windows(x.shape[3], columns, x) @ x.transpose(2, 3)
+            x = x.transpose(2, 3)
         return x
 
 
@@ -55,9 +66,12 @@ def _windows(size: int, count: int, like: Tensor) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
-def replace_pools(network: nn.Module) -> None:
-    """Let adaptive average pools of ``network`` take maps of any size."""
+def free_sizes(network: nn.Module) -> None:
+    """Let pools and upsampling of ``network`` take maps of any size."""
     for module in list(network.modules()):
+        if type(module) is Upsample and module.size is None:
+            if float(module.scale_factor).is_integer():
+                module.__class__ = SymbolicUpsample
         for name, child in module.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 size = child.output_size

@@ -18,8 +18,8 @@ from torch.export import Dim, ExportedProgram
 from mmvitcompress.analysis.inference import encoder_parts, image_channels
 from mmvitcompress.deploy.dynamic_size import (
     divisible,
+    free_sizes,
     interpolated_position,
-    replace_pools,
 )
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.swin import Swin
@@ -141,7 +141,7 @@ class DeployedNetwork(nn.Module):
         backbone = self.backbone
         if self.spec.dynamic == 'size':
             self._require_dynamic_size()
-            replace_pools(self)
+            free_sizes(self)
         if not isinstance(backbone, ViT) or backbone.pos_embed is None:
             return
         if self.spec.dynamic == 'size':

@@ -71,11 +71,18 @@ def upsampling(
     length: int, size: int, like: Tensor, align_corners: bool = False
 ) -> Tensor:
     """Linear interpolation of a line as a matrix (size, length)."""
-    # as PyTorch itself upsamples each unit vector; never in half precision,
-    # for which not all devices have kernels
+    # by plain sums and products, which other runtimes compute alike; sizes
+    # may be symbols, so they are read off tensors
     exact = torch.promote_types(like.dtype, torch.float32)
-    units = torch.eye(length, dtype=exact, device=like.device)[None]
-    line = F.interpolate(
-        units, size=size, mode='linear', align_corners=align_corners
+    before, after = (
+        torch.arange(n, dtype=exact, device=like.device)
+        for n in (length, size)
     )
-    return line[0].t().to(like.dtype)
+    last, end = before[-1:], after[-1:]
+    if align_corners:
+        at = after * (last / end.clamp(min=1))
+    else:
+        at = (after + 0.5) * ((last + 1) / (end + 1)) - 0.5
+        at = torch.minimum(at.clamp(min=0), last)
+    weights = (1 - (at[:, None] - before).abs()).clamp(min=0)
+    return weights.to(like.dtype)
