@@ -5,9 +5,10 @@ them, and what other runtimes have for fixed sizes only is put another way.
 """
 
 import math
+from types import MethodType
 
 import torch
-from mmseg.models.utils import Upsample, resize
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitcompress.models.layers.positions import resample_position
@@ -21,13 +22,10 @@ def interpolated_position(vit: nn.Module, grid: Grid) -> Tensor:
     )
 
 
-class SymbolicUpsample(Upsample):
-    """MMSegmentation's ``Upsample``, whose factor takes symbols for sizes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) → (B, C, factor·h, factor·w)."""
-        size = [side * int(self.scale_factor) for side in x.shape[2:]]
-        return resize(x, size, None, self.mode, self.align_corners)
+def _upsample(module: nn.Module, x: Tensor) -> Tensor:
+    """MMSegmentation's ``Upsample``, whose own sizes can't be symbols."""
+    size = [side * int(module.scale_factor) for side in x.shape[2:]]
+    return F.interpolate(x, size, None, module.mode, module.align_corners)
 
 
 class AdaptivePool(nn.Module):
@@ -66,12 +64,17 @@ def _windows(size: int, count: int, like: Tensor) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
+def _is_upsample(module: nn.Module) -> bool:
+    kind = type(module)
+    ours = kind.__name__ == 'Upsample' and kind.__module__.startswith('mmseg')
+    return ours and module.size is None
+
+
 def free_sizes(network: nn.Module) -> None:
     """Let pools and upsampling of ``network`` take maps of any size."""
     for module in list(network.modules()):
-        if type(module) is Upsample and module.size is None:
-            if float(module.scale_factor).is_integer():
-                module.__class__ = SymbolicUpsample
+        if _is_upsample(module) and module.scale_factor % 1 == 0:
+            module.forward = MethodType(_upsample, module)
         for name, child in module.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 size = child.output_size

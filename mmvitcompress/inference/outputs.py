@@ -33,6 +33,7 @@ class Writer:
         score_threshold: Least score of a detection that is drawn or written.
             Defaults to 0.3.
         opacity: Of the colours drawn over images. Defaults to 0.5.
+        overlay: Whether to draw over images at all. Defaults to True.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Writer:
         topk: int = 5,
         score_threshold: float = 0.3,
         opacity: float = 0.5,
+        overlay: bool = True,
     ):
         self.out = Path(out)
         self.predictor = predictor
@@ -49,13 +51,14 @@ class Writer:
         self.topk = min(topk, len(self.classes))
         self.score_threshold = score_threshold
         self.opacity = opacity
+        self.overlay = overlay
         self.records: list[dict] = []
         self._source: Source | None = None
         self._found: list[dict] = []
         self._video: cv2.VideoWriter | None = None
 
     def __enter__(self) -> 'Writer':
-        if self.predictor.task == 'segmentation':
+        if self.predictor.task == 'segmentation' and self.overlay:
             legend = draw_legend(self.classes, self.predictor.palette)
             write_image(self.out / 'legend.png', legend[..., ::-1])
         return self
@@ -81,7 +84,8 @@ class Writer:
         else:
             found = self._detections(prediction)
             self._found.append(dict(detections=found))
-        self._write_overlay(frame, self._draw(frame.image, prediction))
+        if self.overlay:
+            self._write_overlay(frame, self._draw(frame.image, prediction))
 
     def _finish(self) -> None:
         """Close what belongs to one input."""
