@@ -1,6 +1,7 @@
 """Graphs for other runtimes, run there and compared with PyTorch."""
 
 import copy
+import errno
 import importlib.util
 import json
 import sys
@@ -24,6 +25,7 @@ from mmvitcompress.deploy import (
     export_onnx,
     export_program,
     graph_error,
+    onnx_export,
 )
 from mmvitcompress.deploy.onnx_runtime import TOLERANCE
 from mmvitcompress.errors import ConfigError, DataError
@@ -280,6 +282,28 @@ def test_graph_error_sees_a_wrong_graph():
     with torch.no_grad():
         other.backbone.blocks[0].mlp.fc1.weight *= 1.01
     assert graph_error(network, other) > TOLERANCE
+
+
+@pytest.mark.parametrize('broken', ['disk', 'graph'])
+def test_a_failure_leaves_the_file_that_was_there(broken, path, monkeypatch):
+    network = DeployedNetwork(vit(), 'encoder', GraphSpec(ODD))
+    path.write_bytes(b'old')
+    save = torch.onnx.ONNXProgram.save
+
+    def full(program, file):
+        save(program, file)
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    if broken == 'disk':
+        monkeypatch.setattr(torch.onnx.ONNXProgram, 'save', full)
+        error = 'No space left'
+    else:
+        monkeypatch.setattr(onnx_export, 'graph_error', lambda *args: 0.5)
+        error = 'differs from PyTorch by 0.5'
+    with pytest.raises((OSError, ConfigError), match=error):
+        export_onnx(network, path)
+    assert path.read_bytes() == b'old'
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_images_to_calibrate_on_are_others():

@@ -38,7 +38,8 @@ def conv_of_upsampled(
     rows = shifted_upsampling(height, size[0], x, align_corners)
     columns = shifted_upsampling(width, size[1], x, align_corners)
     taps = weight.permute(3, 2, 1, 0).reshape(9, channels, out)
-    x = x.permute(0, 2, 3, 1).reshape(1, -1, channels)
+    # nine of both: OpenVINO takes the taps for the weights of one layer
+    x = x.permute(0, 2, 3, 1).reshape(1, -1, channels).expand(9, -1, -1)
     x = torch.matmul(x, taps)  # (9, B·h·w, O), columns of the kernel first
     x = x.view(3, 3, batch, height, width * out).permute(2, 0, 1, 3, 4)
     x = x.reshape(batch, 3, 3 * height, width * out)

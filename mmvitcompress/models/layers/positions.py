@@ -1,6 +1,7 @@
 """Position embeddings for other grids than they were made for."""
 
 import torch
+import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
@@ -54,11 +55,16 @@ def _by_products(pos: Tensor, old: Grid, new: Grid, num_prefix: int) -> Tensor:
 def _weights(old: int, new: int, like: Tensor) -> Tensor:
     """(new, old), by what each old position counts at the new ones."""
     # in single precision as timm does it, but not rounded to half ones
+    if isinstance(new, int):  # to the bit as timm does it
+        same = torch.eye(old, device=like.device)[None, None]
+        same = F.interpolate(same, (new, old), mode='bicubic', antialias=True)
+        return same[0, 0]
+    # sizes that are symbols can be read off tensors
     before, after = (
         torch.arange(n, dtype=torch.float32, device=like.device) + 0.5
         for n in (old, new)
     )
-    scale = old / (after[-1:] + 0.5)  # read off a tensor: new may be a symbol
+    scale = old / (after[-1:] + 0.5)
     x = (before - (after * scale)[:, None]).abs() / scale.clamp(min=1)
     # Keys' cubic of a = -1/2, widened where it shrinks
     inner, outer = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x
