@@ -11,15 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.tokens.grids import Grid
-
-
-def interpolated_position(vit: nn.Module, grid: Grid) -> Tensor:
-    """Position embedding for a grid that is known when the graph runs."""
-    return resample_position(
-        vit.pos_embed, vit.arch.pos_grid, grid, vit._pos_prefix
-    )
 
 
 def _upsample(module: nn.Module, x: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import signature
-from types import MethodType
 from typing import Any
 
 import torch
@@ -19,9 +18,9 @@ from mmvitcompress.analysis.inference import encoder_parts, image_channels
 from mmvitcompress.deploy.dynamic_size import (
     divisible,
     free_sizes,
-    interpolated_position,
 )
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenMap
@@ -145,7 +144,13 @@ class DeployedNetwork(nn.Module):
         if not isinstance(backbone, ViT) or backbone.pos_embed is None:
             return
         if self.spec.dynamic == 'size':
-            backbone._position = MethodType(interpolated_position, backbone)
+            # whatever the grid: nothing may branch on symbols
+            backbone._position = lambda grid: resample_position(
+                backbone.pos_embed,
+                backbone.arch.pos_grid,
+                grid,
+                backbone._pos_prefix,
+            )
             return
         with torch.no_grad():
             grid = backbone.arch.grid(self.spec.shape)

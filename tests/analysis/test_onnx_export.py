@@ -148,15 +148,6 @@ def test_images_have_the_channels_of_the_model(path):
     assert graph_error(network, graph) <= TOLERANCE
 
 
-def test_interpolated_positions_are_those_of_the_model():
-    model = vit()
-    for grid in ((8, 8), (5, 13), (16, 7)):
-        with torch.no_grad():
-            expected = model._position(grid)
-            found = dynamic_size.interpolated_position(model, grid)
-        torch.testing.assert_close(found, expected)
-
-
 @pytest.mark.parametrize('size', [1, 2, 3, 6, (None, 4), (5, 2)])
 def test_adaptive_pool_equals_torch(size):
     network = nn.Sequential(nn.AdaptiveAvgPool2d(size))

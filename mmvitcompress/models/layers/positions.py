@@ -59,9 +59,16 @@ def _weights(old: int, new: int, like: Tensor) -> Tensor:
         same = torch.eye(old, device=like.device)[None, None]
         same = F.interpolate(same, (new, old), mode='bicubic', antialias=True)
         return same[0, 0]
-    # sizes that are symbols can be read off tensors
+    return cubic_weights(old, new, like.device)
+
+
+def cubic_weights(old: int, new: int, device: torch.device) -> Tensor:
+    """Antialiased bicubic interpolation of a line as a matrix (new, old).
+
+    In plain arithmetic, which all runtimes share; ``new`` may be a symbol.
+    """
     before, after = (
-        torch.arange(n, dtype=torch.float32, device=like.device) + 0.5
+        torch.arange(n, dtype=torch.float32, device=device) + 0.5
         for n in (old, new)
     )
     scale = old / (after[-1:] + 0.5)
