@@ -1,9 +1,10 @@
 """Time backbone, neck, head, encoder and overall of configs side by side.
 
 Encoder means backbone, restoring and pyramid. No data set is needed: weights
-and images are random unless given. Candidates and baseline take turns run by
-run; figures are medians. What is timed is the network up to its raw outputs,
-without pre- and post-processing; RoI heads get a fixed number of regions.
+and images are random unless given. All parts of candidates and baseline
+take turns run by run; figures are medians. What is timed is the network up to
+its raw outputs, without pre- and post-processing; RoI heads get a fixed number
+of regions.
 """
 
 from itertools import product
@@ -138,6 +139,9 @@ def measure(args) -> dict:
         'part': args.part,
         'candidates': rows,
         'baseline': baseline,
+        'contradictions': report.contradictions(
+            [*([baseline] if baseline else []), *rows]
+        ),
         'speedup': gains[0] if len(gains) == 1 else gains or None,
         'input_shape': list(images.shape[-2:]),
         'images': args.images,

@@ -19,6 +19,15 @@ from mmvitcompress.analysis.timing import TIMED_PARTS
 from mmvitcompress.compat.versions import installed_version
 from mmvitcompress.engine.backbones import run_name
 
+PARTS_OF = (
+    ('backbone', 'encoder'),
+    ('encoder', 'overall'),
+    ('neck', 'overall'),
+    ('head', 'overall'),
+)
+"""Parts, and what contains them."""
+NOISE = 0.02
+"""By what fraction a part may seem to take longer than the whole."""
 _THINGS = {
     'backbone': 'the backbone',
     'encoder': 'the encoder',
@@ -74,10 +83,36 @@ def describe_benchmark(figures: Mapping[str, Any]) -> str:
     lines = [table(rows, baseline, part), '', _circumstances(figures)]
     lines += ['Range of the runs, and the kernels that serve attention:']
     lines += [f'- {_spread(row)}' for row in [baseline, *rows] if row]
+    lines += contradictions([row for row in [baseline, *rows] if row])
     if baseline:
         lines += ['If time followed MACs, speedups would be:']
         lines += [f'- {_name(row)}: {_limits(row, part)}' for row in rows]
     return '\n'.join(lines)
+
+
+def contradictions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each part that took longer than what it is a part of.
+
+    Medians may differ by :data:`NOISE`.
+
+    Args:
+        rows: As of :func:`table`.
+    """
+    found = []
+    for row in rows:
+        for part, whole in PARTS_OF:
+            times = [row.get(f'{name}_ms') for name in (part, whole)]
+            if None in times:
+                continue
+            short, long = (each['median'] for each in times)
+            if short > long * (1 + NOISE):
+                found.append(
+                    f'The figures contradict each other: the {part} of '
+                    f'{_name(row)} took {short:.1f} ms, the {whole}, which '
+                    f'contains it, {long:.1f} ms. Something else was running: '
+                    'measure again, with more --repeats.'
+                )
+    return found
 
 
 def _circumstances(figures: Mapping[str, Any]) -> str:
@@ -98,7 +133,7 @@ def _circumstances(figures: Mapping[str, Any]) -> str:
         f'{place["torch"]}. Batches of {figures["batch_size"]} at '
         f'{height} × {width} pixels (after padding), images: '
         f'{figures["images"]}. Medians of {figures["repeats"]} runs after '
-        f'{figures["warmup"]} to warm up, the models taking turns. MACs are '
+        f'{figures["warmup"]} to warm up, all parts taking turns. MACs are '
         f'of {_THINGS[figures["part"]]} for one image. '
         f'Peak: {place["peak_memory"]}.'
     )

@@ -1,8 +1,8 @@
 """Timing the parts of several models side by side.
 
-Clocks drift: a processor heats up, other programs come and go. So the models
-take turns run by run, in an order that is reversed every other round, and
-each figure is the median over the rounds, with the extremes beside it.
+Clocks drift: a processor heats up, other programs come and go. So all parts
+of all models take turns run by run, in an order that is reversed every other
+round, and each figure is the median over the rounds, with the extremes.
 What compiling costs is told apart from what runs.
 """
 
@@ -70,21 +70,17 @@ def time_calls(
             f'{repeats} and {warmup}'
         )
     stopwatch = _cuda_ms(device) if device.type == 'cuda' else _wall_ms(clock)
-    results: dict[str, dict[str, dict[str, float]]] = {
-        name: {} for name in calls
-    }
-    for part in parts:
-        rivals = {
-            name: own[part] for name, own in calls.items() if part in own
-        }
-        times = _take_turns(rivals, warmup + repeats, stopwatch)
-        for name, taken in times.items():
-            measured = taken[warmup:]
-            results[name][part] = {
-                'median': median(measured),
-                'min': min(measured),
-                'max': max(measured),
-            }
+    runs = [(n, part) for part in parts for n in calls if part in calls[n]]
+    taken: dict[tuple[str, str], list[float]] = {run: [] for run in runs}
+    for turn in range(warmup + repeats):
+        for name, part in runs[:: -1 if turn % 2 else 1]:
+            taken[name, part].append(stopwatch(calls[name][part]))
+    results: dict[str, dict[str, dict[str, float]]] = {n: {} for n in calls}
+    for (name, part), times in taken.items():
+        times = times[warmup:]
+        results[name][part] = dict(
+            median=median(times), min=min(times), max=max(times)
+        )
     return results
 
 
@@ -170,17 +166,6 @@ def _autocast(
             return call()
 
     return wrapped
-
-
-def _take_turns(
-    calls: Mapping[str, Call], rounds: int, stopwatch: Callable[[Call], float]
-) -> dict[str, list[float]]:
-    """Milliseconds of every call in every round."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds):
-        for name in list(calls)[:: -1 if turn % 2 else 1]:
-            times[name].append(stopwatch(calls[name]))
-    return times
 
 
 def _wall_ms(clock: Callable[[], float]) -> Callable[[Call], float]:

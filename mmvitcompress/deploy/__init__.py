@@ -7,7 +7,7 @@ from mmvitcompress.deploy.network import (
     GraphSpec,
     export_program,
 )
-from mmvitcompress.deploy.onnx_export import export_checked, export_onnx
+from mmvitcompress.deploy.onnx_export import export_onnx
 from mmvitcompress.deploy.onnx_runtime import OnnxNetwork, graph_error
 from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.deploy.quantization import quantize_int8
@@ -18,7 +18,6 @@ __all__ = [
     'DeployedNetwork',
     'GraphSpec',
     'OnnxNetwork',
-    'export_checked',
     'export_onnx',
     'export_program',
     'graph_error',

@@ -5,6 +5,7 @@ them, and what other runtimes have for fixed sizes only is put another way.
 """
 
 import math
+from types import MethodType
 
 import torch
 import torch.nn.functional as F
@@ -13,19 +14,18 @@ from torch import Tensor, nn
 from mmvitcompress.tokens.grids import Grid
 
 
-def interpolated_position(vit: nn.Module, grid: Grid) -> Tensor:
-    """Position embedding for a grid that is known when the graph runs."""
-    count = vit._pos_prefix
-    prefix, pos = vit.pos_embed[:, :count], vit.pos_embed[:, count:]
-    pos = pos.transpose(1, 2).unflatten(2, vit.arch.pos_grid)
-    pos = F.interpolate(pos, grid, mode='bicubic', antialias=True)
-    return torch.cat([prefix, pos.flatten(2).transpose(1, 2)], 1)
+def _upsample(module: nn.Module, x: Tensor) -> Tensor:
+    """MMSegmentation's ``Upsample``, whose own sizes can't be symbols."""
+    size = [side * int(module.scale_factor) for side in x.shape[2:]]
+    return F.interpolate(x, size, None, module.mode, module.align_corners)
 
 
 class AdaptivePool(nn.Module):
     """Adaptive average pooling as two matrix products.
 
-    Graphs of other runtimes have windows of fixed sizes only.
+    Graphs of other runtimes have windows of fixed sizes only. The matrices,
+    known when the graph runs, stand first: OpenVINO takes a second one for a
+    layer's fixed weights, and crashes.
 
     Args:
         output_size: Height and width after pooling; None for those before.
@@ -41,7 +41,8 @@ class AdaptivePool(nn.Module):
         if rows is not None:
             x = _windows(x.shape[2], rows, x) @ x
         if columns is not None:
-            x = x @ _windows(x.shape[3], columns, x).transpose(0, 1)
+            x = _windows(x.shape[3], columns, x) @ x.transpose(2, 3)
+            x = x.transpose(2, 3)
         return x
 
 
@@ -55,9 +56,17 @@ def _windows(size: int, count: int, like: Tensor) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
-def replace_pools(network: nn.Module) -> None:
-    """Let adaptive average pools of ``network`` take maps of any size."""
+def _is_upsample(module: nn.Module) -> bool:
+    kind = type(module)
+    ours = kind.__name__ == 'Upsample' and kind.__module__.startswith('mmseg')
+    return ours and module.size is None
+
+
+def free_sizes(network: nn.Module) -> None:
+    """Let pools and upsampling of ``network`` take maps of any size."""
     for module in list(network.modules()):
+        if _is_upsample(module) and module.scale_factor % 1 == 0:
+            module.forward = MethodType(_upsample, module)
         for name, child in module.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 size = child.output_size

@@ -47,18 +47,11 @@ def validation_data(cfg: Config) -> Dataset:
 
 
 def choose_images(total: int, check: int, calibrate: int) -> tuple[list, list]:
-    """Which images to measure with, and which others to calibrate on.
+    """Indices of at most ``check`` images of ``total`` to measure with, and of
+    ``calibrate`` others to calibrate on.
 
-    Both are spread evenly over the data, which are often sorted by class.
-
-    Args:
-        total: Number of images.
-        check: How many to measure with, at most.
-        calibrate: How many to calibrate on, at most.
-
-    Returns:
-        Their indices. The two have images in common only if measuring takes
-        them all.
+    Both are spread over the data, which are often sorted by class; they have
+    images in common only if measuring takes all.
     """
     checked = equally_spaced(total, check)
     others = sorted(set(range(total)) - set(checked)) or range(total)
@@ -79,12 +72,8 @@ def dataset_batches(
 
 
 def folder_batches(cfg: Config, folder: str, count: int) -> Iterator[Any]:
-    """Images of a folder, one by one, through the config's transforms.
-
-    Args:
-        cfg: The config, whose validation transforms are taken.
-        folder: Searched with all folders in it.
-        count: How many images to take at most, spread over all.
+    """At most ``count`` images of a folder, spread over all, one by one
+    through the config's validation transforms.
 
     Raises:
         DataError: If it holds no images, or one can't be read.
@@ -124,13 +113,8 @@ def calibration_images(
 
 
 def with_graph(model: nn.Module, part: str, graph: nn.Module) -> nn.Module:
-    """A model that runs a graph in place of one of its parts.
-
-    Args:
-        model: Segmentor, classifier or detector; stays as it is.
-        part: 'encoder' or 'all', what the graph was made of.
-        graph: (B, 3, H, W) → tuple of tensors.
-    """
+    """A copy of a model that runs a graph, (B, 3, H, W) → tuple of tensors,
+    in place of the part ('encoder' or 'all') that it was made of."""
     stand_in = copy(model)
     changes = {'backbone': graph}
     if getattr(model, 'neck', None) is not None:
@@ -160,9 +144,9 @@ def compare_accuracy(
 
     Args:
         cfg: The config of a segmentor or classifier.
-        models: By name; the first one is what the others are compared with.
+        models: By name; the first is what the others are compared with.
         dataset: The config's validation data.
-        indices: Which images of it to evaluate on.
+        indices: Images of it to evaluate on.
 
     Returns:
         By name a dict with ``metrics`` and ``agreement``, the share of the

@@ -14,22 +14,15 @@ load 16 bytes at once."""
 
 def fold_scales(block: Block) -> None:
     """Fold layer scales and skip scale into both branches, in place."""
-    branches = (('ls1', block.attn.proj), ('ls2', block.mlp.fc2))
-    for name, linear in branches:
-        scale = getattr(getattr(block, name), 'gamma', None)
-        factor = 1 if scale is None else scale
+    for name, linear in (('ls1', block.attn.proj), ('ls2', block.mlp.fc2)):
+        factor = getattr(
+            getattr(block, name), 'gamma', linear.bias.new_ones(1)
+        )
         factor = factor / block.skip_scale
-        if scale is None and block.skip_scale == 1:
-            continue
-        _scale_rows(linear, factor)
+        linear.weight.mul_(factor[:, None])
+        linear.bias.mul_(factor)
         setattr(block, name, nn.Identity())
     block.skip_scale = 1.0
-
-
-def _scale_rows(linear: nn.Linear, factor: Tensor | float) -> None:
-    column = factor[:, None] if isinstance(factor, Tensor) else factor
-    linear.weight.mul_(column)
-    linear.bias.mul_(factor)
 
 
 def pad_widths(block: Block, step: int = WIDTH_STEP) -> None:
@@ -43,10 +36,9 @@ def pad_widths(block: Block, step: int = WIDTH_STEP) -> None:
         step: Of what widths become multiples. Defaults to 8.
     """
     attn, mlp = block.attn, block.mlp
-    width = _round_up(max(attn.qk_dim, attn.v_dim), step)
-    _pad_heads(attn, width)
-    hidden = mlp.fc1.out_features
-    gap = _round_up(hidden, step) - hidden
+    width = max(attn.qk_dim, attn.v_dim)
+    _pad_heads(attn, width + -width % step)
+    gap = -mlp.fc1.out_features % step
     mlp.fc1 = _linear(
         F.pad(mlp.fc1.weight, (0, 0, 0, gap)), F.pad(mlp.fc1.bias, (0, gap))
     )
@@ -72,10 +64,6 @@ def _pad_heads(attn: Attention, width: int) -> None:
     attn.proj = _linear(padded(attn.proj.weight.t()).t(), attn.proj.bias)
     attn.qk_dim = attn.v_dim = width
     attn.split = [heads * width] * 3
-
-
-def _round_up(width: int, step: int) -> int:
-    return -(-width // step) * step
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

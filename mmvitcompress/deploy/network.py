@@ -8,7 +8,6 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import signature
-from types import MethodType
 from typing import Any
 
 import torch
@@ -18,10 +17,10 @@ from torch.export import Dim, ExportedProgram
 from mmvitcompress.analysis.inference import encoder_parts, image_channels
 from mmvitcompress.deploy.dynamic_size import (
     divisible,
-    interpolated_position,
-    replace_pools,
+    free_sizes,
 )
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenMap
@@ -141,11 +140,17 @@ class DeployedNetwork(nn.Module):
         backbone = self.backbone
         if self.spec.dynamic == 'size':
             self._require_dynamic_size()
-            replace_pools(self)
+            free_sizes(self)
         if not isinstance(backbone, ViT) or backbone.pos_embed is None:
             return
         if self.spec.dynamic == 'size':
-            backbone._position = MethodType(interpolated_position, backbone)
+            # whatever the grid: nothing may branch on symbols
+            backbone._position = lambda grid: resample_position(
+                backbone.pos_embed,
+                backbone.arch.pos_grid,
+                grid,
+                backbone._pos_prefix,
+            )
             return
         with torch.no_grad():
             grid = backbone.arch.grid(self.spec.shape)

@@ -9,7 +9,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
-from torch.export import ExportedProgram
 
 from mmvitcompress.deploy.network import DeployedNetwork, export_program
 from mmvitcompress.deploy.onnx_runtime import (
@@ -21,6 +20,7 @@ from mmvitcompress.deploy.onnx_runtime import (
     require_packages,
 )
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.files import replacing
 from mmvitcompress.version import __version__
 
 OPSET = 18
@@ -35,12 +35,9 @@ def output_names(network: DeployedNetwork, count: int) -> list[str]:
 
 
 def export_onnx(
-    network: DeployedNetwork,
-    path: str | Path,
-    opset: int = OPSET,
-    program: ExportedProgram | None = None,
-) -> None:
-    """Write a network as an ONNX file.
+    network: DeployedNetwork, path: str | Path, opset: int = OPSET
+) -> float:
+    """Write a network as an ONNX file, once onnxruntime agrees with PyTorch.
 
     Its metadata tell what images it takes, under the key ``mmvitcompress``.
 
@@ -48,17 +45,36 @@ def export_onnx(
         network: What to write.
         path: The file. One above 2 GB gets a second file with its weights.
         opset: Version of ONNX's operators, at least 18.
-        program: The same network as :func:`export_program` makes it, if it is
-            there already.
+
+    Returns:
+        :func:`graph_error` of the file.
 
     Raises:
-        ConfigError: If the opset is too old, or the network can't be written.
-        DependencyError: If onnx or onnxscript is missing.
+        ConfigError: If the opset is too old, the network can't be written, or
+            the error exceeds :data:`TOLERANCE`; what was there before stays.
+        DependencyError: If onnx, onnxscript or onnxruntime is missing.
     """
+    onnx_program = _convert(network, opset)
+    path = Path(path)
+    with replacing(path) as part:
+        onnx_program.save(part)
+        error = graph_error(network, OnnxNetwork(part))
+        if not error <= TOLERANCE:
+            raise ConfigError(
+                f'under onnxruntime the graph of {network.describe()} differs '
+                f'from PyTorch by {error:.2g} of the largest output; try '
+                f'another opset than {opset}'
+            )
+        for weights in part.parent.glob(f'{path.name}.data'):
+            weights.replace(path.with_name(weights.name))
+    return error
+
+
+def _convert(network: DeployedNetwork, opset: int) -> torch.onnx.ONNXProgram:
     require_packages()
     if opset < OPSET:
         raise ConfigError(f'opset must be at least {OPSET}, but got {opset}')
-    program = export_program(network) if program is None else program
+    program = export_program(network)
     names = output_names(network, len(program.graph_signature.user_outputs))
     loggers = [logging.getLogger(n) for n in ('onnxscript', 'onnx_ir')]
     levels = [logger.level for logger in loggers]
@@ -89,31 +105,7 @@ def export_onnx(
     model = onnx_program.model
     _name_dimensions(model, network)
     model.metadata_props[METADATA] = json.dumps(_describe(network))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    onnx_program.save(path)
-
-
-def export_checked(
-    network: DeployedNetwork, path: str | Path, opset: int = OPSET
-) -> float:
-    """:func:`export_onnx`, and compare the file with the network.
-
-    Returns:
-        :func:`graph_error` of the file under onnxruntime.
-
-    Raises:
-        ConfigError: If it exceeds :data:`TOLERANCE`; the file is removed.
-    """
-    export_onnx(network, path, opset)
-    error = graph_error(network, OnnxNetwork(path))
-    if not error <= TOLERANCE:
-        Path(path).unlink()
-        raise ConfigError(
-            f'under onnxruntime the graph of {network.describe()} differs '
-            f'from PyTorch by {error:.2g} of the largest output; try another '
-            f'opset than {opset}'
-        )
-    return error
+    return onnx_program
 
 
 def _describe(network: DeployedNetwork) -> dict:

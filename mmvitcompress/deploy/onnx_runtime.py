@@ -1,7 +1,6 @@
 """ONNX files under onnxruntime: run as modules, compared with PyTorch."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,11 +18,7 @@ _INSTALL = 'pip install -r requirements/export.txt'
 
 
 def require_packages() -> None:
-    """See that all is there that writes and runs ONNX files.
-
-    Raises:
-        DependencyError: If a package is missing.
-    """
+    """Raise DependencyError unless all is there that ONNX files need."""
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
         try:
             __import__(name)
@@ -35,24 +30,20 @@ def require_packages() -> None:
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX file that runs under onnxruntime, on CPU tensors.
-
-    Args:
-        path: The file.
-        threads: How many threads an operator may use. Defaults to as many as
-            PyTorch does, so that times can be compared.
+    """An ONNX file that runs under onnxruntime, on CPU tensors and on as many
+    threads as PyTorch.
 
     Raises:
         DependencyError: If onnxruntime is missing.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None):
+    def __init__(self, path: str | Path):
         super().__init__()
         require_packages()
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(
             str(path), options, providers=['CPUExecutionProvider']
@@ -98,9 +89,7 @@ class OnnxNetwork(nn.Module):
             for chunk in chunks
         ]
         return tuple(
-            torch.cat([torch.from_numpy(part) for part in parts])
-            if len(parts) > 1
-            else torch.from_numpy(parts[0])
+            torch.cat(list(map(torch.from_numpy, parts)))
             for parts in zip(*results)
         )
 
@@ -109,24 +98,21 @@ class OnnxNetwork(nn.Module):
 def graph_error(
     network: DeployedNetwork,
     graph: nn.Module,
-    batches: Sequence[Tensor] | None = None,
 ) -> float:
     """By how much a graph's outputs differ from the network's.
+
+    They are compared on random images of every kind that the graph was made
+    for: other numbers than it was traced with, and other sizes.
 
     Args:
         network: What the graph was made of.
         graph: Such as an :class:`OnnxNetwork`.
-        batches: Images (B, C, H, W) each. Defaults to random ones of every
-            kind that the graph was made for: other numbers than it was traced
-            with, and other sizes.
 
     Returns:
-        The largest difference as a fraction of the largest output, the worst
-        over all batches and outputs.
+        The largest difference as a fraction of the largest output.
     """
-    batches = _probes(network) if batches is None else batches
     worst = 0.0
-    for images in batches:
+    for images in _probes(network):
         expected, found = network(images), graph(images)
         if [t.shape for t in expected] != [t.shape for t in found]:
             return float('inf')

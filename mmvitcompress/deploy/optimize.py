@@ -1,9 +1,4 @@
-"""Inference at less cost and with the same numbers.
-
-What training needs apart is put together once: scales go into the layers
-beside them, the life predictor's two projections become one matrix, and
-widths suit the kernels.
-"""
+"""Inference at less cost and with the same numbers."""
 
 import copy
 
@@ -50,7 +45,9 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
             contains no ViT.
     """
     _check(model)
-    model = _copy(model).requires_grad_(False)
+    # a teacher, which only losses need, isn't copied
+    teacher = getattr(model, '_teacher', None)
+    model = copy.deepcopy(model, {id(teacher): None}).requires_grad_(False)
     for vit in _vits(model):
         for block in vit.blocks:
             fold_scales(block)
@@ -84,9 +81,3 @@ def _check(model: nn.Module) -> None:
 
 def _vits(model: nn.Module) -> list[ViT]:
     return [module for module in model.modules() if isinstance(module, ViT)]
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    # a teacher, which only losses need, isn't copied
-    teacher = getattr(model, '_teacher', None)
-    return copy.deepcopy(model, {} if teacher is None else {id(teacher): None})

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmvitcompress.deploy.onnx_runtime import INPUT, require_packages
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.files import replacing
 
 # norms, softmax and GELU stay in float: they are cheap and lose most
 OPERATORS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
@@ -22,9 +23,8 @@ def quantize_int8(
 
     Weights get a scale per output channel, activations one from the smallest
     to the largest value that the calibration images show. Products of two
-    activations (attention) stay in float, and so do products with stacks of
-    matrices (FastUPerHead's taps), of which onnxruntime runs none with a scale
-    per channel.
+    activations (attention) stay in float, and those with stacks of matrices
+    (FastUPerHead's taps), which onnxruntime can't run with such scales.
 
     Args:
         path: The float32 file.
@@ -35,6 +35,7 @@ def quantize_int8(
         ConfigError: If there are no images.
     """
     require_packages()
+    import onnx
     from onnxruntime.quantization import (
         QuantFormat,
         QuantType,
@@ -50,12 +51,15 @@ def quantize_int8(
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)  # it advises what is done here
-        with tempfile.TemporaryDirectory() as folder:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            replacing(out) as part,
+        ):
             prepared = str(Path(folder, 'prepared.onnx'))
             quant_pre_process(str(path), prepared, skip_symbolic_shape=True)
             quantize_static(
                 prepared,
-                str(out),
+                str(part),
                 _reader(chain([first], feeds)),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(OPERATORS),
@@ -65,9 +69,13 @@ def quantize_int8(
                 nodes_to_exclude=_stacked_products(prepared),
                 extra_options={'MatMulConstBOnly': True},
             )
+            model = onnx.load(part)
+            source = onnx.load(path, load_external_data=False)
+            props = {prop.key: prop.value for prop in source.metadata_props}
+            onnx.helper.set_model_props(model, props)
+            onnx.save(model, part)
     finally:
         logger.setLevel(level)
-    _copy_metadata(path, out)
 
 
 def _stacked_products(path: str) -> list[str]:
@@ -81,16 +89,6 @@ def _stacked_products(path: str) -> list[str]:
         for node in graph.node
         if node.op_type == 'MatMul' and axes.get(node.input[1], 2) != 2
     ]
-
-
-def _copy_metadata(path: str | Path, out: str | Path) -> None:
-    import onnx
-
-    model = onnx.load(out)
-    source = onnx.load(path, load_external_data=False).metadata_props
-    props = {prop.key: prop.value for prop in source}
-    onnx.helper.set_model_props(model, props)
-    onnx.save(model, out)
 
 
 def _reader(feeds: Iterator[dict]):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -12,11 +13,12 @@ from mmvitcompress.analysis.configs import default_shape
 from mmvitcompress.analysis.timing import time_calls
 from mmvitcompress.deploy import evaluation
 from mmvitcompress.deploy.network import DeployedNetwork, export_program
-from mmvitcompress.deploy.onnx_export import OPSET, export_checked
+from mmvitcompress.deploy.onnx_export import OPSET, export_onnx
 from mmvitcompress.deploy.onnx_runtime import OnnxNetwork
 from mmvitcompress.deploy.quantization import quantize_int8
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.files import write_atomically
 
 
 def image_shape(cfg: Config, model: nn.Module) -> tuple[int, int]:
@@ -32,8 +34,10 @@ def image_shape(cfg: Config, model: nn.Module) -> tuple[int, int]:
 
 def save_program(network: DeployedNetwork, path: str | Path) -> None:
     """Write a network as a file that ``torch.export.load`` reads."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    torch.export.save(export_program(network), path)
+    # not to the disk at once: torch ends the process where that is full
+    content = BytesIO()
+    torch.export.save(export_program(network), content)
+    write_atomically(path, content.getvalue())
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def ship(
         :func:`runtime_figures`; and how they came about.
     """
     spec = network.spec
-    error = export_checked(network, path, opset)
+    error = export_onnx(network, path, opset)
     files = {'onnx': path}
     with naming_data_errors():
         if trial.int8:
@@ -137,12 +141,7 @@ def runtime_figures(
 ) -> dict[str, dict]:
     """Time, size and accuracy of PyTorch and of each file.
 
-    Args:
-        cfg: The config.
-        network: What the files were made of.
-        model: The model that it is part of.
-        files: ONNX files by name.
-        trial: What to measure.
+    Arguments are those of :func:`ship`, and ``files``, ONNX files by name.
 
     Returns:
         By name, 'pytorch' included: ``ms`` (median, min and max of a batch of

@@ -33,6 +33,7 @@ class Writer:
         topk: Classes that a classifier's records name.
         score_threshold: Least score of a detection that is drawn or written.
         opacity: Of the colours drawn over images, in [0, 1].
+        overlay: Whether to draw over images at all.
 
     Attributes:
         records: What was written for each input.
@@ -45,6 +46,7 @@ class Writer:
         topk: int,
         score_threshold: float,
         opacity: float,
+        overlay: bool,
     ):
         self.out = Path(out)
         self.predictor = predictor
@@ -52,6 +54,7 @@ class Writer:
         self.topk = min(topk, len(self.classes))
         self.score_threshold = score_threshold
         self.opacity = opacity
+        self.overlay = overlay
         self.records: list[dict] = []
         self._source: Source | None = None
         self._found: list[dict] = []
@@ -59,7 +62,7 @@ class Writer:
         self._stack = ExitStack()
 
     def __enter__(self) -> 'Writer':
-        if self.predictor.task == 'segmentation':
+        if self.predictor.task == 'segmentation' and self.overlay:
             legend = draw_legend(self.classes, self.predictor.palette)
             write_image(self.out / 'legend.png', legend[..., ::-1])
         return self
@@ -86,7 +89,8 @@ class Writer:
             else:
                 found = self._detections(prediction)
                 self._found.append(dict(detections=found))
-            self._write_overlay(frame, self._draw(frame.image, prediction))
+            if self.overlay:
+                self._write_overlay(frame, self._draw(frame.image, prediction))
         if not frame.source.is_video:
             self._finish()
 

@@ -21,7 +21,7 @@ from mmvitcompress.inference.inputs import (
 )
 from mmvitcompress.inference.outputs import Writer
 from mmvitcompress.inference.predictor import Predictor
-from mmvitcompress.utils.checks import check_positive, is_number
+from mmvitcompress.utils.checks import check_flag, check_positive, is_number
 from mmvitcompress.utils.files import NO_ROOM, write_json
 
 
@@ -37,6 +37,7 @@ def predict(
     score_threshold: float = 0.3,
     opacity: float = 0.5,
     progress: bool = True,
+    overlay: bool = True,
 ) -> dict:
     """Predict on images, folders and videos, and write what is seen.
 
@@ -55,6 +56,8 @@ def predict(
         score_threshold: Least score of a detection. Defaults to 0.3.
         opacity: Of the colours drawn over images, in [0, 1]. Defaults to 0.5.
         progress: Whether to show a progress bar on stderr. Defaults to True.
+        overlay: Whether to draw over images, which for a detector's large
+            ones takes longer than predicting. Defaults to True.
 
     Returns:
         What was written to ``predictions.json``, of builtin types: ``task``,
@@ -72,8 +75,9 @@ def predict(
     """
     check_positive('batch_size', batch_size)
     check_positive('topk', topk)
-    shares = dict(score_threshold=score_threshold, opacity=opacity)
-    for name, value in shares.items():
+    check_flag('overlay', overlay)
+    drawn = dict(score_threshold=score_threshold, opacity=opacity)
+    for name, value in drawn.items():
         if not (is_number(value) and 0 <= value <= 1):
             raise ConfigError(f'{name} must lie in [0, 1], but got {value!r}')
     sources = find_sources(inputs, besides=out)
@@ -88,7 +92,7 @@ def predict(
         console=Console(stderr=True),
         disable=not progress,
     )
-    with Writer(out, predictor, topk, score_threshold, opacity) as writer:
+    with Writer(out, predictor, topk, **drawn, overlay=overlay) as writer:
         for batch in batches(frames, batch_size):
             for frame, result in predict_each(predictor, batch, failures):
                 with noting(failures, frame.source):

@@ -10,6 +10,16 @@ draws it and returns a matplotlib figure::
 :class:`CompressionVisualizationHook` are made from it. Needs matplotlib.
 """
 
+try:
+    import matplotlib  # noqa: F401
+except ModuleNotFoundError as error:
+    from mmvitcompress.errors import DependencyError
+
+    raise DependencyError(
+        'pictures need matplotlib, which is not installed: pip install '
+        'matplotlib'
+    ) from error
+
 from mmvitcompress.checkpoints.widths import read_heads, read_widths
 from mmvitcompress.visualization.attention import (
     Attention,

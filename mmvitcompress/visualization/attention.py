@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
+from matplotlib.colors import PowerNorm
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -126,7 +127,7 @@ def draw_attention(
         style.show_photo(panel[0], pictures[row])
         shares = [100 * m[row].float().cpu().numpy() for m in maps.values()]
         top = max(share.max() for share in shares)
-        look = dict(cmap=style.HEAT, norm=style.PowerNorm(0.5, 0, top))
+        look = dict(cmap=style.HEAT, norm=PowerNorm(0.5, 0, top))
         for axis, share in zip(panel[1:], shares):
             size = pictures[row].shape
             heat = style.show_map(axis, share, size, patch, **look)

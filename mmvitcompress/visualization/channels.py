@@ -95,8 +95,7 @@ def draw_heads(
     for axis in axes[-1]:
         axis.set_xlabel('block (one bar for each head)')
     fates = [
-        style.Patch(facecolor=colour, edgecolor=_EDGE, label=label)
-        for label, colour in _FATES.values()
+        style.swatch(colour, label, _EDGE) for label, colour in _FATES.values()
     ]
     figure.legend(
         handles=fates, loc='outside lower center', ncols=3, fontsize=8

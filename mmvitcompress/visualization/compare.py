@@ -5,6 +5,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.colors import ListedColormap
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from numpy import ndarray
@@ -15,6 +16,7 @@ from mmvitcompress.datasets.palettes import class_palette
 from mmvitcompress.engine.config import validation_loader
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.checks import check_positive
 from mmvitcompress.utils.images import equally_spaced
 from mmvitcompress.visualization import base, style
 from mmvitcompress.visualization.loading import load_model
@@ -30,9 +32,9 @@ class Comparison(NamedTuple):
         classes: Class names by label.
         pictures: RGB images (H, W, 3), uint8, of those to be shown.
         truths: Their labels (H, W).
-        predictions: Under each model's name the labels (H, W) that it gives.
-        counts: Under each model's name the pixels (classes, classes) of all
-            images evaluated, by truth, then by prediction.
+        predictions: Labels (H, W) by each model's name.
+        counts: Of all images evaluated, as of :func:`confusion`, by each
+            model's name.
         images: How many images were evaluated.
     """
 
@@ -93,18 +95,16 @@ def compare_segmentors(
     Args:
         config: Of one of them; its validation data are taken.
         models: mmseg segmentors under their names, with weights.
-        evaluate: Images at equal distances over the data that IoUs are taken
-            over. Defaults to 100.
+        evaluate: Images that IoUs are taken over, at equal distances in the
+            data. Defaults to 100.
         show: How many of them are kept for a picture. Defaults to 4.
 
     Raises:
         ConfigError: If the config is not of mmseg, or a number below 1.
         DataError: If data are missing or damaged.
     """
-    if min(evaluate, show) < 1:
-        raise ConfigError(
-            f'evaluate and show must be at least 1, but got {evaluate}, {show}'
-        )
+    check_positive('evaluate', evaluate)
+    check_positive('show', show)
     if config.get('default_scope') != 'mmseg':
         raise ConfigError(
             'predictions are compared for segmentation, but the config is of '
@@ -151,22 +151,16 @@ def numbers_of(comparison: Comparison) -> dict:
 
 
 def draw_comparison(comparison: Comparison) -> style.Figure:
-    """Draw images, truth, two models' predictions, and their differences.
-
-    Args:
-        comparison: Of two models, from :func:`compare_segmentors`; of one,
-            there is no column of differences.
-    """
+    """Draw images, truth, two models' predictions, and their differences."""
     names, images = list(comparison.predictions), comparison.pictures
-    two = len(names) == 2
-    sizes, columns = [image.shape for image in images], 2 + len(names) + two
+    sizes, columns = [image.shape for image in images], 5
     height = (2.1 * sum(s[0] / s[1] for s in sizes) + 0.6, 2.6)
     size = (2.1 * columns, sum(height) + 0.5)
     figure = style.Figure(figsize=size, layout='constrained')
     upper, lower = figure.subfigures(2, 1, height_ratios=height)
     axes = style.panels(upper, sizes, columns)
     headings = [comparison.headed(name, '\n') for name in names]
-    headings = ['image', 'truth', *headings, 'where they differ'][:columns]
+    headings = ['image', 'truth', *headings, 'where they differ']
     style.head_panels(axes, [headings] * len(images))
     for axis, image in zip(axes[:, 0], images):
         axis.imshow(image)
@@ -174,17 +168,12 @@ def draw_comparison(comparison: Comparison) -> style.Figure:
     handles = _draw_labels(axes[:, 1:], maps, comparison.classes)
     look = dict(fontsize=8, title_fontsize=8)
     upper.legend(handles=handles, loc='outside lower left', ncols=5, **look)
-    if two:
-        handles = _draw_differences(axes[:, -1], comparison, names)
-        look.update(title='where they differ', loc='outside lower right')
-        upper.legend(handles=handles, ncols=2, **look)
+    handles = _draw_differences(axes[:, -1], comparison, names)
+    look.update(title='where they differ', loc='outside lower right')
+    upper.legend(handles=handles, ncols=2, **look)
     _draw_ious(lower.subplots(), comparison)
     figure.suptitle('Segmentations compared', fontsize=11)
     return figure
-
-
-def _patch(colour, label: str) -> style.Patch:
-    return style.Patch(facecolor=colour, edgecolor='black', label=label)
 
 
 def _draw_labels(
@@ -192,26 +181,17 @@ def _draw_labels(
 ) -> list[style.Patch]:
     """Fill a column for each of the maps; returns what explains colours."""
     colours = [[c / 255 for c in rgb] for rgb in class_palette(classes)]
-    palette = style.ListedColormap(colours).with_extremes(
-        over='white'
-    )  # ignored
+    palette = ListedColormap(colours).with_extremes(over='white')  # ignored
     look = dict(cmap=palette, vmin=-0.5, vmax=len(classes) - 0.5)
     seen = set()
     for column, each in zip(axes.T, maps):
         for axis, labels in zip(column, each):
             axis.imshow(labels, interpolation='nearest', **look)
             seen.update(np.unique(labels).tolist())
-    handles = [
-        style.Patch(facecolor=colours[i], edgecolor='black', label=classes[i])
-        for i in sorted(seen)
-        if i < len(classes)
-    ]
+    known = sorted(seen & set(range(len(classes))))
+    handles = [style.swatch(colours[i], classes[i]) for i in known]
     if max(seen) >= len(classes):
-        handles.append(
-            style.Patch(
-                facecolor='white', edgecolor='black', label='(ignored)'
-            )
-        )
+        handles.append(style.swatch('white', '(ignored)'))
     return handles
 
 
@@ -225,28 +205,27 @@ def _draw_differences(
         f'only {names[1]} right': style.BLUE,
         'neither right': style.BLACK,
     }
-    palette = style.ListedColormap(list(meanings.values()))
+    palette = ListedColormap(list(meanings.values()))
     palette = palette.with_extremes(under='white')  # ignored
     first, second = (comparison.predictions[name] for name in names)
     look = dict(cmap=palette, vmin=0, vmax=3, interpolation='nearest')
     for axis, *maps in zip(axes, comparison.truths, first, second):
         axis.imshow(differences(*maps, len(comparison.classes)), **look)
-    return [_patch(colour, meaning) for meaning, colour in meanings.items()]
+    return [style.swatch(colour, name) for name, colour in meanings.items()]
 
 
 def _draw_ious(axis: style.Axes, comparison: Comparison) -> None:
     pixels, names = comparison.pixels, list(comparison.counts)
     frequent = np.argsort(-pixels, kind='stable')[:BARS]
     labels = sorted(label for label in frequent if pixels[label])
-    width = 0.8 / len(names)
-    places = np.arange(len(labels))
-    colours = (style.VERMILLION, style.BLUE, *style.SERIES[2:])
-    for index, name in enumerate(names):
+    places, width = np.arange(len(labels)), 0.4
+    colours = (style.VERMILLION, style.BLUE)
+    for name, colour, side in zip(names, colours, (-0.5, 0.5)):
         bars = axis.bar(
-            places + (index - (len(names) - 1) / 2) * width,
+            places + side * width,
             comparison.ious(name)[labels],
             width=0.92 * width,
-            color=colours[index],
+            color=colour,
             label=comparison.headed(name),
         )
         if len(labels) <= 12:

@@ -10,10 +10,11 @@ A result is a dict of builtin types::
 by a line.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
+
+from mmengine.fileio import load
 
 from mmvitcompress.engine.backbones import run_name
 from mmvitcompress.errors import ConfigError
@@ -32,17 +33,12 @@ COSTS = ('macs', 'latency_ms')
 MARKERS = 'osD^vP*X'
 
 
-def read_json(path: str | Path) -> dict | list:
-    """The content of a JSON file.
-
-    Raises:
-        ConfigError: If it is missing or no JSON.
-    """
+def _read(path: str | Path) -> dict | list:
     try:
-        return json.loads(Path(path).read_text())
+        return load(path, file_format='json')
     except FileNotFoundError:
         raise ConfigError(f'file {str(path)!r} not found') from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # JSON's and UTF-8's
         raise ConfigError(f'file {str(path)!r} is not JSON: {error}') from None
 
 
@@ -52,7 +48,7 @@ def read_results(path: str | Path) -> list[dict]:
     Raises:
         ConfigError: If the file is missing, or a result lacks something.
     """
-    content = read_json(path)
+    content = _read(path)
     if not isinstance(content, list) or not content:
         raise ConfigError(
             f'file {str(path)!r} must hold a list of results, but got '
@@ -83,9 +79,8 @@ def join_results(
 
     Args:
         benchmark: The file of ``tools/benchmark.py --json``.
-        metrics: Of each of its models the file of ``tools/test.py --json``:
-            the baseline's first, if there is one, then the others in their
-            order.
+        metrics: Of each of its models, the baseline first, the file of
+            ``tools/test.py --json``.
         names: What to call them. Defaults to the configs' names.
         part: Whose latency counts: 'backbone', 'encoder' or 'overall'.
             Defaults to 'overall'.
@@ -93,7 +88,7 @@ def join_results(
     Raises:
         ConfigError: If the files don't fit together.
     """
-    content = read_json(benchmark)
+    content = _read(benchmark)
     if not isinstance(content, dict) or 'candidates' not in content:
         raise ConfigError(
             f'file {str(benchmark)!r} must be one that tools/benchmark.py '
@@ -125,7 +120,7 @@ def join_results(
 
 
 def _quality(path: str | Path) -> dict:
-    values = read_json(path)
+    values = _read(path)
     for key, label in METRICS.items():
         if isinstance(values, dict) and key in values:
             return {'quality': values[key], 'metric': label}
@@ -138,11 +133,8 @@ def _quality(path: str | Path) -> dict:
 def draw_curve(results: Sequence[Mapping]) -> style.Figure:
     """Draw quality over MACs and over latency, as far as they are known.
 
-    Args:
-        results: As this module describes them.
-
     Raises:
-        ConfigError: If there are none.
+        ConfigError: If there are no results.
     """
     if not results:
         raise ConfigError(
@@ -155,10 +147,9 @@ def draw_curve(results: Sequence[Mapping]) -> style.Figure:
     giga = any((result.get('macs') or 0) >= 1e9 for result in results)
     batches = {result.get('batch_size') for result in results} - {None}
     batch = f' for a batch of {batches.pop()}' if len(batches) == 1 else ''
+    letter, macs = ('G', 1e9) if giga else ('M', 1e6)
     scales = {
-        'macs': ('MACs of one image (G)', 1e9)
-        if giga
-        else ('MACs of one image (M)', 1e6),
+        'macs': (f'MACs of one image ({letter})', macs),
         'latency_ms': (f'latency{batch} (ms)', 1),
     }
     for axis, cost in zip(axes, costs):

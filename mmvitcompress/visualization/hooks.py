@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import HOOKS
+from mmvitcompress.utils.checks import check_choice, check_positive
 from mmvitcompress.visualization import FIGURES
 from mmvitcompress.visualization.base import ModelKind, Seen
 from mmvitcompress.visualization.loading import backbone_of, to_pictures
@@ -26,10 +27,9 @@ class CompressionVisualizationHook(Hook):
     """Writes pictures of the compression to the Visualizer at validation.
 
     They appear where the config's ``visualizer`` sends them: TensorBoard,
-    WandB, or files under ``vis_data/vis_image``, as
-    ``compression_merges`` and so on, each validation as one step. The images
-    are the first of the first validation batch, so that the same ones are
-    seen each time. On several processes the first one draws.
+    WandB, or files under ``vis_data/vis_image``, as ``compression_merges``
+    and so on, each validation as one step. The images are the first of the
+    first validation batch. On several processes the first one draws.
 
     Args:
         kinds: What to draw: 'merges', 'life', 'channels', 'attention',
@@ -51,17 +51,10 @@ class CompressionVisualizationHook(Hook):
         images: int = 4,
         interval: int = 1,
     ):
-        for name, value in (('images', images), ('interval', interval)):
-            if type(value) is not int or value < 1:
-                raise ConfigError(
-                    f'{name} must be a whole number of at least 1, but got '
-                    f'{value!r}'
-                )
-        unknown = sorted(set(kinds or ()) - set(DRAWN))
-        if unknown:
-            raise ConfigError(
-                f'kinds must be of {", ".join(DRAWN)}, but got {unknown[0]!r}'
-            )
+        check_positive('images', images)
+        check_positive('interval', interval)
+        for kind in kinds or ():
+            check_choice('kinds', kind, [*DRAWN])
         self.kinds = kinds
         self.images = images
         self.interval = interval

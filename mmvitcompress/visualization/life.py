@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -23,11 +25,10 @@ class Lives(NamedTuple):
     """Predicted lives, and the patches that they keep.
 
     Attributes:
-        lives: (B, H, W), in layers; tokens that were merged hand theirs to
-            all patches that they cover.
-        kept: For each slimming layer (counted from 1) the patches that are
-            left after it, (B, H, W) bool.
-        counts: For each slimming layer how many tokens are left of how many.
+        lives: (B, H, W), in layers; that of a token for all its patches.
+        kept: Under each slimming layer, counted from 1, the patches left
+            after it, (B, H, W) bool.
+        counts: Under each how many tokens are left of how many.
         tokens: (B, H, W), the token that each patch belongs to.
         depth: Number L of layers.
     """
@@ -117,7 +118,7 @@ def draw_life(
         return ['image', 'predicted life', *after]
 
     depth = at(0)[0].depth
-    heat = style.ScalarMappable(style.Normalize(1, depth), style.HEAT)
+    heat = ScalarMappable(Normalize(1, depth), style.HEAT)
 
     def paint(panel, row):
         (part, place), picture = at(row), pictures[row]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from numpy import ndarray
 from torch import Tensor
 
@@ -77,14 +78,8 @@ def in_order(tokens: ndarray) -> ndarray:
 
 
 def borders(tokens: ndarray) -> ndarray:
-    """Edges between patches of different tokens, and around all of them.
-
-    Args:
-        tokens: (H, W), as of :func:`merge_stages`.
-
-    Returns:
-        Line segments (n, 2, 2): two ends of (x, y) each, in patches.
-    """
+    """Edges between patches of different tokens (H, W), and around all: line
+    segments (n, 2, 2), two ends of (x, y) each, in patches."""
     framed = np.pad(tokens, 1, constant_values=-1)
     i, j = np.nonzero(framed[1:-1, :-1] != framed[1:-1, 1:])
     upright = np.stack([j, i, j, i + 1], 1)
@@ -94,11 +89,8 @@ def borders(tokens: ndarray) -> ndarray:
 
 
 def links(tokens: ndarray) -> ndarray:
-    """Lines between patches of one token that touch at a corner only.
-
-    Arguments and result are those of :func:`borders`; the ends are the
-    patches' centres.
-    """
+    """Lines (n, 2, 2) between the centres of patches of one token that touch
+    at a corner only."""
     a, b = tokens[:-1, :-1], tokens[:-1, 1:]
     c, d = tokens[1:, :-1], tokens[1:, 1:]
     i, j = np.nonzero((a == d) & (a >= 0) & (a != b) & (a != c))
@@ -147,8 +139,7 @@ def draw_merges(
     Args:
         pictures: RGB (H, W, 3), uint8.
         stages: Of these pictures, from :func:`merge_stages`.
-        patch: Edge of a patch, in pixels; in stage 3 of a Swin four times
-            that of its first patches.
+        patch: Edge of a patch of these stages, in pixels.
         rows: Which of the pictures. Defaults to all.
     """
 
@@ -177,7 +168,7 @@ def _draw_tokens(axis, picture: ndarray, tokens: ndarray, patch: int) -> None:
     for colour, thick in (('black', 2.2), ('white', 1.0)):
         lines = borders(tokens) * patch
         axis.add_collection(
-            style.LineCollection(lines, colors=colour, linewidths=thick * thin)
+            LineCollection(lines, colors=colour, linewidths=thick * thin)
         )
     for (x0, y0), (x1, y1) in links(tokens) * patch:
         axis.plot(

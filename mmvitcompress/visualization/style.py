@@ -7,27 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch
 
-from mmvitcompress.errors import ConfigError, DependencyError
-
-try:
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.collections import LineCollection
-    from matplotlib.colors import ListedColormap, Normalize, PowerNorm
-    from matplotlib.figure import Figure, SubFigure
-    from matplotlib.image import AxesImage
-    from matplotlib.patches import Patch
-except ModuleNotFoundError as error:
-    raise DependencyError(
-        'pictures need matplotlib, which is not installed: pip install '
-        'matplotlib'
-    ) from error
-
-# for the modules of each kind
-__all__ = ['LineCollection', 'ListedColormap', 'Normalize', 'Patch']
-__all__ += ['PowerNorm', 'ScalarMappable']
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.files import replacing, write_atomically
 
 # Okabe and Ito's colours, told apart by colour-blind readers as well
 BLACK, ORANGE, SKY, GREEN = '#000000', '#e69f00', '#56b4e9', '#009e73'
@@ -73,7 +60,7 @@ def draw_rows(
         headings: From a picture's place to those of its panels.
         paint: Fills the panels of a picture, given them and its place.
         title: Title of the figure.
-        width: Width of a panel, in inches. Defaults to 2.
+        width: Of a panel, in inches. Defaults to 2.
     """
     rows = range(len(pictures)) if rows is None else rows
     heads = [headings(row) for row in rows]
@@ -123,16 +110,8 @@ def show_photo(axis: Axes, picture: np.ndarray) -> None:
 def show_map(
     axis: Axes, values: np.ndarray, size: Sequence[int], stride: int, **kwargs
 ) -> AxesImage:
-    """Show a value or colour for each patch over a picture's area.
-
-    Args:
-        axis: Where.
-        values: (h, w) or (h, w, channels), one for each patch; the last row
-            and column may reach beyond the picture.
-        size: Height and width of the picture, or more, in pixels.
-        stride: Edge of a patch, in pixels.
-        **kwargs: For ``imshow``.
-    """
+    """Show values (h, w) or colours (h, w, channels) of patches of ``stride``
+    pixels over a picture of ``size``; the last ones may reach beyond it."""
     rows, columns = values.shape[:2]
     extent = (0, columns * stride, rows * stride, 0)
     image = axis.imshow(
@@ -149,6 +128,11 @@ def cover(axis: Axes, gone: np.ndarray, size, stride: int) -> None:
     show_map(axis, veil, size, stride)
 
 
+def swatch(colour, label: str, edge: str = 'black') -> Patch:
+    """A legend's entry for a colour."""
+    return Patch(facecolor=colour, edgecolor=edge, label=label)
+
+
 def bare(axis: Axes) -> None:
     """Take the frame's upper and right side away."""
     axis.spines[['top', 'right']].set_visible(False)
@@ -163,14 +147,14 @@ def to_array(figure: Figure, dpi: int = DPI) -> np.ndarray:
 
 
 def save(figure: Figure, path: str | Path, dpi: int = DPI) -> None:
-    """Write a figure, making its folder if need be.
+    """Write a figure; one that was there before stays if that fails.
 
     Raises:
         ConfigError: If the suffix names no format that can be written.
     """
     check_format(path)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=dpi, format=Path(path).suffix[1:].lower())
 
 
 def check_format(path: str | Path) -> None:
@@ -198,15 +182,14 @@ def write_page(
     sections: Iterable[tuple[str, Figure]],
     notes: str,
 ) -> None:
-    """Write an HTML page that holds its pictures, making its folder if need
-    be.
+    """Write an HTML page that holds its pictures.
 
     Args:
         path: Ends in ``.html`` or ``.htm``.
         title: Heading of the page.
         caption: How the pictures are to be read.
         sections: Heading ('' for none) and picture of each section.
-        notes: Preformatted text at the end, such as how the page was made.
+        notes: Preformatted text at the end.
 
     Raises:
         ConfigError: If the path has another suffix.
@@ -222,11 +205,8 @@ def write_page(
             (f'<h2>{name}</h2>\n' if name else '')
             + f'<img alt="{name or title}" src="data:image/png;base64,{data}">'
         )
+    pictures = '\n'.join(pictures)
     text = _PAGE.format(
-        title=title,
-        caption=caption,
-        pictures='\n'.join(pictures),
-        notes=notes,
+        title=title, caption=caption, pictures=pictures, notes=notes
     )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding='utf-8')
+    write_atomically(path, text)

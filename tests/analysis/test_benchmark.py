@@ -16,7 +16,11 @@ from mmvitcompress.analysis.benchmark import (
 )
 from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.analysis.footprint import attention_kernels
-from mmvitcompress.analysis.report import describe_benchmark, table
+from mmvitcompress.analysis.report import (
+    contradictions,
+    describe_benchmark,
+    table,
+)
 from mmvitcompress.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -85,9 +89,8 @@ def test_models_take_turns_run_by_run():
         'encoder': '{0}.backbone {0}.pyramid',
         'overall': '{0}.backbone {0}.pyramid {0}.fpn {0}.head',
     }
-    assert timed == [
-        what.format(who) for what in parts.values() for who in 'abbaabba'
-    ]
+    there = [what.format(who) for what in parts.values() for who in 'ab']
+    assert timed == [*there, *reversed(there)] * 2
 
 
 def test_figures_by_the_clock():
@@ -193,6 +196,21 @@ def test_table_by_hand():
         '| dense | 6.000 | 0.50 | 12.0 | 16.0 | – |',
         '| small | 2.000 (3.00×) | 0.50 | 6.0 (2.00×) | 10.0 (1.60×) | – |',
     ]
+
+
+def test_a_table_that_contradicts_itself_says_so():
+    noisy = row('c/noisy.py', 1540.0, 867.0, 900.0, (10**9, 0, 10**9))
+    (sentence,) = contradictions([DENSE, noisy])
+    assert 'backbone of noisy took 1540.0 ms, the encoder' in sentence
+    assert '867.0 ms' in sentence and '--repeats' in sentence
+    assert contradictions([DENSE, SMALL]) == []
+    # without a neck both are one call, timed twice
+    near = row('d/near.py', 10.1, 10.0, 10.0, (10**9, 0, 0))
+    assert contradictions([near]) == []
+    head = {**DENSE, 'head_ms': dict(median=25.0, min=25.0, max=25.0)}
+    assert 'the head of dense took 25.0 ms' in contradictions([head])[0]
+    partly = {**DENSE, 'overall_ms': None, 'encoder_ms': None}
+    assert contradictions([partly]) == []
 
 
 def attention(query, key, value):

@@ -1,6 +1,7 @@
 """Graphs for other runtimes, run there and compared with PyTorch."""
 
 import copy
+import errno
 import importlib.util
 import json
 import sys
@@ -24,6 +25,7 @@ from mmvitcompress.deploy import (
     export_onnx,
     export_program,
     graph_error,
+    onnx_export,
 )
 from mmvitcompress.deploy.onnx_runtime import TOLERANCE
 from mmvitcompress.errors import ConfigError, DataError
@@ -146,21 +148,12 @@ def test_images_have_the_channels_of_the_model(path):
     assert graph_error(network, graph) <= TOLERANCE
 
 
-def test_interpolated_positions_are_those_of_the_model():
-    model = vit()
-    for grid in ((8, 8), (5, 13), (16, 7)):
-        with torch.no_grad():
-            expected = model._position(grid)
-            found = dynamic_size.interpolated_position(model, grid)
-        torch.testing.assert_close(found, expected)
-
-
 @pytest.mark.parametrize('size', [1, 2, 3, 6, (None, 4), (5, 2)])
 def test_adaptive_pool_equals_torch(size):
     network = nn.Sequential(nn.AdaptiveAvgPool2d(size))
     x = torch.randn(2, 3, 7, 10, dtype=torch.float64)
     expected = network(x)
-    dynamic_size.replace_pools(network)
+    dynamic_size.free_sizes(network)
     assert type(network[0]) is dynamic_size.AdaptivePool
     torch.testing.assert_close(network(x), expected)
 
@@ -280,6 +273,28 @@ def test_graph_error_sees_a_wrong_graph():
     with torch.no_grad():
         other.backbone.blocks[0].mlp.fc1.weight *= 1.01
     assert graph_error(network, other) > TOLERANCE
+
+
+@pytest.mark.parametrize('broken', ['disk', 'graph'])
+def test_a_failure_leaves_the_file_that_was_there(broken, path, monkeypatch):
+    network = DeployedNetwork(vit(), 'encoder', GraphSpec(ODD))
+    path.write_bytes(b'old')
+    save = torch.onnx.ONNXProgram.save
+
+    def full(program, file):
+        save(program, file)
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    if broken == 'disk':
+        monkeypatch.setattr(torch.onnx.ONNXProgram, 'save', full)
+        error = 'No space left'
+    else:
+        monkeypatch.setattr(onnx_export, 'graph_error', lambda *args: 0.5)
+        error = 'differs from PyTorch by 0.5'
+    with pytest.raises((OSError, ConfigError), match=error):
+        export_onnx(network, path)
+    assert path.read_bytes() == b'old'
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_images_to_calibrate_on_are_others():

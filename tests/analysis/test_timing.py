@@ -117,10 +117,27 @@ def test_models_take_turns_and_neither_always_goes_first():
     )
     recording, timed = clock.log[:4], clock.log[4:]
     assert recording == ['a.backbone', 'a.neck', 'b.backbone', 'b.neck']
-    turns = 'abba' + 'abba'
-    assert timed == [
-        f'{name}.{part}' for part in ('backbone', 'neck') for name in turns
-    ]
+    there = ['a.backbone', 'b.backbone', 'a.neck', 'b.neck']
+    assert timed == [*there, *reversed(there)] * 2
+
+
+def test_a_noisy_minute_reaches_all_parts_alike():
+    """Twice as slow for the second half of the run, whatever runs then."""
+    clock = Clock()
+    models = {name: Model(clock, name, 1.0) for name in 'ab'}
+    work = clock.work
+    # 2 steps of each model are recorded, then 8 steps are timed in a round
+    steps = 2 * (2 + 4 * 8)
+
+    def noisy(name, seconds):
+        work(name, seconds * (1 if len(clock.log) < steps else 2))
+
+    clock.work = noisy
+    times = time_parts(models, IMAGES, repeats=8, warmup=0, clock=clock)
+    for own in times.values():
+        medians = {part: each['median'] for part, each in own.items()}
+        assert medians['backbone'] < medians['encoder'] < medians['overall']
+        assert own['backbone'] == dict(median=1500, min=1000, max=2000)
 
 
 def test_head_runs_without_the_encoder():

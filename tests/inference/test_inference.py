@@ -29,7 +29,7 @@ from mmvitcompress.inference.inputs import (
     find_sources,
     read_frames,
 )
-from mmvitcompress.inference.outputs import paint
+from mmvitcompress.inference.outputs import Writer, paint
 from mmvitcompress.inference.predicting import batches
 from mmvitcompress.utils import cli
 
@@ -274,6 +274,32 @@ def test_detection(runs, folder, video, tmp_path):
     assert read(image['overlay']).shape == (64, 96, 3)
     frames = json.loads(Path(film['detections']).read_text())['frames']
     assert len(frames) == 3 and all('detections' in f for f in frames)
+
+
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_nothing_is_drawn_where_that_is_switched_off(
+    task, runs, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Writer, '_draw', lambda *args: pytest.fail('drawn'))
+    report = predict(
+        *runs[task],
+        [folder / 'a.png'],
+        tmp_path,
+        'cpu',
+        progress=False,
+        overlay=False,
+    )
+    (record,) = report['inputs']
+    kept = 'detections' if task == 'detection' else 'labels'
+    assert Path(record[kept]).is_file()
+    assert 'overlay' not in record
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        'predictions.json',
+        'predictions' if task == 'detection' else 'labels',
+    }
+    with pytest.raises(ConfigError, match='overlay must be True or False'):
+        predict(*runs[task], [folder], tmp_path, 'cpu', overlay='no')
 
 
 def test_classification(runs, folder, video, tmp_path):

@@ -1,5 +1,6 @@
 """Segmentors with our heads as graphs, against themselves in PyTorch."""
 
+import onnx
 import pytest
 import torch
 from mmengine.config import ConfigDict
@@ -88,3 +89,48 @@ def test_graphs_take_any_number_of_images(name, tmp_path):
     torch.testing.assert_close(
         found / scale, expected / scale, rtol=0, atol=1e-4
     )
+
+
+@pytest.mark.parametrize('name', ['upernet', 'semantic fpn'])
+def test_graphs_take_any_size(name, tmp_path):
+    model, path = segmentor(name), tmp_path / 'graph.onnx'
+    network = DeployedNetwork(model, 'all', GraphSpec((32, 48), 'size'))
+    assert export_onnx(network, path) < 1e-5
+    graph = OnnxNetwork(path)
+    for shape in ((32, 32), (8, 40), (56, 24), (72, 88)):
+        images = torch.randn(3, 3, *shape)
+        with torch.no_grad():
+            expected = model(images, mode='tensor')
+        (found,) = graph(images)
+        scale = expected.abs().max()
+        torch.testing.assert_close(
+            found / scale, expected / scale, rtol=0, atol=1e-5
+        )
+    content = onnx.load(path).graph
+    assert not set(fragile(content))
+
+
+def fragile(graph):
+    """Operators that OpenVINO is known to compute otherwise."""
+    shapes = {
+        value.name: value.type.tensor_type.shape.dim
+        for value in graph.value_info
+    }
+    for node in graph.node:
+        options = {a.name: a for a in node.attribute}
+        if node.op_type == 'Resize' and options['mode'].s == b'cubic':
+            yield 'cubic Resize'
+        if node.op_type == 'Expand' and len(shapes[node.output[0]]) > 6:
+            yield 'Expand of more than six dimensions'
+        if node.op_type == 'AveragePool':
+            yield 'windows of fixed sizes'
+
+
+def test_what_is_fragile_would_be_seen():
+    shape = onnx.helper.make_tensor_value_info('b', 1, [1] * 7)
+    nodes = [
+        onnx.helper.make_node('Resize', ['a'], ['c'], mode='cubic'),
+        onnx.helper.make_node('Expand', ['a'], ['b']),
+    ]
+    graph = onnx.helper.make_graph(nodes, 'g', [], [], value_info=[shape])
+    assert len(set(fragile(graph))) == 2

@@ -6,7 +6,10 @@ from timm.layers import resample_abs_pos_embed
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mmvitcompress.models import CompressedViT
-from mmvitcompress.models.layers.positions import resample_position
+from mmvitcompress.models.layers.positions import (
+    cubic_weights,
+    resample_position,
+)
 
 SMALL = dict(
     embed_dim=24,
@@ -57,6 +60,17 @@ def test_positions_as_products_equal_timm(new, prefix, monkeypatch):
         found = resample_position(pos, (14, 15), new, prefix)
     assert found.dtype == pos.dtype
     torch.testing.assert_close(found, peer, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('old', [1, 2, 14, 37])
+@pytest.mark.parametrize('new', [1, 3, 14, 32, 65])
+def test_cubic_weights_are_those_of_torch(old, new):
+    same = torch.eye(old)[None, None]
+    expected = torch.nn.functional.interpolate(
+        same, (new, old), mode='bicubic', antialias=True
+    )
+    found = cubic_weights(old, new, same.device)
+    torch.testing.assert_close(found, expected[0, 0], rtol=0, atol=1e-5)
 
 
 WAITING = {'_local_scalar_dense', 'nonzero', 'masked_select', '_unique2'}

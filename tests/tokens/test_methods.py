@@ -41,7 +41,7 @@ from mmvitcompress.checkpoints.file import write_checkpoint
 from mmvitcompress.deploy import (
     DeployedNetwork,
     GraphSpec,
-    export_checked,
+    export_onnx,
     optimize_for_inference,
 )
 from mmvitcompress.errors import CheckpointError, ConfigError
@@ -412,7 +412,7 @@ class Necks(nn.Module):
 @pytest.mark.slow
 @runs(SINGLE, ['vit', 'swin'])
 def test_onnx(net, methods, tmp_path):
-    """``export_checked`` compares the graph under onnxruntime."""
+    """``export_onnx`` compares the graph under onnxruntime."""
     dynamic = {ROWS[key].dynamic for key in methods}
     if None in dynamic:
         pytest.skip('no graph of this method')
@@ -424,7 +424,7 @@ def test_onnx(net, methods, tmp_path):
     model.neck = Necks(*necks)
     spec = GraphSpec(sizes(net)[0], min(dynamic, key=['none', 'batch'].index))
     network = DeployedNetwork(model.float().eval(), 'encoder', spec)
-    export_checked(network, tmp_path / 'graph.onnx')
+    export_onnx(network, tmp_path / 'graph.onnx')
 
 
 @runs(CASES, ['no_prefix', 'vit', 'registers', 'windows'])

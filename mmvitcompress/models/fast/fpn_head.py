@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import FPNHead
 from mmseg.models.utils import Upsample, resize
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from mmvitcompress.models.fast.conv import conv, is_plain
 from mmvitcompress.models.fast.conv_modules import run_conv_module
@@ -29,18 +30,20 @@ class FastFPNHead(FPNHead):
         first's."""
         inputs = self._transform_inputs(inputs)
         total = self._run(self.scale_heads[0], inputs[0])
-        last: dict[tuple[int, int], tuple] = {}
+        last: list[tuple[Tensor, nn.Module]] = []
         for head, x in zip(self.scale_heads[1:], inputs[1:]):
             if not isinstance(head[-1], Upsample):
                 total = total + self._resize(self._run(head, x), total)
                 continue
             *steps, upsample = head
             x = self._run(steps, x)
-            size = tuple(x.shape[2:])
-            if size in last:
-                x = x + last[size][0]
-            last[size] = (x, upsample)
-        for x, upsample in last.values():
+            for place, (other, _) in enumerate(last):
+                if _same_size(x, other):
+                    last[place] = (x + other, upsample)
+                    break
+            else:
+                last.append((x, upsample))
+        for x, upsample in last:
             total = total + self._resize(upsample(x), total)
         return self.cls_seg(total)
 
@@ -65,3 +68,12 @@ class FastFPNHead(FPNHead):
             is_conv = isinstance(step, ConvModule)
             x = run_conv_module(step, x) if is_conv else step(x)
         return x
+
+
+def _same_size(x: Tensor, other: Tensor) -> bool:
+    """Whether two maps are of one size, for sure where sizes are symbols."""
+    return all(map(_equal, x.shape[2:], other.shape[2:]))
+
+
+def _equal(side: int, other: int) -> bool:
+    return statically_known_true(side == other)

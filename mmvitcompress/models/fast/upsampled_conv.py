@@ -38,7 +38,8 @@ def conv_of_upsampled(
     rows = shifted_upsampling(height, size[0], x, align_corners)
     columns = shifted_upsampling(width, size[1], x, align_corners)
     taps = weight.permute(3, 2, 1, 0).reshape(9, channels, out)
-    x = x.permute(0, 2, 3, 1).reshape(1, -1, channels)
+    # nine of both: OpenVINO takes the taps for the weights of one layer
+    x = x.permute(0, 2, 3, 1).reshape(1, -1, channels).expand(9, -1, -1)
     x = torch.matmul(x, taps)  # (9, B·h·w, O), columns of the kernel first
     x = x.view(3, 3, batch, height, width * out).permute(2, 0, 1, 3, 4)
     x = x.reshape(batch, 3, 3 * height, width * out)
@@ -71,11 +72,18 @@ def upsampling(
     length: int, size: int, like: Tensor, align_corners: bool = False
 ) -> Tensor:
     """Linear interpolation of a line as a matrix (size, length)."""
-    # as PyTorch itself upsamples each unit vector; never in half precision,
-    # for which not all devices have kernels
+    # by plain sums and products, which other runtimes compute alike; sizes
+    # may be symbols, so they are read off tensors
     exact = torch.promote_types(like.dtype, torch.float32)
-    units = torch.eye(length, dtype=exact, device=like.device)[None]
-    line = F.interpolate(
-        units, size=size, mode='linear', align_corners=align_corners
+    before, after = (
+        torch.arange(n, dtype=exact, device=like.device)
+        for n in (length, size)
     )
-    return line[0].t().to(like.dtype)
+    last, end = before[-1:], after[-1:]
+    if align_corners:
+        at = after * (last / end.clamp(min=1))
+    else:
+        at = (after + 0.5) * ((last + 1) / (end + 1)) - 0.5
+        at = torch.minimum(at.clamp(min=0), last)
+    weights = (1 - (at[:, None] - before).abs()).clamp(min=0)
+    return weights.to(like.dtype)

@@ -37,23 +37,43 @@ def _by_products(pos: Tensor, old: Grid, new: Grid, num_prefix: int) -> Tensor:
 
     Bicubic interpolation treats rows and columns one after the other, so one
     small matrix for each does all of it. PyTorch can compile no backward pass
-    of the interpolation itself for sizes that aren't known; here it
-    interpolates constants, and gradients pass through the products.
+    of the interpolation itself for sizes that aren't known, and other
+    runtimes know antialiasing in other forms; products are the same to all.
     """
     prefix, grid = pos[:, :num_prefix], pos[:, num_prefix:]
     rows, columns = (_weights(a, b, pos) for a, b in zip(old, new))
     with torch.autocast(pos.device.type, enabled=False):
         grid = grid.to(rows.dtype).unflatten(1, old)
+        # matrices of the first place and stacks of the second: OpenVINO takes
+        # what depends on shapes only for a layer's fixed weights otherwise
         grid = columns @ grid  # (1, h, w', D)
-        grid = rows @ grid.flatten(2)  # (1, h', w'·D)
-    grid = grid.view(1, new[0] * new[1], pos.shape[2])
+        grid = rows @ grid.transpose(1, 2)  # (1, w', h', D)
+    grid = grid.transpose(1, 2).flatten(1, 2)
     return torch.cat([prefix, grid.to(pos.dtype)], 1)
 
 
 def _weights(old: int, new: int, like: Tensor) -> Tensor:
     """(new, old), by what each old position counts at the new ones."""
     # in single precision as timm does it, but not rounded to half ones
-    same = torch.eye(old, device=like.device)[None, None]
-    return F.interpolate(same, (new, old), mode='bicubic', antialias=True)[
-        0, 0
-    ]
+    if isinstance(new, int):  # to the bit as timm does it
+        same = torch.eye(old, device=like.device)[None, None]
+        same = F.interpolate(same, (new, old), mode='bicubic', antialias=True)
+        return same[0, 0]
+    return cubic_weights(old, new, like.device)
+
+
+def cubic_weights(old: int, new: int, device: torch.device) -> Tensor:
+    """Antialiased bicubic interpolation of a line as a matrix (new, old).
+
+    In plain arithmetic, which all runtimes share; ``new`` may be a symbol.
+    """
+    before, after = (
+        torch.arange(n, dtype=torch.float32, device=device) + 0.5
+        for n in (old, new)
+    )
+    scale = old / (after[-1:] + 0.5)
+    x = (before - (after * scale)[:, None]).abs() / scale.clamp(min=1)
+    # Keys' cubic of a = -1/2, widened where it shrinks
+    inner, outer = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x
+    weights = torch.where(x < 1, inner, torch.where(x < 2, outer + 2, 0.0))
+    return weights / weights.sum(1, keepdim=True)

@@ -217,9 +217,11 @@ def spread(x: Tensor, factors: Grid, full: Grid) -> Tensor:
         if there is nothing to do.
     """
     pairs = (x.dim() - 4) // 2
-    x = x[:, :, None, :, None]
-    # (B, h, factor, w, factor, 2, 2, …, C)
-    x = x.expand(-1, -1, factors[0], -1, factors[1], *x.shape[5:])
+    rest = x.shape[3:]
+    # of few dimensions: OpenVINO's Broadcast errs beyond six
+    x = x.flatten(3)[:, :, None, :, None]
+    x = x.expand(-1, -1, factors[0], -1, factors[1], -1)
+    x = x.unflatten(-1, rest)  # (B, h, factor, w, factor, 2, 2, …, C)
     rows = [1, 2, *(5 + 2 * i for i in range(pairs))]
     columns = [3, 4, *(6 + 2 * i for i in range(pairs))]
     x = x.permute(0, *rows, *columns, x.dim() - 1)
