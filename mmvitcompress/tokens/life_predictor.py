@@ -57,7 +57,7 @@ def log_weights(
     Args:
         lives: Lives τ, of any shape, in layers.
         layer: The block t, counted from 1.
-        sharpness: U of the paper. Defaults to 1.5.
+        sharpness: U of the paper.
     """
     return F.logsigmoid(sharpness * (lives - layer))
 
@@ -77,7 +77,7 @@ def key_bias(
         lives: Lives τ (B, N), in layers.
         layer: The block t, counted from 1.
         num_prefix: Number of prefix tokens.
-        sharpness: U of the paper. Defaults to 1.5.
+        sharpness: U of the paper.
 
     Returns:
         (B, 1, 1, num_prefix + N), the same for all heads and queries: the
