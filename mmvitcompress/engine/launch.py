@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
+from mmvitcompress.compat.deprecations import silence_log
 from mmvitcompress.engine.backbones import run_name
 from mmvitcompress.engine.config import add_overrides, read_config
 from mmvitcompress.errors import ConfigError, DataError
@@ -173,8 +174,11 @@ def require_parts(cfg: Config, phase: str) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config asks for."""
     if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    silence_log(runner.logger)
+    return runner
 
 
 @contextmanager
