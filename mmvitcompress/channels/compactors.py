@@ -110,10 +110,8 @@ def attach_compactors(model: nn.Module) -> list[Kinds]:
 
     They are identities: the model's output doesn't change.
 
-    Args:
-        model: Contains blocks with ``attn.qkv`` (rows [Q | K | V], each head
-            by head), ``attn.num_heads``, ``attn.qk_dim``, ``attn.v_dim`` and
-            ``mlp.fc1``.
+    Blocks have ``attn.qkv`` (rows [Q | K | V], each head by head),
+    ``attn.num_heads``, ``attn.qk_dim``, ``attn.v_dim`` and ``mlp.fc1``.
 
     Returns:
         The compactors of each block.

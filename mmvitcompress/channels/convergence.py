@@ -44,9 +44,6 @@ def shrinkage(
             the column's entries were before it was masked; 0 if Adam's
             moments are cleared then, by :func:`clear_moments_`.
         beta2: Decay of the second moment.
-
-    Returns:
-        A length, to be compared with :data:`START`.
     """
     rates = np.asarray(rates, np.float64)
     powers = beta2 ** np.arange(len(rates))
@@ -147,8 +144,8 @@ def clear_moments_(
     """
     for compactor, mask in zip(each_kind(compactors), each_kind(before)):
         state = optimizer.state.get(compactor.weight, {})
-        kept_before = torch.from_numpy(mask).to(compactor.kept.device)
-        newly_masked = kept_before & ~compactor.kept
+        newly_masked = torch.from_numpy(mask).to(compactor.kept.device)
+        newly_masked &= ~compactor.kept
         for name in ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq'):
             if name in state:
                 state[name].masked_fill_(newly_masked.unsqueeze(2), 0)
@@ -159,11 +156,8 @@ def unconverged(
 ) -> list[Kinds]:
     """Count masked channels that are not zero yet, by block and kind.
 
-    The sum over all has to be 0 for an export.
-
-    Args:
-        compactors: As :func:`attach_compactors` returns them.
-        bound: Norm of a column that counts as zero; initially it is 1.
+    The sum over all has to be 0 for an export. A column counts as zero up to
+    a norm of ``bound``; initially it is 1.
     """
     return count_unconverged(
         kept_channels(compactors), column_norms(compactors), bound

@@ -84,10 +84,9 @@ class ReductionSchedule:
 
     def selects_at(self, iteration: int) -> bool:
         """Whether channels are selected after ``iteration`` iterations."""
-        if self.until is not None and iteration > self.until:
-            return False
+        settling = self.until is not None and iteration > self.until
         since = iteration - self.warmup
-        return since > 0 and since % self.interval == 0
+        return since > 0 and since % self.interval == 0 and not settling
 
     def check(self, iterations: int) -> None:
         """Raise ConfigError if so many don't suffice for the target."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy import ndarray
 
 from mmvitcompress.channels.budget import MacBudget
-from mmvitcompress.channels.compactors import Kinds
+from mmvitcompress.channels.compactors import Kinds, each_kind
 from mmvitcompress.utils.checks import check_positive
 
 _NEVER = np.iinfo(np.int64).max
@@ -62,11 +62,8 @@ class SelectionRules:
     def floors(
         self, widths: Sequence[tuple[int, int, int]]
     ) -> list[tuple[int, int, int]]:
-        """(Q/K, V, MLP) widths down to which a selection surely can go.
-
-        Without attention-level consistency Q and K may keep other positions,
-        hence in the worst case both floors together.
-        """
+        """(Q/K, V, MLP) widths down to which a selection surely can go."""
+        # without attention level Q and K may keep other positions
         both = 1 if self.attention_level else 2
         return [
             (
@@ -100,8 +97,7 @@ def select(
     (block, then Q, K, V, MLP, then head, then channel).
 
     Args:
-        scores: Column norms of each block's compactors, (heads, width) for Q,
-            K and V and (1, width) for the MLP.
+        scores: Column norms of each block's compactors.
         budget: What the channels cost.
         reduction: Overall reduction to reach, as a fraction of the dense
             model's MACs.
@@ -131,7 +127,7 @@ def _times(scores: Sequence[Kinds], rules: SelectionRules) -> list[Kinds]:
     if rules.attention_level:
         means = [(block.q + block.k) / 2 for block in scores]
         scores = [b._replace(q=m, k=m) for b, m in zip(scores, means)]
-    flat = np.concatenate([part.ravel() for block in scores for part in block])
+    flat = np.concatenate([part.ravel() for part in each_kind(scores)])
     ranks = np.empty(len(flat), np.int64)
     ranks[np.argsort(flat, kind='stable')] = np.arange(len(flat))
     times, start = [], 0
@@ -169,9 +165,8 @@ def _bundled(time: ndarray, divisor: int) -> ndarray:
     Bundles are as large as the divisor; the first one is smaller if that
     makes the width a multiple of it.
     """
-    width = time.shape[1]
-    rest = width % divisor
-    bundle = (np.arange(width) - rest) // divisor
+    rest = time.shape[1] % divisor
+    bundle = (np.arange(time.shape[1]) - rest) // divisor
     return time[:, rest + (bundle + 1) * divisor - 1]
 
 

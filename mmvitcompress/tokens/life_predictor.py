@@ -13,12 +13,7 @@ SHARPNESS = 1.5
 
 
 class LifePredictor(nn.Module):
-    """Scores s_i = ⟨P x̄_cls, Q x̄_i⟩ with x̄ = LayerNorm(x).
-
-    Args:
-        dim: Embedding width D.
-        eps: Epsilon of the normalisation. Defaults to 1e-6.
-    """
+    """Scores s_i = ⟨P x̄_cls, Q x̄_i⟩ with x̄ = LayerNorm(x)."""
 
     def __init__(self, dim: int, eps: float = 1e-6):
         super().__init__()

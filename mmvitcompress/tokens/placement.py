@@ -38,8 +38,7 @@ as a fraction of the dense MACs."""
 FARTHEST = 4
 """Blocks of shift in total up to which all placements are compared."""
 
-TIE = 1e-9
-"""What decides between placements of equal cost."""
+TIE = 1e-9  # what decides between placements of equal cost
 
 Layers = tuple[int, ...]
 

@@ -167,12 +167,10 @@ class TokenSpec:
 
         Args:
             arch: What holds it.
-            depth: How many blocks are built.
+            depth: How many blocks are built; None is returned if it has no
+                layers among them.
             training: Whether what it has to learn learns by a way of its own
                 (life regression weights patches instead of dropping them).
-
-        Returns:
-            None if none of its layers is built.
         """
         raise NotImplementedError(f'{type(self).__name__}.build')
 
