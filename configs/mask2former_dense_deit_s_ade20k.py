@@ -1,8 +1,9 @@
 # Mask2Former, DeiT-Small without compression, ADE20K 512x512: the control.
 #
 # The paper's recipe (CAIT IV-B): 160 000 iterations of 32 images (8 GPUs x 4),
-# AdamW 6e-5, weight decay 0.01. What the paper leaves open is as in mmseg's
-# Mask2Former: gradients clipped at 0.01, a tenth of the rate for the backbone.
+# AdamW 6e-5, weight decay 0.01. Not the paper's: gradients clipped at 0.01, a
+# tenth of the rate for the backbone, as in mmseg's Mask2Former; warm-up,
+# linear decay and stochastic depth, as for UperNet.
 _base_ = [
     './_base_/models/mask2former_deit_s.py',
     './_base_/datasets/ade20k.py',

@@ -3,17 +3,23 @@
 A small ViT learns scikit-learn's handwritten digits; CAIT halves its MACs by
 merging tokens and pruning channels; both models become backbones of UperNet
 on scenes of digits. One table sets accuracy, mIoU, cost and speed side by
-side, one picture shows what both segmentors see. No download, no GPU.
+side, one picture shows what both segmentors see. No download, no GPU. What
+the tools say goes to demo.log in the folder of the results.
 """
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dataset_converters.digits import make_digits
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmvitcompress.utils import cli
 
@@ -23,6 +29,8 @@ SEGMENTORS = {
     for method in ('dense', 'CAIT')
 }
 PARTS = ('backbone', 'encoder', 'overall')
+EPOCHS, ITERATIONS = 45, 200  # what the configs train for
+STEP = re.compile(r'(?:Epoch|Iter)\(train\)\s+\[\s*(\d+)')
 ROWS = {'top-1': '%', 'mIoU': '%', 'GMACs': '', 'params': 'M'}
 ROWS |= dict.fromkeys(PARTS, 'ms')
 
@@ -33,26 +41,90 @@ def parse_args():
     add('--out', default='work_dirs/demo', help='folder for all results')
     add('--data', default='data/digits', help='folder of the digits')
     add('--batch-size', type=int, default=8, help='when timed')
-    add('--repeats', type=int, default=20, help='when timed')
+    add('--repeats', type=int, default=10, help='when timed')
     add('--json', metavar='FILE', help='write the figures')
     return parser.parse_args()
 
 
-def run(args, tool: str, *words: str | Path) -> None:
-    """Run one of our tools as a user would."""
+def run(args, title: str, tool: str, *words: str | Path, steps=None) -> None:
+    """Run one of our tools as a user would; the screen shows how far it is.
+
+    Args:
+        args: The demo's.
+        title: What to call it.
+        tool: The tool's name.
+        *words: Its arguments.
+        steps: How many epochs or iterations it trains for.
+    """
     command = [f'tools/{tool}.py', *map(str, words)]
-    print(f'\n$ python {" ".join(command)}', flush=True)
     path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     data = str(Path(args.data).resolve())
     env = {**os.environ, 'DIGITS_ROOT': data, 'PYTHONPATH': path}
-    subprocess.run([sys.executable, *command], check=True, cwd=ROOT, env=env)
+    log = Path(args.out, 'demo.log')
+    with (
+        log.open('a') as file,
+        shown(title, steps) as show,
+        started([sys.executable, *command], env) as process,
+    ):
+        print(f'$ python {" ".join(command)}', file=file, flush=True)
+        for line in process.stdout:
+            file.write(line)
+            if step := STEP.search(line):
+                show(int(step[1]))
+    if process.returncode:
+        tail = ''.join(log.read_text().splitlines(True)[-12:])
+        sys.exit(
+            f'{tail}\ndemo.py: error: {title}: tools/{tool}.py ended with '
+            f'status {process.returncode}; all that it said is in {log}'
+        )
 
 
-def train(args, config: str, *options: str) -> Path:
-    """Train in a folder of the config's name; returns the folder."""
+@contextmanager
+def shown(title: str, steps: int | None) -> Iterator:
+    """A stage on the screen: a bar, or a line where there is no screen."""
+    columns = TextColumn('{task.description:40}'), BarColumn(20)
+    with Progress(*columns, TimeElapsedColumn()) as bar:
+        if bar.console.is_terminal:
+            stage = bar.add_task(title, total=steps)
+        else:
+            print(title, flush=True)
+            stage = bar.add_task(title, visible=False)
+        yield lambda step: bar.update(stage, completed=step)
+        bar.update(stage, total=steps or 1, completed=steps or 1)
+
+
+@contextmanager
+def started(command: list[str], env: dict) -> Iterator[subprocess.Popen]:
+    """A tool with its workers, all of which end when we do."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors='replace',
+        start_new_session=True,
+    )
+    try:
+        yield process
+        process.wait()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def train(args, title: str, config: str, steps: int, *options: str) -> Path:
+    """Train in a folder of the config's name, and validate at the end."""
     folder = Path(args.out, Path(config).stem).resolve()
-    words = (f'--work-dir={folder}', '--cfg-options', 'randomness.seed=0')
-    run(args, 'train', config, *words, *options)
+    settings = ('randomness.seed=0', f'train_cfg.val_interval={steps}')
+    words = (f'--work-dir={folder}', '--cfg-options', *settings)
+    run(args, title, 'train', config, *words, *options, steps=steps)
     return folder
 
 
@@ -66,14 +138,17 @@ def last_metric(folder: Path, name: str) -> float:
 def classifiers(args) -> dict[str, tuple[Path, float]]:
     """Checkpoint and top-1 of the dense and of the compressed classifier."""
     config = 'configs/imagenet/cait_vit_micro_digits.py'
-    dense = train(args, 'configs/imagenet/pretrain_vit_micro_digits.py')
-    weights = dense / 'epoch_45.pth'
+    base = 'configs/imagenet/pretrain_vit_micro_digits.py'
+    dense = train(args, 'train a ViT on digits', base, EPOCHS)
+    weights = dense / f'epoch_{EPOCHS}.pth'
     start = f'model.backbone.checkpoint={weights}'
-    cait = train(args, config, start)
+    title = 'merge its tokens, prune its channels'
+    cait = train(args, title, config, EPOCHS, start)
     small = cait / 'small.pth'
-    run(args, 'export_pruned', config, cait / 'epoch_45.pth', small)
+    large = cait / f'epoch_{EPOCHS}.pth'
+    run(args, 'export it', 'export_pruned', config, large, small)
     figures = cait / 'test.json'
-    run(args, 'test', config, small, f'--json={figures}')
+    run(args, 'test it', 'test', config, small, f'--json={figures}')
     return {
         'dense': (weights, last_metric(dense, 'top1')),
         'CAIT': (small, json.loads(figures.read_text())['top1']),
@@ -83,8 +158,9 @@ def classifiers(args) -> dict[str, tuple[Path, float]]:
 def segmentor(args, method: str, backbone: Path) -> tuple[Path, float]:
     """Checkpoint and mIoU of UperNet on top of a classifier's backbone."""
     start = f'model.backbone.checkpoint={backbone}'
-    folder = train(args, SEGMENTORS[method], start)
-    return folder / 'iter_200.pth', last_metric(folder, 'mIoU')
+    title = f'train UperNet on the {method} ViT'
+    folder = train(args, title, SEGMENTORS[method], ITERATIONS, start)
+    return folder / f'iter_{ITERATIONS}.pth', last_metric(folder, 'mIoU')
 
 
 def speed(args, weights: dict[str, Path]) -> dict[str, dict[str, float]]:
@@ -100,7 +176,7 @@ def speed(args, weights: dict[str, Path]) -> dict[str, dict[str, float]]:
         f'--json={figures}',
         '--device=cpu',
     )
-    run(args, 'benchmark', *words)
+    run(args, 'time both UperNets', 'benchmark', *words)
     found = json.loads(figures.read_text())
     rows = {'dense': found['baseline'], 'CAIT': found['candidates'][0]}
     return {
@@ -118,7 +194,7 @@ def picture(args, weights: dict[str, Path]) -> Path:
     path = Path(args.out, 'demo.png').resolve()
     cait, dense = ((SEGMENTORS[m], weights[m]) for m in ('CAIT', 'dense'))
     words = ('compare', *cait, '--dense', *dense, f'--out={path}')
-    run(args, 'visualize', *words)
+    run(args, 'draw what they see', 'visualize', *words)
     return path
 
 
@@ -143,6 +219,10 @@ def describe(results: dict, args, minutes: float) -> str:
 def main():
     args = parse_args()
     start = time.perf_counter()
+    # make and others end us by it; what we have started must end as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    Path(args.out, 'demo.log').unlink(missing_ok=True)
     make_digits(args.data)
     results, weights = {}, {}
     for method, (path, top1) in classifiers(args).items():

@@ -1,4 +1,10 @@
-# ATME: Swin-Small with merged tokens. Blocks are those of stage 3.
-_base_ = './dense_swin_s_in1k.py'
+# ATME: Swin-Small; see atme_swin_t_in1k.py.
+_base_ = './atme_swin_t_in1k.py'
 
-model = dict(backbone=dict(token_merging=dict(layers=(7, 13))))
+model = dict(
+    backbone=dict(
+        arch='swin_small',
+        token_merging=dict(layers=(7, 13)),
+        drop_path_rate=0.3,
+    ),
+)

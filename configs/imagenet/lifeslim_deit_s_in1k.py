@@ -1,14 +1,21 @@
 # Life regression: 70 % of DeiT-Small's patches stay at each of three layers.
+# The loss is plain cross-entropy (Eq. 8): no teacher, no mixup, no smoothing.
 _base_ = [
-    '../_base_/models/classifier_deit_s.py',
     '../_base_/datasets/imagenet.py',
     '../_base_/schedules/life_regression_2e.py',
     '../_base_/default_runtime_cls.py',
 ]
 
 model = dict(
+    type='ImageClassifier',
     backbone=dict(
+        type='CompressedViT',
+        arch='deit_small',
         soft_slimming=True,
         patch_slimming=dict(base_layer=4, layers=(4, 7, 10), keep_rate=0.7),
+        checkpoint='checkpoints/deit_small_in1k.pth',
     ),
+    num_classes=1000,
 )
+
+train_dataloader = dict(batch_size=128)  # of all GPUs together

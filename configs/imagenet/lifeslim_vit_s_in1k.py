@@ -1,9 +1,9 @@
 # ViT-Small; see lifeslim_vit_t_in1k.py.
 _base_ = './lifeslim_vit_t_in1k.py'
-checkpoint = 'checkpoints/vit_small_augreg_in21k_ft_in1k.pth'
-backbone = dict(arch='vit_small', checkpoint=checkpoint)
 
 model = dict(
-    backbone=backbone,
-    distillation=dict(alpha=0.25, teacher=dict(backbone=backbone)),
+    backbone=dict(
+        arch='vit_small',
+        checkpoint='checkpoints/vit_small_augreg_in21k_ft_in1k.pth',
+    ),
 )

@@ -6,10 +6,8 @@ backward and the optimizer, every few iterations :func:`select` on
 :func:`column_norms` and :func:`set_kept_`, and at last :func:`fold`.
 """
 
-from mmvitcompress.channels.budget import ChannelCosts, MacBudget
+from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.compactors import (
-    CompactedLinear,
-    Compactor,
     Kinds,
     apply_penalty_,
     attach_compactors,
@@ -24,7 +22,6 @@ from mmvitcompress.channels.convergence import (
     clear_moments_,
     convergence_notice,
     count_unconverged,
-    shrinkage,
     unconverged,
 )
 from mmvitcompress.channels.folding import (
@@ -39,19 +36,14 @@ from mmvitcompress.channels.folding import (
 )
 from mmvitcompress.channels.schedule import ReductionSchedule
 from mmvitcompress.channels.selection import (
-    Selection,
     SelectionRules,
     select,
 )
 
 __all__ = [
-    'ChannelCosts',
-    'CompactedLinear',
-    'Compactor',
     'Kinds',
     'MacBudget',
     'ReductionSchedule',
-    'Selection',
     'SelectionRules',
     'apply_penalty_',
     'attach_compactors',
@@ -71,7 +63,6 @@ __all__ = [
     'select',
     'set_kept_',
     'shrink_masked_',
-    'shrinkage',
     'tensors_of',
     'unconverged',
     'without',

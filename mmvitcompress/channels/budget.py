@@ -1,8 +1,8 @@
 """What channels cost, in exact MACs, and what removing them can save.
 
-The multiply-accumulates of a block are linear in its widths, so the saving of
-a channel doesn't depend on which others have gone: one number for each block
-and kind. All of it is read off the arch's closed form, merged tokens included.
+The MACs of a block are linear in its widths, so that a channel saves the same
+whichever others have gone: one number for each block and kind, read off the
+arch's closed form, merged tokens included.
 """
 
 import math
@@ -10,23 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mmvitcompress.arch.base import dense
+from mmvitcompress.arch.base import Arch, dense
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.checks import check_target
 
 
 class ChannelCosts(NamedTuple):
-    """MACs saved by removing channels of one block.
+    """MACs saved by removing channels of one block."""
 
-    Attributes:
-        qk: One position of Q and K from every head.
-        v: One channel of V from every head.
-        mlp: One hidden channel of the MLP.
-    """
-
-    qk: int
-    v: int
-    mlp: int
+    qk: int  # one position of Q and K from every head
+    v: int  # one channel of V from every head
+    mlp: int  # one hidden channel
 
 
 @dataclass(frozen=True)
@@ -34,13 +28,11 @@ class MacBudget:
     """The MACs of a model whose channels are to be pruned.
 
     Reductions are fractions of the *dense, unmerged* model's MACs, and count
-    all that has been saved, by tokens as well as by channels: CAIT's targets
-    are of this sort.
+    what tokens save as well as channels, as CAIT's targets do.
 
     Attributes:
         dense: MACs of the dense, unmerged model.
-        start: MACs with merged (or slimmed) tokens, before channels are
-            pruned.
+        start: MACs with fewer tokens, before channels are pruned.
         costs: What the channels of each block save.
         widths: (Q/K, V, MLP) widths of each block before pruning.
     """
@@ -53,34 +45,33 @@ class MacBudget:
     @classmethod
     def of(
         cls,
-        arch,
+        arch: Arch,
         img_size: int | tuple[int, int] | None = None,
         num_classes: int = 0,
     ) -> 'MacBudget':
         """Budget of an arch at an image size.
 
         Args:
-            arch: A :class:`~mmvitcompress.arch.vit.ViTArch`, a
-                :class:`~mmvitcompress.arch.swin.SwinArch`, or anything that
-                has their ``macs``, ``replace`` and widths for each block.
+            arch: With widths for each block.
             img_size: Image size (H, W), in pixels. Defaults to the arch's.
             num_classes: Outputs of the classifier, if it is to be counted.
-                Defaults to 0.
         """
         start = arch.macs(img_size, num_classes)
         kinds = ('qk_dims', 'v_dims', 'mlp_dims')
         widths = tuple(zip(*(getattr(arch, kind) for kind in kinds)))
-        costs = []
-        for block in range(len(widths)):
-            saved = []
-            for kind in kinds:
-                wider = list(getattr(arch, kind))
-                wider[block] += 1
-                wider = arch.replace(**{kind: wider})
-                saved.append(wider.macs(img_size, num_classes) - start)
-            costs.append(ChannelCosts(*saved))
+
+        def cost(kind: str, block: int) -> int:
+            wider = list(getattr(arch, kind))
+            wider[block] += 1
+            wider = arch.replace(**{kind: wider})
+            return wider.macs(img_size, num_classes) - start
+
+        costs = tuple(
+            ChannelCosts(*(cost(kind, block) for kind in kinds))
+            for block in range(len(widths))
+        )
         whole = dense(arch).macs(img_size, num_classes)
-        return cls(whole, start, tuple(costs), widths)
+        return cls(whole, start, costs, widths)
 
     def reduction(self, saved: int = 0) -> float:
         """Overall reduction once channels worth ``saved`` MACs are gone."""
@@ -103,15 +94,13 @@ class MacBudget:
     def check(
         self, target: float, floors: Sequence[tuple[int, int, int]]
     ) -> None:
-        """Raise ConfigError, saying what is reachable, if a target isn't.
-
-        Args:
-            target: Overall reduction.
-            floors: (Q/K, V, MLP) widths that blocks keep at the least; see
-                :meth:`SelectionRules.floors`.
-        """
+        """Raise ConfigError if a target is out of reach of the floors, given
+        as :meth:`SelectionRules.floors` does; says what is reachable."""
         check_target(target)
-        most = self.reduction_at(floors)
+        self.require(target, self.reduction_at(floors))
+
+    def require(self, target: float, most: float) -> None:
+        """Raise ConfigError if a target passes what floors allow."""
         if target > most:
             raise ConfigError(
                 f'a reduction of {target:.2%} is out of reach: with every '

@@ -5,12 +5,11 @@ identity at the start: y = (x·W + b)·C. Column c of C is output channel c; onc
 it is zero the channel can be removed.
 
 C is applied to the weights, not to the tokens: (x·W + b)·C = x·(W·C) + b·C.
-Values and gradients of W, b and C are the same, but the cost per step is
-F·F·D for the MLP whatever the batch, instead of F·F for each token: less as
-soon as a batch holds more than D tokens (two images for DeiT-Small). It leaves
-the layers' code alone, too: only ``attn.qkv`` and ``mlp.fc1`` are exchanged
-for linear layers that compose their weight first, and all parameters keep
-their names, so that a plain checkpoint lacks nothing but the compactors.
+Values and gradients of W, b and C are the same, for F·F·D MACs per step
+instead of F·F for each token: less as soon as a batch holds more than D of
+them (two images for DeiT-Small). Only ``attn.qkv`` and ``mlp.fc1`` are
+exchanged, for linear layers that compose their weight first; all parameters
+keep their names, so that a plain checkpoint lacks nothing but the compactors.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,14 +27,8 @@ NAME = 'compactors'
 
 
 class Kinds(NamedTuple):
-    """One thing for each kind of channel of one block.
-
-    Attributes:
-        q: For the queries; arrays are (heads, width).
-        k: For the keys; arrays are (heads, width).
-        v: For the values; arrays are (heads, width).
-        mlp: For the MLP's hidden layer; arrays are (1, width).
-    """
+    """One thing for each kind of channel of one block; arrays are (heads,
+    width), the hidden layer's (1, width)."""
 
     q: Any
     k: Any
@@ -46,9 +39,7 @@ class Kinds(NamedTuple):
 class Compactor(nn.Module):
     """The matrices C of one kind of channel in one block.
 
-    Args:
-        groups: Number of matrices: the heads, or 1 for the MLP.
-        width: Channels of each group.
+    One for each of the ``groups``: the heads, or the MLP as a whole.
 
     Attributes:
         weight: (groups, width, width), each Cᵀ, as ``nn.Linear`` keeps its
@@ -76,11 +67,9 @@ class Compactor(nn.Module):
 
 
 class CompactedLinear(nn.Linear):
-    """A linear layer followed by compactors.
+    """A linear layer, whose parameters are taken over, and its compactors.
 
-    Args:
-        linear: The layer; its parameters are taken over.
-        sizes: Groups and width of each kind, in the order of its rows.
+    ``sizes`` are groups and width of each kind, in the order of its rows.
     """
 
     def __init__(self, linear: nn.Linear, sizes: dict[str, tuple[int, int]]):
@@ -95,17 +84,16 @@ class CompactedLinear(nn.Linear):
 
     def composed(self) -> tuple[Tensor, Tensor | None]:
         """Weight (out, in) and bias (out) of the layer with its compactors."""
-        return self._compose(self.weight), (
-            None if self.bias is None else self._compose(self.bias).flatten()
-        )
+        bias = self.bias
+        bias = None if bias is None else self._compose(bias).flatten()
+        return self._compose(self.weight), bias
 
     def _compose(self, x: Tensor) -> Tensor:
-        parts = x.split(self.rows)
-        parts = [c(part) for c, part in zip(self.compactors.values(), parts)]
+        parts = zip(self.compactors.values(), x.split(self.rows))
+        parts = [compactor(part) for compactor, part in parts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, in) → (…, out)."""
         return F.linear(x, *self.composed())
 
 
@@ -120,13 +108,10 @@ def transformer_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def attach_compactors(model: nn.Module) -> list[Kinds]:
     """Put compactors into every transformer block of a model, in place.
 
-    They are identities: the model's output doesn't change. The partner is
-    :func:`~mmvitcompress.channels.folding.fold`.
+    They are identities: the model's output doesn't change.
 
-    Args:
-        model: Contains blocks with ``attn.qkv`` (rows [Q | K | V], each head
-            by head), ``attn.num_heads``, ``attn.qk_dim``, ``attn.v_dim`` and
-            ``mlp.fc1``.
+    Blocks have ``attn.qkv`` (rows [Q | K | V], each head by head),
+    ``attn.num_heads``, ``attn.qk_dim``, ``attn.v_dim`` and ``mlp.fc1``.
 
     Returns:
         The compactors of each block.
@@ -162,11 +147,7 @@ def find_compactors(model: nn.Module) -> list[Kinds]:
 
 
 def is_compactor(name: str) -> bool:
-    """Whether a parameter or buffer of this name belongs to a compactor.
-
-    Compactors want an optimizer group of their own: AdamW with β = (0.99,
-    0.999), no weight decay.
-    """
+    """Whether a parameter or buffer of this name belongs to a compactor."""
     return NAME in name.split('.')
 
 
@@ -181,11 +162,7 @@ def apply_penalty_(compactors: Iterable[Kinds], lam: float = 1e-5) -> None:
     To be called once for each optimizer step, when the gradients are final
     and in true scale: after the last backward pass of an accumulation, DDP's
     all-reduce, AMP's unscaling and clipping. Nothing waits for the device.
-
-    Args:
-        compactors: As :func:`attach_compactors` returns them. Those without a
-            gradient (frozen ones) are left alone.
-        lam: Weight λ of the lasso. Defaults to 1e-5.
+    Compactors without a gradient (frozen ones) are left alone.
     """
     for compactor in each_kind(compactors):
         weight = compactor.weight
@@ -203,14 +180,10 @@ def shrink_masked_(compactors: Iterable[Kinds], length: float) -> None:
     """Shorten masked columns, to zero in the end, in place.
 
     A proximal step of the lasso with a step size of its own, where m_c = 0:
-    C[:, c] ← C[:, c] · max(0, 1 − length / ‖C[:, c]‖). Adam alone shortens
-    them by about one learning rate per step, for which short runs have no
-    time; a larger rate would shake the kept columns. The papers don't do
-    this. Nothing waits for the device.
-
-    Args:
-        compactors: As :func:`attach_compactors` returns them.
-        length: By how much a column of initial length 1 is shortened.
+    C[:, c] ← C[:, c] · max(0, 1 − length / ‖C[:, c]‖), ``length`` being a
+    fraction of the initial length. Adam alone shortens them by about one
+    learning rate per step, for which short runs have no time; a larger rate
+    would shake the kept columns. The papers don't do this.
     """
     for compactor in each_kind(compactors):
         norms = compactor.norms()
@@ -251,10 +224,5 @@ def _arrays(flat: Tensor, each: list[Compactor]) -> list[Kinds]:
 @torch.no_grad()
 def set_kept_(compactors: Iterable[Kinds], kept: Iterable[Kinds]) -> None:
     """Write masks, as the selection returns them, to the compactors."""
-    each = each_kind(compactors)
-    flat = np.concatenate([mask.ravel() for mask in each_kind(kept)])
-    flat = torch.from_numpy(flat)
-    flat = flat.to(each[0].kept.device)  # one copy for all
-    parts = flat.split([compactor.kept.numel() for compactor in each])
-    for compactor, part in zip(each, parts):
-        compactor.kept.copy_(part.view_as(compactor.kept))
+    for compactor, mask in zip(each_kind(compactors), each_kind(kept)):
+        compactor.kept.copy_(torch.from_numpy(mask))

@@ -1,11 +1,10 @@
 """Whether masked columns become zero, as folding takes for granted.
 
-A masked column's gradient is the lasso's alone, of constant length λ. Adam
-divides gradients by their root mean square, so that the column shrinks by one
-learning rate per step whatever λ is; by less as long as the second moment
-remembers the objective's larger gradients; and swings about zero until the
-first moment has died down and the learning rate has fallen. A million steps
-on ImageNet don't notice any of it, a few thousand do.
+A masked column's gradient is the lasso's alone. Adam divides it by its root
+mean square, so that the column shrinks by one learning rate per step whatever
+λ is; by less as long as the second moment remembers the objective's larger
+gradients; and swings about zero until the first moment has died down and the
+learning rate has fallen. A million steps on ImageNet don't notice any of it.
 """
 
 import math
@@ -37,19 +36,14 @@ def shrinkage(
 ) -> float:
     """By how much Adam shrinks a masked column over a number of steps.
 
-    One learning rate per step, less as long as Adam's second moment remembers
-    the objective's gradients: lr / sqrt(1 + memory² · β₂^t) in step t.
+    By lr / sqrt(1 + memory² · β₂^t) in step t.
 
     Args:
         rates: Learning rate of the compactors in each of the steps.
         memory: How many times larger than λ the objective's gradients of
             the column's entries were before it was masked; 0 if Adam's
-            moments are cleared then, by :func:`clear_moments_`. Defaults to
-            :data:`MEMORY`.
-        beta2: Decay of the second moment. Defaults to 0.999.
-
-    Returns:
-        A length, to be compared with :data:`START`.
+            moments are cleared then, by :func:`clear_moments_`.
+        beta2: Decay of the second moment.
     """
     rates = np.asarray(rates, np.float64)
     powers = beta2 ** np.arange(len(rates))
@@ -70,22 +64,21 @@ def convergence_notice(
         schedule: When the last channels are masked.
         rates: The compactors' learning rate in every iteration of the run.
         memory: See :func:`shrinkage`.
-        betas: Adam's, for the compactors. Defaults to (0.99, 0.999).
-        width: Entries of the longest column. Defaults to 4.
+        betas: Adam's, for the compactors.
+        width: Entries of the longest column.
         shrink: By how much masked columns are shortened in each step besides;
             see :func:`~mmvitcompress.channels.compactors.shrink_masked_`.
-            Defaults to 0.
 
     Returns:
         A sentence with the remedy, or None if the run will do.
     """
     left = rates[schedule.reached_at :]
+    reached = f'the target is reached {len(left)} iterations before the end, '
     if shrink:
         needed = math.ceil(START / shrink)
         if len(left) >= needed:
             return None
-        return (
-            f'the target is reached {len(left)} iterations before the end, '
+        return reached + (
             f'but masked columns may have to shrink by {START:g}, {shrink:g} '
             f'in each of {needed}: lengthen the run or reach the target '
             'earlier or raise shrink'
@@ -103,8 +96,7 @@ def convergence_notice(
             remedies.append(
                 f"raise the compactors' learning rate {times * 1.1:.2g} times"
             )
-        return (
-            f'the target is reached {len(left)} iterations before the end, '
+        return reached + (
             f'in which Adam shrinks a masked column by about {covered:.2g} '
             '(one learning rate per step, less as long as it remembers the '
             f"objective's gradients), but some have to shrink by {START:g}: "
@@ -113,8 +105,7 @@ def convergence_notice(
     # simulated: 600 iterations end at 5e-3, 1 200 at 1e-5, 3 000 at 3e-8
     swings = round(15 / (1 - betas[0]))
     if len(left) < swings:
-        return (
-            f'the target is reached {len(left)} iterations before the end, '
+        return reached + (
             'but masked columns overshoot zero and swing about it for about '
             f'{swings} (15 / (1 − β₁)): lengthen the run or reach the target '
             'earlier or choose a smaller β₁ for the compactors'
@@ -142,22 +133,19 @@ def clear_moments_(
 
     Its second moment remembers gradients that are a hundred to a thousand
     times larger than the lasso, for 2·ln(1000)/(1 − β₂) = 14 000 steps, in
-    which a masked column hardly shrinks (see
-    :func:`shrinkage`). Runs on ImageNet don't
-    notice; short ones cannot do without. The papers don't do this: the
-    gradients are the same, only their normalisation starts anew. The first
-    moment has to go as well, or it would be divided by what is left.
+    which a masked column hardly shrinks. The papers don't do this: gradients
+    are the same, only their normalisation starts anew. The first moment has to
+    go as well, or it would be divided by what is left.
 
     Args:
-        optimizer: Adam or AdamW; what it holds for the compactors is changed
-            in place.
+        optimizer: Adam or AdamW, changed in place.
         compactors: With their new masks.
         before: The masks that they had before.
     """
     for compactor, mask in zip(each_kind(compactors), each_kind(before)):
         state = optimizer.state.get(compactor.weight, {})
-        kept_before = torch.from_numpy(mask).to(compactor.kept.device)
-        newly_masked = kept_before & ~compactor.kept
+        newly_masked = torch.from_numpy(mask).to(compactor.kept.device)
+        newly_masked &= ~compactor.kept
         for name in ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq'):
             if name in state:
                 state[name].masked_fill_(newly_masked.unsqueeze(2), 0)
@@ -166,15 +154,10 @@ def clear_moments_(
 def unconverged(
     compactors: Sequence[Kinds], bound: float = SETTLED
 ) -> list[Kinds]:
-    """Channels that are masked but not zero yet, in each block and kind.
+    """Count masked channels that are not zero yet, by block and kind.
 
-    Args:
-        compactors: As :func:`attach_compactors` returns them.
-        bound: Norm of a column that counts as zero, as a fraction of its
-            initial norm, 1. Defaults to 1e-5.
-
-    Returns:
-        Their numbers; the sum over all is what has to be 0 for an export.
+    The sum over all has to be 0 for an export. A column counts as zero up to
+    a norm of ``bound``; initially it is 1.
     """
     return count_unconverged(
         kept_channels(compactors), column_norms(compactors), bound

@@ -5,6 +5,7 @@ rows of W_O and W_2 that V's and W_1's channels fed. The softmax scale stays
 1/√d of the original head width.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,9 +15,9 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from mmvitcompress.channels.compactors import (
-    Compactor,
     Kinds,
     column_norms,
+    each_kind,
     find_compactors,
     is_compactor,
     kept_channels,
@@ -28,11 +29,11 @@ from mmvitcompress.errors import ConfigError
 def removable(
     kept: Sequence[Kinds], scores: Sequence[Kinds], divisor: int = 1
 ) -> list[Kinds]:
-    """What remains when all is removed that may be.
+    """Masks of what stays when all that may be removed is.
 
-    Of the masked channels those may be removed that are masked in Q and in K,
-    and as many as every head of the block has. After a selection with both
-    consistencies that is all of them.
+    Of the masked channels those may go that are masked in Q and in K, and as
+    many as every head of the block has: all of them after a selection with
+    both consistencies.
 
     Args:
         kept: Masks of each block.
@@ -40,29 +41,26 @@ def removable(
             go.
         divisor: Kept widths are made multiples of it by keeping some more of
             the masked channels, the highest-scored ones; a width that has no
-            multiple below it stays whole. Defaults to 1.
+            multiple below it stays whole.
 
     Returns:
         Masks with equal counts in all heads and equal positions in Q and K.
     """
+
+    def keep_more(mask: ndarray, score: ndarray) -> ndarray:
+        most = -(-int(mask.sum(axis=1).max()) // divisor) * divisor
+        # kept channels first, then the masked ones by falling score
+        order = np.lexsort((-score, ~mask), axis=1)
+        out = np.zeros_like(mask)
+        np.put_along_axis(out, order[:, :most], True, axis=1)
+        return out
+
     result = []
     for mask, score in zip(kept, scores):
-        qk = _keep_more(mask.q | mask.k, score.q + score.k, divisor)
-        v = _keep_more(mask.v, score.v, divisor)
-        mlp = _keep_more(mask.mlp, score.mlp, divisor)
+        qk = keep_more(mask.q | mask.k, score.q + score.k)
+        v, mlp = keep_more(mask.v, score.v), keep_more(mask.mlp, score.mlp)
         result.append(Kinds(qk, qk, v, mlp))
     return result
-
-
-def _keep_more(kept: ndarray, score: ndarray, divisor: int) -> ndarray:
-    width = kept.shape[1]
-    most = int(kept.sum(axis=1).max())
-    most = min(width, -(-most // divisor) * divisor)
-    # kept channels first, then the masked ones by falling score
-    order = np.lexsort((-score, ~kept), axis=1)
-    out = np.zeros_like(kept)
-    np.put_along_axis(out, order[:, :most], True, axis=1)
-    return out
 
 
 def kept_widths(kept: Sequence[Kinds]) -> list[tuple[int, int, int]]:
@@ -74,12 +72,7 @@ def kept_widths(kept: Sequence[Kinds]) -> list[tuple[int, int, int]]:
 
 
 def pruned_arch(arch, kept: Sequence[Kinds]):
-    """The arch that folding leads to.
-
-    Args:
-        arch: Arch of the unpruned model.
-        kept: Masks of its first blocks, as from :func:`removable`.
-    """
+    """The arch that folding leads to, by masks as from :func:`removable`."""
     dims = {}
     widths = zip(*kept_widths(kept))
     for name, new in zip(('qk_dims', 'v_dims', 'mlp_dims'), widths):
@@ -94,16 +87,14 @@ def fold(
 ) -> tuple[object, dict[str, Tensor]]:
     """Fold the compactors into the layers and remove masked channels.
 
-    The output equals that of the model with the removed columns at zero; call
-    :func:`~mmvitcompress.channels.convergence.unconverged` or
-    :func:`output_shift` first to see whether that is
-    the model's own. The model itself isn't changed.
+    The output equals that of the model with the removed columns at zero;
+    :func:`~mmvitcompress.channels.convergence.unconverged` and
+    :func:`output_shift` say whether that is the model's own. The model itself
+    isn't changed.
 
     Args:
-        model: A :class:`~mmvitcompress.models.vit.ViT` with compactors; its
-            ``arch`` is that of the unpruned model.
-        divisor: Kept widths are made multiples of it; see :func:`removable`.
-            Defaults to 1.
+        model: Has compactors, and the ``arch`` of the unpruned model.
+        divisor: As for :func:`removable`.
 
     Returns:
         The new arch, and tensors under timm's keys that fit it.
@@ -123,14 +114,17 @@ def fold(
         qkv = [torch.from_numpy(part.ravel()) for part in mask[:3]]
         hidden = torch.from_numpy(mask.mlp.ravel())
         for layer, rows in (('attn.qkv', torch.cat(qkv)), ('mlp.fc1', hidden)):
-            composed = _composed(block.get_submodule(layer))
-            for part, value in composed.items():
-                index = rows.to(value.device)
-                state_dict[f'{name}.{layer}.{part}'] = value[index]
+            # once per model: double precision costs nothing, rounds only once
+            linear = copy.deepcopy(block.get_submodule(layer)).double()
+            for part, value in zip(('weight', 'bias'), linear.composed()):
+                if value is not None:
+                    key = f'{name}.{layer}.{part}'
+                    value = value[rows.to(value.device)]
+                    state_dict[key] = value.to(state_dict[key].dtype)
         for layer, columns in (('attn.proj', qkv[2]), ('mlp.fc2', hidden)):
             key = f'{name}.{layer}.weight'
-            index = columns.to(state_dict[key].device)
-            state_dict[key] = state_dict[key][:, index]
+            value = state_dict[key]
+            state_dict[key] = value[:, columns.to(value.device)]
     return pruned_arch(model.arch, kept), state_dict
 
 
@@ -149,41 +143,23 @@ def _final(compactors: list[Kinds], divisor: int) -> list[Kinds]:
     return removable(kept, scores, divisor)
 
 
-def _composed(layer: nn.Module) -> dict[str, Tensor]:
-    # once per model: double precision costs nothing and rounds only once
-    parts = dict(weight=layer.weight, bias=layer.bias)
-    composed = {}
-    for name, value in parts.items():
-        if value is None:
-            continue
-        pieces = value.double().split(layer.rows)
-        pieces = [
-            (c.weight.double() @ piece.view(*c.kept.shape, -1)).flatten(0, 1)
-            for c, piece in zip(layer.compactors.values(), pieces)
-        ]
-        composed[name] = torch.cat(pieces).view(value.shape).to(value.dtype)
-    return composed
-
-
 @contextmanager
 def without(
     compactors: Sequence[Kinds], kept: Sequence[Kinds]
 ) -> Iterator[None]:
     """Set the columns that aren't kept to zero for a while."""
-    changed: list[tuple[Compactor, Tensor]] = []
+    weights = [compactor.weight for compactor in each_kind(compactors)]
+    before = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight, mask in zip(weights, each_kind(kept)):
+            gone = torch.from_numpy(~mask).to(weight.device)
+            weight.masked_fill_(gone.unsqueeze(2), 0)
     try:
-        with torch.no_grad():
-            for block, masks in zip(compactors, kept):
-                for compactor, mask in zip(block, masks):
-                    weight = compactor.weight
-                    changed.append((compactor, weight.detach().clone()))
-                    gone = torch.from_numpy(~mask).to(weight.device)
-                    weight.masked_fill_(gone.unsqueeze(2), 0)
         yield
     finally:
         with torch.no_grad():
-            for compactor, weight in changed:
-                compactor.weight.copy_(weight)
+            for weight, value in zip(weights, before):
+                weight.copy_(value)
 
 
 @torch.no_grad()
@@ -193,11 +169,10 @@ def output_shift(model: nn.Module, images: Tensor, divisor: int = 1) -> float:
     Args:
         model: Has compactors; run in the mode that it is in.
         images: (B, 3, H, W), as the model takes them.
-        divisor: As for :func:`fold`.
+        divisor: As for :func:`removable`.
 
     Returns:
-        The largest change of an output element, as a fraction of the largest
-        output element.
+        The largest change, as a fraction of the largest output element.
     """
     compactors = _compactors(model)
     before = list(tensors_of(model(images)))
@@ -217,9 +192,8 @@ def relative_difference(
 
 def tensors_of(output) -> Iterator[Tensor]:
     """All floating-point tensors of a model's output, however nested."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, Sequence) and not isinstance(output, str):
+    if isinstance(output, Tensor) and output.is_floating_point():
+        yield output
+    elif isinstance(output, list | tuple):
         for part in output:
             yield from tensors_of(part)

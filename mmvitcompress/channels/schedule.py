@@ -4,30 +4,33 @@ import math
 from dataclasses import dataclass
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.utils.checks import check_target
+from mmvitcompress.utils.checks import (
+    check_positive,
+    check_positive_number,
+    check_target,
+)
 
 
 @dataclass(frozen=True)
 class ReductionSchedule:
     """The reduction r_t that the masks have to reach (CAIT III-C).
 
-    Reductions are overall ones, as fractions of the dense, unmerged model's
-    MACs; r_t starts at what the tokens save, stays there during the warm-up,
-    then grows by ``increment`` every ``interval`` iterations up to the target.
-    It is a function of the iteration alone, so that a resumed run goes on as
-    if it had not been stopped.
+    Reductions are fractions of the dense, unmerged model's MACs; r_t starts
+    at what the tokens save, stays there during the warm-up, then grows by
+    ``increment`` every ``interval`` iterations up to the target. It is a
+    function of the iteration alone: a resumed run goes on as if it had not
+    been stopped.
 
     Args:
-        target: Overall reduction to end with.
-        start: Overall reduction by tokens alone. Defaults to 0.
+        target: Reduction to end with, by tokens and channels.
+        start: Reduction by tokens alone.
         warmup: Iterations before the first growth's interval begins; the
-            paper's are 30 epochs. Defaults to 0.
-        increment: Growth at a time, as a fraction of the dense MACs. Defaults
-            to 0.00025, 0.025 %.
-        interval: Iterations between two selections. Defaults to 25.
+            paper's are 30 epochs.
+        increment: Growth at a time; the paper's 0.025 %.
+        interval: Iterations between two selections.
         until: Last iteration at which channels are selected, so that the
-            remaining ones only let masked columns converge. Defaults to None,
-            the end of the run.
+            remaining ones only let masked columns converge. Defaults to the
+            end of the run.
 
     Raises:
         ConfigError: If a value is out of range, or tokens alone reach the
@@ -53,11 +56,8 @@ class ReductionSchedule:
             raise ConfigError(
                 f'warmup must be at least 0 iterations, but got {self.warmup}'
             )
-        if self.increment <= 0 or self.interval < 1:
-            raise ConfigError(
-                'increment must be positive and interval at least 1 '
-                f'iteration, but got {self.increment} and {self.interval}'
-            )
+        check_positive_number('increment', self.increment)
+        check_positive('interval', self.interval)
         if self.until is not None and self.until < self.reached_at:
             raise ConfigError(
                 f'until must not come before iteration {self.reached_at}, at '
@@ -84,10 +84,9 @@ class ReductionSchedule:
 
     def selects_at(self, iteration: int) -> bool:
         """Whether channels are selected after ``iteration`` iterations."""
-        if self.until is not None and iteration > self.until:
-            return False
+        settling = self.until is not None and iteration > self.until
         since = iteration - self.warmup
-        return since > 0 and since % self.interval == 0
+        return since > 0 and since % self.interval == 0 and not settling
 
     def check(self, iterations: int) -> None:
         """Raise ConfigError if so many don't suffice for the target."""

@@ -1,8 +1,7 @@
 """Which channels to mask: CDCP's consistent selection (CAIT III-C).
 
-The paper walks through the channels of all compactors in ascending score. A
-channel that isn't masked yet is masked, together with what consistency
-demands, until the MACs are reduced far enough:
+The paper walks through all channels in ascending score and masks each that
+isn't yet, with what consistency demands, until the MACs are reduced enough:
 
 - *head-level*: with a Q, K or V channel goes, in every other head of its
   block, the lowest-scored channel of that kind that is left;
@@ -23,8 +22,7 @@ import numpy as np
 from numpy import ndarray
 
 from mmvitcompress.channels.budget import MacBudget
-from mmvitcompress.channels.compactors import Kinds
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.channels.compactors import Kinds, each_kind
 from mmvitcompress.utils.checks import check_positive
 
 _NEVER = np.iinfo(np.int64).max
@@ -37,17 +35,14 @@ class SelectionRules:
     Args:
         head_level: Whether all heads of a block must keep the same number of
             channels. Without it each head goes by its own scores, and only as
-            many channels as *every* head has masked can be removed. Defaults
-            to True.
+            many channels as *every* head has masked can be removed.
         attention_level: Whether Q and K must keep the same positions. Without
             it their scores aren't averaged, and only positions that are
-            masked in both can be removed. Defaults to True.
+            masked in both can be removed.
         min_head_dim: Q/K and V channels that each head keeps at the least.
-            Defaults to 8.
         min_mlp_dim: Hidden channels that each MLP keeps at the least.
-            Defaults to 64.
         divisor: Kept widths are multiples of it (or the full width): channels
-            wait until as many have come together. Defaults to 1.
+            wait until as many have come together.
     """
 
     head_level: bool = True
@@ -67,33 +62,23 @@ class SelectionRules:
     def floors(
         self, widths: Sequence[tuple[int, int, int]]
     ) -> list[tuple[int, int, int]]:
-        """(Q/K, V, MLP) widths down to which a selection surely can go.
-
-        Without attention-level consistency Q and K may keep other positions,
-        hence in the worst case both floors together.
-        """
-        floors = []
-        for qk, v, mlp in widths:
-            head = self.floor(qk, self.min_head_dim)
-            floors.append(
-                (
-                    head if self.attention_level else min(qk, 2 * head),
-                    self.floor(v, self.min_head_dim),
-                    self.floor(mlp, self.min_mlp_dim),
-                )
+        """(Q/K, V, MLP) widths down to which a selection surely can go."""
+        # without attention level Q and K may keep other positions
+        both = 1 if self.attention_level else 2
+        return [
+            (
+                min(qk, both * self.floor(qk, self.min_head_dim)),
+                self.floor(v, self.min_head_dim),
+                self.floor(mlp, self.min_mlp_dim),
             )
-        return floors
+            for qk, v, mlp in widths
+        ]
 
 
 class Selection(NamedTuple):
-    """Result of :func:`select`.
-
-    Attributes:
-        kept: Masks of each block, False for masked channels.
-        saved: MACs that their removal saves. Masked channels that can't be
-            removed (see :class:`SelectionRules`) save nothing.
-        reduction: Overall reduction that is reached with it.
-    """
+    """Masks of each block, False for masked channels; the MACs that removing
+    them saves (those that can't be removed, see :class:`SelectionRules`, save
+    nothing); and the overall reduction reached."""
 
     kept: list[Kinds]
     saved: int
@@ -112,8 +97,7 @@ def select(
     (block, then Q, K, V, MLP, then head, then channel).
 
     Args:
-        scores: Column norms of each block's compactors, (heads, width) for Q,
-            K and V and (1, width) for the MLP.
+        scores: Column norms of each block's compactors.
         budget: What the channels cost.
         reduction: Overall reduction to reach, as a fraction of the dense
             model's MACs.
@@ -131,11 +115,7 @@ def select(
     if wanted > 0:
         most = int(total[-1]) if len(total) else 0
         if wanted > most:
-            raise ConfigError(
-                f'a reduction of {reduction:.2%} is out of reach: with every '
-                f'block at its floor it is {budget.reduction(most):.2%}; '
-                'lower the target or the floors, or merge more tokens'
-            )
+            budget.require(reduction, budget.reduction(most))
         cut = moments[np.searchsorted(total, wanted)]
         saved = int(total[np.searchsorted(moments, cut, 'right') - 1])
     kept = [Kinds(*(time > cut for time in block)) for block in times]
@@ -147,7 +127,7 @@ def _times(scores: Sequence[Kinds], rules: SelectionRules) -> list[Kinds]:
     if rules.attention_level:
         means = [(block.q + block.k) / 2 for block in scores]
         scores = [b._replace(q=m, k=m) for b, m in zip(scores, means)]
-    flat = np.concatenate([part.ravel() for block in scores for part in block])
+    flat = np.concatenate([part.ravel() for part in each_kind(scores)])
     ranks = np.empty(len(flat), np.int64)
     ranks[np.argsort(flat, kind='stable')] = np.arange(len(flat))
     times, start = [], 0
@@ -185,9 +165,8 @@ def _bundled(time: ndarray, divisor: int) -> ndarray:
     Bundles are as large as the divisor; the first one is smaller if that
     makes the width a multiple of it.
     """
-    width = time.shape[1]
-    rest = width % divisor
-    bundle = (np.arange(width) - rest) // divisor
+    rest = time.shape[1] % divisor
+    bundle = (np.arange(time.shape[1]) - rest) // divisor
     return time[:, rest + (bundle + 1) * divisor - 1]
 
 

@@ -1,5 +1,6 @@
 """What exists only because of other libraries' versions."""
 
+from mmvitcompress.compat.deprecations import silence_warnings
 from mmvitcompress.compat.mmcv_ext import provide_mmcv_ext
 from mmvitcompress.compat.versions import require, require_installed
 from mmvitcompress.compat.watching import watch
@@ -21,5 +22,6 @@ def install() -> None:
     # imports MMEngine
     from mmvitcompress.compat.torch_load import allow_mmengine_checkpoints
 
+    silence_warnings()
     provide_mmcv_ext()
     allow_mmengine_checkpoints()

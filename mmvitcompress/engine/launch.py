@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
+from mmvitcompress.compat.deprecations import silence_log
 from mmvitcompress.engine.backbones import run_name
 from mmvitcompress.engine.config import add_overrides, read_config
 from mmvitcompress.engine.normalisation import warn_of_normalisation
@@ -177,6 +178,7 @@ def build_runner(cfg: Config) -> Runner:
         runner = RUNNERS.build(cfg)
     else:
         runner = Runner.from_cfg(cfg)
+    silence_log(runner.logger)
     warn_of_normalisation(runner.model)
     return runner
 

@@ -7,6 +7,7 @@ Prefix tokens are never merged. Restoring upsamples by the same factors.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -17,7 +18,6 @@ from mmvitcompress.tokens.grids import (
     STEPS,
     Grid,
     GridMerge,
-    fan_in,
     merge_factors,
     merged_grid,
     shear,
@@ -32,6 +32,7 @@ from mmvitcompress.tokens.placement import (
 from mmvitcompress.tokens.spec import Counts, Size, TokenSpec
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.utils.checks import (
+    check_choice,
     check_flag,
     check_layers,
     layer_tuple,
@@ -48,9 +49,8 @@ class TokenMerging(TokenSpec):
             layer: 'horizontal', 'vertical', 'symmetric' (2x2 blocks) or
             'diagonal'. Defaults to 'alternate'.
         first: The direction that 'alternate' starts with, 'horizontal' or
-            'vertical'. Once that is resolved, ``directions`` say it all: of
-            two specs that merge alike, ``first`` makes no difference, and it
-            isn't saved. Defaults to 'horizontal'.
+            'vertical'; not saved, since ``directions`` are resolved then.
+            Defaults to 'horizontal'.
         conv: Whether a depthwise 3x3 convolution follows each fuse
             (ATME+Conv, Table XIII). Defaults to False.
     """
@@ -72,22 +72,15 @@ class TokenMerging(TokenSpec):
     def _resolve(self, count: int) -> tuple[str, ...]:
         directions = self.directions
         pair = ('horizontal', 'vertical')
-        if self.first not in pair:
-            raise ConfigError(
-                "token_merging.first must be 'horizontal' or 'vertical', but "
-                f'got {self.first!r}'
-            )
+        check_choice('token_merging.first', self.first, pair)
         if directions == 'alternate':
             start = pair.index(self.first)
             return tuple(pair[(start + i) % 2] for i in range(count))
         if isinstance(directions, str) or not isinstance(directions, Iterable):
             directions = (directions,) * count
         for direction in directions:
-            if direction not in tuple(STEPS):
-                raise ConfigError(
-                    "token_merging.directions must be 'alternate' or of "
-                    f'{", ".join(STEPS)}, but got {direction!r}'
-                )
+            choices = ('alternate', *STEPS)
+            check_choice('token_merging.directions', direction, choices)
         if len(directions) != count:
             raise ConfigError(
                 f'token_merging.directions must name one direction for each '
@@ -107,11 +100,10 @@ class TokenMerging(TokenSpec):
             return reduction_of(cls(layers, first=first))
 
         limit = most_merges(grid, depth)
-        placement = (
-            place_merges(saved, depth, limit, target)
-            if most == 1
-            else place_evenly(saved, depth, limit, target, most)
-        )
+        if most < 1:
+            placement = place_evenly(saved, depth, limit, target, most)
+        else:
+            placement = place_merges(saved, depth, limit, target)
         return cls(placement.layers, first=first)
 
     def summary(self) -> str:
@@ -161,15 +153,16 @@ class TokenMerging(TokenSpec):
         if direction is None:
             return 0
         dim = arch.token_dim
-        conv = 9 * dim if self.conv else 0
-        return counts.attention * (fan_in(direction) * dim**2 + conv)
+        fuse = prod(STEPS[direction]) * dim**2
+        return counts.attention * (fuse + 9 * dim * self.conv)
 
     def params(self, layer: int, arch) -> int:
         direction = self.direction_at(layer)
         if direction is None:
             return 0
         dim = arch.token_dim
-        return fan_in(direction) * dim**2 + dim + 10 * dim * self.conv
+        fuse = prod(STEPS[direction]) * dim**2 + dim
+        return fuse + 10 * dim * self.conv
 
     def build(
         self, arch, depth: int, training: bool = False
@@ -180,11 +173,8 @@ class TokenMerging(TokenSpec):
 
 
 def _pad_to_even(x: Tensor, dim: int) -> Tensor:
-    """Repeat the last row or column if their number is odd.
-
-    The lone token is then fused with itself: under mean weights it stays as
-    it is.
-    """
+    """Repeat the last row or column if it is alone: fused with itself it stays
+    as it is under mean weights."""
     size = x.shape[dim]
     if size % 2 == 0:
         return x
@@ -192,11 +182,7 @@ def _pad_to_even(x: Tensor, dim: int) -> Tensor:
 
 
 def neighbours(x: Tensor, direction: str) -> Tensor:
-    """Concatenate the tokens that one merge fuses.
-
-    Args:
-        x: Token grid (B, H, W, D).
-        direction: See :data:`~mmvitcompress.tokens.grids.STEPS`.
+    """Concatenate the tokens of (B, H, W, D) that one merge fuses.
 
     Returns:
         (B, H', W', k·D) with k tokens to a group, the upper left one first.
@@ -210,8 +196,7 @@ def neighbours(x: Tensor, direction: str) -> Tensor:
         x = shear(x)
     if direction in ('vertical', 'symmetric', 'diagonal'):
         x = _pad_to_even(x, 1)
-        x = x.unflatten(1, (-1, 2)).transpose(2, 3)  # (B, H/2, W, 2, D)
-        x = x.flatten(3)
+        x = x.unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
     return x
 
 
@@ -240,7 +225,7 @@ class TokenMerge(nn.Module):
     def __init__(self, dim: int, direction: str, conv: bool = False):
         super().__init__()
         self.direction = direction
-        self.group = fan_in(direction)
+        self.group = prod(STEPS[direction])
         self.fuse = nn.Linear(self.group * dim, dim)
         self.conv = (
             nn.Conv2d(dim, dim, 3, padding=1, groups=dim) if conv else None
@@ -262,28 +247,18 @@ class TokenMerge(nn.Module):
         self, x: Tensor, state: TokenState, num_prefix: int
     ) -> tuple[Tensor, TokenState]:
         """Merge the patch tokens of (B, num_prefix + h·w, D)."""
-        prefix, patches = x[:, :num_prefix], x[:, num_prefix:]
-        patches = patches.unflatten(1, state.grid)  # (B, h, w, D)
-        patches = self.fuse(neighbours(patches, self.direction))
+        prefix, x = x[:, :num_prefix], x[:, num_prefix:]
+        x = x.unflatten(1, state.grid)  # (B, h, w, D)
+        x = self.fuse(neighbours(x, self.direction))
         if self.conv is not None:
-            patches = self.conv(patches.permute(0, 3, 1, 2))
-            patches = patches.permute(0, 2, 3, 1)
-        patches = patches.flatten(1, 2)
-        x = torch.cat([prefix, patches], 1) if num_prefix else patches
+            x = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = x.flatten(1, 2)
+        x = torch.cat([prefix, x], 1) if num_prefix else x
         return x, merged(state, self.direction)
-
-    def extra_repr(self) -> str:
-        return f'direction={self.direction!r}'
 
 
 class NeighbourMerging(TokenMethod, nn.ModuleDict):
-    """The merges of a net, keyed by the index (from 0) of the block after.
-
-    Args:
-        spec: Where and how to merge.
-        arch: What holds it.
-        depth: How many blocks are built.
-    """
+    """The merges of a net, keyed by the index (from 0) of the block after."""
 
     def __init__(self, spec: TokenMerging, arch, depth: int):
         super().__init__(arch.num_prefix_tokens)

@@ -93,12 +93,7 @@ class TokenReorganization(TokenSpec):
 
 
 class AttentiveTokens(TokenMethod):
-    """Keeps what [CLS] attends to, and fuses the rest.
-
-    Args:
-        spec: Where, and how many.
-        arch: What holds it.
-    """
+    """Keeps what [CLS] attends to, and fuses the rest."""
 
     def __init__(self, spec: TokenReorganization, arch):
         super().__init__(arch.num_prefix_tokens)
@@ -120,17 +115,10 @@ class AttentiveTokens(TokenMethod):
         x = torch.cat([x[:, :prefix], take(patches, stay), fused], 1)
         return x, state.reindexed(moved)
 
-    def extra_repr(self) -> str:
-        return str(self.spec)
-
 
 @torch.no_grad()
 def attentive(attention: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-    """Choose the most attended patches.
-
-    Args:
-        attention: (B, n), that of [CLS].
-        kept: How many.
+    """Choose the ``kept`` most attended patches by [CLS] attention (B, n).
 
     Returns:
         Their places (B, kept), ascending, and for each of the n patches the

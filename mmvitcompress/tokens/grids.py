@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -29,30 +30,16 @@ def merged_grid(grid: Grid, direction: str) -> Grid:
     return -(-grid[0] // step_h), -(-grid[1] // step_w)
 
 
-def fan_in(direction: str) -> int:
-    """Count the tokens that one merge fuses into one."""
-    step_h, step_w = STEPS[direction]
-    return step_h * step_w
-
-
 def merge_factors(directions: Sequence[str]) -> Grid:
     """Multiply up by how much merges shrank height and width."""
-    height = width = 1
-    for direction in directions:
-        step_h, step_w = STEPS[direction]
-        height, width = height * step_h, width * step_w
-    return height, width
+    steps = [STEPS[direction] for direction in directions]
+    return prod(h for h, _ in steps), prod(w for _, w in steps)
 
 
 class GridMerge(NamedTuple):
-    """What merges of neighbours did, one after the other.
+    """What merges of neighbours did, one after the other."""
 
-    Attributes:
-        full: Grid (H, W) before the first of them.
-        directions: Merges in their order.
-    """
-
-    full: Grid
+    full: Grid  # before the first of them
     directions: tuple[str, ...]
 
     @property
@@ -81,7 +68,7 @@ class GridMerge(NamedTuple):
         # merge by merge, since shears don't commute with upsampling
         grids, directions = self.grids[::-1], self.directions[::-1]
         for direction, (_, grid) in zip(directions, pairwise(grids)):
-            x = _upsample(x, merge_factors([direction]), grid, 'nearest')
+            x = _upsample(x, STEPS[direction], grid, 'nearest')
             if direction == 'diagonal':
                 x = shear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return x
@@ -110,11 +97,10 @@ def shear(x: Tensor) -> Tensor:
     This turns diagonal neighbours into vertical ones. It is its own inverse.
     A last column without a partner stays where it is.
     """
-    even_width = x.shape[2] // 2 * 2
-    odd = x[:, 1::2, :even_width]
-    swapped = odd.unflatten(2, (-1, 2)).flip(3).flatten(2, 3)
+    even = x.shape[2] // 2 * 2
     out = x.clone()
-    out[:, 1::2, :even_width] = swapped
+    pairs = x[:, 1::2, :even].unflatten(2, (-1, 2))
+    out[:, 1::2, :even] = pairs.flip(3).flatten(2, 3)
     return out
 
 

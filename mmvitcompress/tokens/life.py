@@ -11,7 +11,7 @@ still alive there; the weights carry the gradient to the predicted lives.
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -36,6 +36,7 @@ from mmvitcompress.tokens.spec import (
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.utils.checks import (
     check_layers,
+    check_positive_number,
     layer_tuple,
 )
 
@@ -50,6 +51,9 @@ class PatchSlimming(TokenSpec):
         layers: Blocks after which patches are dropped. Defaults to (4, 7, 10).
         keep_rate: Fraction of the patches kept at each of these layers, in
             (0, 1]. Defaults to 0.7.
+        sharpness: U, in 1/layers: how steeply a patch's weight falls at the
+            end of its life while the predictor trains (Table V). Defaults to
+            1.5.
     """
 
     key: ClassVar[str] = 'patch_slimming'
@@ -62,6 +66,7 @@ class PatchSlimming(TokenSpec):
     base_layer: int = 4
     layers: tuple[int, ...] = (4, 7, 10)
     keep_rate: float = 0.7
+    sharpness: float = field(default=SHARPNESS, repr=False)
 
     def __post_init__(self):
         layers = layer_tuple('patch_slimming.layers', self.layers)
@@ -73,6 +78,7 @@ class PatchSlimming(TokenSpec):
             )
         ratio = keep_ratio('patch_slimming.keep_rate', self.keep_rate)
         object.__setattr__(self, '_ratio', ratio)
+        check_positive_number('patch_slimming.sharpness', self.sharpness)
         if layers and layers[0] < self.base_layer:
             raise ConfigError(
                 'patch_slimming.layers must not lie before base_layer '
@@ -96,6 +102,12 @@ class PatchSlimming(TokenSpec):
                 'the arch has none: set class_token=True'
             )
 
+    def to_dict(self) -> dict:
+        content = super().to_dict()
+        if self.sharpness == SHARPNESS:
+            del content['sharpness']
+        return content
+
     def ungridded_after(self, depth: int) -> int | None:
         return self.base_layer
 
@@ -110,12 +122,7 @@ class PatchSlimming(TokenSpec):
 
     def budgets(self, patches: int, depth: int) -> list[int]:
         """Patches in each of the blocks 1..depth: n_t of the paper."""
-        counts = []
-        for layer in range(1, depth + 1):
-            counts.append(patches)
-            if layer in self.layers:
-                patches = self.kept(patches)
-        return counts
+        return [n.attention for n in self.counts((1, patches), depth)]
 
     def life_moments(self, patches: int, depth: int) -> tuple[float, float]:
         """Mean μ and standard deviation σ of the lives, in layers.
@@ -128,10 +135,8 @@ class PatchSlimming(TokenSpec):
         leaving = [n - m for n, m in itertools.pairwise(counts)] + [counts[-1]]
         lives = range(1, depth + 1)
         mean = sum(t * n for t, n in zip(lives, leaving)) / patches
-        variance = (
-            sum((t - mean) ** 2 * n for t, n in zip(lives, leaving)) / patches
-        )
-        return mean, math.sqrt(variance)
+        squares = sum((t - mean) ** 2 * n for t, n in zip(lives, leaving))
+        return mean, math.sqrt(squares / patches)
 
     def macs(self, layer: int, counts: Counts, arch, norm: int) -> int:
         if layer != self.base_layer:
@@ -165,8 +170,7 @@ class Slimmed(NamedTuple):
 
     Attributes:
         order: (B, h·w), the grid position of each patch in that order.
-        places: (B, h·w), its inverse: where in it the patch of each grid
-            position stands.
+        places: (B, h·w), its inverse: the place of each grid position.
         departed: Features (B, n, C) of the patches that have left, one entry
             for each slimming layer passed.
     """
@@ -194,8 +198,7 @@ def sort_patches(
 ) -> tuple[Tensor, TokenState]:
     """Put the patches of (B, num_prefix + N, D) in order of falling life.
 
-    Equal scores keep their raster order, so that the result is the same on
-    every device.
+    Equal scores keep their raster order, the same on every device.
     """
     order = scores.argsort(dim=1, descending=True, stable=True)  # (B, N)
     index = order.unsqueeze(-1).expand(-1, -1, x.shape[-1])
@@ -222,10 +225,6 @@ class PatchSlimmer(TokenMethod):
 
     The order of the patches has no gradient, hence the predictor is frozen
     here; it is trained where no patch is dropped (:class:`SoftPatchSlimmer`).
-
-    Args:
-        arch: What holds the spec.
-        spec: Layers and keep rate.
     """
 
     def __init__(self, arch, spec: PatchSlimming):
@@ -249,9 +248,6 @@ class PatchSlimmer(TokenMethod):
     def layer_of(self, name: str) -> int:
         return self.spec.base_layer
 
-    def extra_repr(self) -> str:
-        return str(self.spec)
-
 
 class SoftPatchSlimmer(PatchSlimmer):
     """Patch slimming whose predictor can be trained.
@@ -259,27 +255,18 @@ class SoftPatchSlimmer(PatchSlimmer):
     In training mode all patches stay, in raster order, with their lives in
     the state; in evaluation mode they leave as in :class:`PatchSlimmer`, so
     that validation measures the slimmed model. Both have the same parameters.
-
-    Args:
-        arch: What holds the spec; the moments of the lives follow from its
-            depth.
-        spec: Layers and keep rate.
-        sharpness: U of the paper. Defaults to 1.5.
     """
 
-    def __init__(
-        self, arch, spec: PatchSlimming, sharpness: float = SHARPNESS
-    ):
+    def __init__(self, arch, spec: PatchSlimming):
         super().__init__(arch, spec)
         self.depth = arch.token_depth
-        self.sharpness = sharpness
         self.predictor.requires_grad_(True)
 
     def bias(self, layer: int, state: TokenState) -> Tensor | None:
         lives = state.notes.get(self.spec.key)
         if lives is None:
             return None
-        return key_bias(lives, layer, self.num_prefix, self.sharpness)
+        return key_bias(lives, layer, self.num_prefix, self.spec.sharpness)
 
     def after(
         self, layer: int, x: Tensor, state: TokenState

@@ -13,12 +13,7 @@ SHARPNESS = 1.5
 
 
 class LifePredictor(nn.Module):
-    """Scores s_i = ⟨P x̄_cls, Q x̄_i⟩ with x̄ = LayerNorm(x).
-
-    Args:
-        dim: Embedding width D.
-        eps: Epsilon of the normalisation. Defaults to 1e-6.
-    """
+    """Scores s_i = ⟨P x̄_cls, Q x̄_i⟩ with x̄ = LayerNorm(x)."""
 
     def __init__(self, dim: int, eps: float = 1e-6):
         super().__init__()
@@ -57,7 +52,7 @@ def log_weights(
     Args:
         lives: Lives τ, of any shape, in layers.
         layer: The block t, counted from 1.
-        sharpness: U of the paper. Defaults to 1.5.
+        sharpness: U of the paper.
     """
     return F.logsigmoid(sharpness * (lives - layer))
 
@@ -77,7 +72,7 @@ def key_bias(
         lives: Lives τ (B, N), in layers.
         layer: The block t, counted from 1.
         num_prefix: Number of prefix tokens.
-        sharpness: U of the paper. Defaults to 1.5.
+        sharpness: U of the paper.
 
     Returns:
         (B, 1, 1, num_prefix + N), the same for all heads and queries: the

@@ -9,11 +9,8 @@ from mmvitcompress.tokens.state import TokenState
 class Attended:
     """What an attention saw, for token methods that ask.
 
-    Args:
-        q: Queries (B, h, n, d): a view into the projection, as the keys.
-        k: Keys (B, h, n, d).
-        scale: Softmax scale.
-        bias: What was added to the logits, or None.
+    ``q`` and ``k`` (B, h, n, d) are views into the projection; ``bias`` was
+    added to the logits, unless it is None.
     """
 
     def __init__(self, q: Tensor, k: Tensor, scale: float, bias=None):
@@ -28,10 +25,8 @@ class Attended:
 
         The softmax of one query's logits, for n·d multiply-accumulates a
         head: the n×n weights are never made. Where there is no prefix token
-        the mean query of all patches stands for [CLS].
-
-        Args:
-            num_prefix: Number of prefix tokens, [CLS] first.
+        (of which [CLS] is the first) the mean query of all patches stands for
+        it.
         """
         query = self._q[:, :, :1]
         if not num_prefix:
@@ -53,9 +48,11 @@ class TokenMethod(nn.Module):
 
     Attributes:
         within: Blocks, counted from 1, that :meth:`between` is called in.
+        spec: What it was built from, where it keeps that.
     """
 
     within: frozenset[int] = frozenset()
+    spec = None
 
     def __init__(self, num_prefix: int):
         super().__init__()
@@ -78,14 +75,8 @@ class TokenMethod(nn.Module):
     def between(
         self, layer: int, x: Tensor, state: TokenState, attention: Attended
     ) -> tuple[Tensor, TokenState]:
-        """Reduce between the attention and the MLP of block ``layer``.
-
-        Args:
-            layer: The block.
-            x: Tokens (B, prefix + n, D) after the attention's residual sum.
-            state: Their state.
-            attention: What the attention saw; answers when asked.
-        """
+        """Reduce between the attention, after whose residual sum the tokens
+        come, and the MLP of block ``layer``."""
         return x, state
 
     def after(
@@ -93,6 +84,9 @@ class TokenMethod(nn.Module):
     ) -> tuple[Tensor, TokenState]:
         """Reduce after block ``layer``, once outputs have been taken."""
         return x, state
+
+    def extra_repr(self) -> str:
+        return '' if self.spec is None else str(self.spec)
 
     def layer_of(self, name: str) -> int:
         """The block that a parameter belongs to, for layer-wise decay.
@@ -116,7 +110,7 @@ def add_methods(
         net: Gets one child for each method that has to do with its blocks.
         arch: Its arch.
         depth: How many of the blocks that methods choose from are built.
-        training: See :meth:`TokenSpec.build`. Defaults to False.
+        training: See :meth:`TokenSpec.build`.
 
     Returns:
         The keys of those that were added.

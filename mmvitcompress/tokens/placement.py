@@ -38,19 +38,14 @@ as a fraction of the dense MACs."""
 FARTHEST = 4
 """Blocks of shift in total up to which all placements are compared."""
 
-TIE = 1e-9
-"""What decides between placements of equal cost."""
+TIE = 1e-9  # what decides between placements of equal cost
 
 Layers = tuple[int, ...]
 
 
 class Placement(NamedTuple):
-    """Result of :func:`place_merges`.
-
-    Attributes:
-        layers: Blocks before whose attention tokens are merged, from 1.
-        reduction: What they save, as a fraction of the dense MACs.
-    """
+    """Merges before some blocks, counted from 1, and what they save, as a
+    fraction of the dense MACs."""
 
     layers: Layers
     reduction: float
@@ -70,10 +65,8 @@ def most_merges(grid: Grid, depth: int) -> int:
     The shorter side ends it: a merge along a side of one token would cost a
     layer and save nothing.
     """
-    halvings = [(size - 1).bit_length() for size in grid]
-    shorter, longer = min(halvings), max(halvings)
-    count = 2 * shorter + (1 if longer > shorter else 0)
-    return min(count, depth - 1)
+    shorter, longer = sorted((size - 1).bit_length() for size in grid)
+    return min(2 * shorter + (longer > shorter), depth - 1)
 
 
 def shifted(layers: Layers, depth: int, shift: int) -> Iterator[Layers]:
@@ -86,15 +79,10 @@ def shifted(layers: Layers, depth: int, shift: int) -> Iterator[Layers]:
 
 
 def _steps(count: int, total: int) -> Iterator[Layers]:
-    """All (s_1, …, s_count) with Σ|s_i| = ``total``, the first one last."""
-    if count == 0:
-        if total == 0:
-            yield ()
-        return
-    for size in range(total + 1):
-        for rest in _steps(count - 1, total - size):
-            for step in {-size, size}:
-                yield (step, *rest)
+    """All (s_1, …, s_count) with Σ|s_i| = ``total``."""
+    for moved in itertools.combinations_with_replacement(range(count), total):
+        sizes = [moved.count(index) for index in range(count)]
+        yield from itertools.product(*({-size, size} for size in sizes))
 
 
 def place_merges(
@@ -110,7 +98,7 @@ def place_merges(
             the dense model's MACs.
         depth: Number of blocks in which merges may stand.
         most: Merges at the most; see :func:`most_merges`.
-        target: Reduction to reach, as a fraction of the dense MACs.
+        target: Reduction to reach.
 
     Raises:
         ConfigError: If no number of merges reaches it; says what is reachable.
@@ -123,8 +111,7 @@ def place_merges(
         more = None
         if count < most:
             more = _cheapest(reduction_of, depth, count + 1, target)
-        choices = [fewest] if more is None else [fewest, more]
-        return min(choices, key=lambda choice: choice[0])[1]
+        return min(fewest, more or fewest, key=lambda choice: choice[0])[1]
     return _pull(reduction_of, depth, most, target)
 
 
@@ -189,11 +176,9 @@ def place_evenly(
     target: float,
 ) -> Placement:
     """Even merges that come nearest to a share without passing a target."""
-    candidates = [Placement((), 0.0)]
-    for count in range(1, most + 1):
-        layers = even_layers(count, depth)
-        candidates.append(Placement(layers, reduction_of(layers)))
-    fitting = [c for c in candidates if c.reduction <= target]
+    even = [even_layers(count, depth) for count in range(most + 1)]
+    choices = [Placement(e, reduction_of(e) if e else 0.0) for e in even]
+    fitting = [c for c in choices if c.reduction <= target]
     return min(fitting, key=lambda c: abs(c.reduction - share))
 
 
@@ -203,16 +188,11 @@ def nearest(
     target: float,
     most: float,
 ):
-    """The spec whose reduction is nearest to a target.
-
-    Args:
-        specs: To choose from.
-        reduction_of: What a spec saves, as a fraction of the dense MACs.
-        target: What is to be saved.
-        most: What must not be passed; 1 where nothing else saves more.
+    """The spec whose reduction is nearest to a target and not above ``most``.
 
     Raises:
-        ConfigError: If nothing else does, and the target is out of reach.
+        ConfigError: If ``most`` is 1, since nothing else saves more, and the
+            target is out of reach.
     """
     saved = {spec: reduction_of(spec) for spec in specs}
     fitting = [spec for spec in specs if saved[spec] <= most] or [*specs]

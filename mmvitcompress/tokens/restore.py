@@ -4,31 +4,23 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.grids import to_map
-from mmvitcompress.tokens.state import TokenState, Undo
+from mmvitcompress.tokens.state import TokenState
+from mmvitcompress.utils.checks import check_choice
 
 RESTORE_MODES = ('nearest', 'bilinear')
 
 
 class TokenMap(NamedTuple):
-    """A backbone output that has not been restored yet.
+    """A backbone output that has not been restored yet."""
 
-    Attributes:
-        tokens: Patch tokens (B, n, C), without prefix tokens.
-        state: How they were reduced.
-    """
-
-    tokens: Tensor
-    state: TokenState
+    tokens: Tensor  # patch tokens (B, n, C), without prefix tokens
+    state: TokenState  # how they were reduced
 
 
 def check_restore_mode(name: str, mode: str) -> None:
     """Raise ConfigError unless merges can be undone by ``mode``."""
-    if mode not in RESTORE_MODES:
-        raise ConfigError(
-            f"{name} must be 'nearest' or 'bilinear', but got {mode!r}"
-        )
+    check_choice(name, mode, RESTORE_MODES)
 
 
 def restore(
@@ -44,8 +36,8 @@ def restore(
     places, merged ones to all places that they cover.
 
     Args:
-        tokens: Patch tokens (B, n, C), without prefix tokens.
-        state: State with which they left the backbone.
+        tokens: Without prefix tokens.
+        state: With which they left the backbone.
         mode: How merges of neighbours are undone: 'nearest' hands each token
             back to all positions that it covers, 'bilinear' interpolates
             between the tokens. Defaults to 'nearest'.
@@ -57,7 +49,8 @@ def restore(
         ConfigError: If the mode is unknown.
     """
     check_restore_mode('mode', mode)
-    return _undo(tokens, state, len(state.undo), mode, fill)
+    x = _undo(tokens, state, 0, mode, fill)
+    return x if x.dim() == 4 else to_map(x, state.full_grid)
 
 
 def restore_grid(
@@ -65,10 +58,7 @@ def restore_grid(
 ) -> tuple[Tensor, TokenState]:
     """Undo just so much that tokens lie in a grid again.
 
-    Args:
-        tokens: Patch tokens (B, n, C), without prefix tokens.
-        state: State with which they left the backbone.
-        fill: As of :func:`restore`.
+    Arguments are those of :func:`restore`.
 
     Returns:
         The map (B, C, h, w), and the state of it: what is left to undo works
@@ -79,23 +69,17 @@ def restore_grid(
         if not getattr(record, 'positionwise', False):
             break
         count += 1
-    newer = len(state.undo) - count
     rest = state.having(undo=state.undo[:count])
-    return _undo(tokens, state, newer, 'nearest', fill, rest.grid), (
-        rest if count else TokenState.start(state.full_grid)
-    )
+    x = _undo(tokens, state, count, 'nearest', fill)
+    if not count:
+        rest = TokenState.start(state.full_grid)
+    return x if x.dim() == 4 else to_map(x, rest.grid), rest
 
 
 def _undo(
-    x: Tensor,
-    state: TokenState,
-    count: int,
-    mode: str,
-    fill: Tensor | None,
-    grid: tuple[int, int] | None = None,
+    x: Tensor, state: TokenState, kept: int, mode: str, fill: Tensor | None
 ) -> Tensor:
-    """Undo the ``count`` newest records."""
-    records: tuple[Undo, ...] = state.undo[len(state.undo) - count :]
-    for record in reversed(records):
+    """Undo all but the ``kept`` oldest records."""
+    for record in reversed(state.undo[kept:]):
         x = record.undo(x, mode, fill)
-    return x if x.dim() == 4 else to_map(x, grid or state.full_grid)
+    return x

@@ -19,25 +19,15 @@ from mmvitcompress.utils.checks import is_number
 
 
 class Size(NamedTuple):
-    """How many patch tokens there are, and in what grid they lie.
-
-    Attributes:
-        patches: Number n of patch tokens.
-        grid: Their grid; once they lie in none, the last that they had.
-    """
+    """How many patch tokens there are, and in what grid they lie."""
 
     patches: int
-    grid: Grid
+    grid: Grid  # the last that they had, once they lie in none
 
 
 class Counts(NamedTuple):
-    """Patch tokens of one block.
-
-    Attributes:
-        attention: In the attention.
-        mlp: In the MLP.
-        grid: Grid of those in the attention, see :class:`Size`.
-    """
+    """Patch tokens of one block: in the attention, with their grid (see
+    :class:`Size`), and in the MLP."""
 
     attention: int
     mlp: int
@@ -69,47 +59,32 @@ class TokenSpec:
 
     def to_dict(self) -> dict:
         """Builtin types only: the arguments that make an equal spec."""
-        return {
-            name: value.to_dict()
-            if isinstance(value, TokenSpec)
-            else list(value)
-            if isinstance(value, tuple)
-            else value
-            for name, value in (
-                (field.name, getattr(self, field.name))
-                for field in fields(self)
-            )
-        }
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in content.items():
+            if isinstance(value, TokenSpec):
+                content[name] = value.to_dict()
+            elif isinstance(value, tuple):
+                content[name] = list(value)
+        return content
 
     def is_empty(self) -> bool:
         """Whether it reduces nothing and has no layers."""
         return False
 
     def resolved(self, arch) -> 'TokenSpec':
-        """Settle what depends on the arch.
-
-        Args:
-            arch: One without this spec.
-        """
+        """Settle what depends on an arch, which doesn't hold it yet."""
         return self
 
     def check(self, arch) -> None:
-        """Raise ConfigError unless it fits an arch.
-
-        Args:
-            arch: Has ``token_depth``, the blocks to choose from, and
-                ``num_prefix_tokens``.
-        """
+        """Raise ConfigError unless it fits an arch: its ``token_depth``, the
+        blocks to choose from, and ``num_prefix_tokens``."""
 
     def ungridded_after(self, depth: int) -> int | None:
-        """The first block after whose attention tokens lie in no grid.
+        """The first of ``depth`` blocks after whose attention tokens lie in no
+        grid, or None.
 
-        Args:
-            depth: Number of blocks.
-
-        Returns:
-            None if they always lie in one. What needs a grid, such as merging
-            neighbours or windows, can stand in that block, but in none after.
+        What needs a grid, such as merging neighbours or windows, can stand in
+        that block, but in none after.
         """
         return None
 
@@ -135,7 +110,7 @@ class TokenSpec:
             reduction_of: What a spec saves, as a fraction of the dense MACs.
             target: What is to be saved.
             most: What must not be passed, where channels save the rest; 1 if
-                they don't. Defaults to 1.
+                they don't.
 
         Raises:
             ConfigError: If the target is out of reach, or the method can't be
@@ -173,7 +148,7 @@ class TokenSpec:
 
         Args:
             layer: The block.
-            counts: Tokens of that block.
+            counts: Its tokens.
             arch: What holds it.
             norm: What normalising one element counts for.
         """
@@ -192,13 +167,10 @@ class TokenSpec:
 
         Args:
             arch: What holds it.
-            depth: How many blocks are built.
+            depth: How many blocks are built; None is returned if it has no
+                layers among them.
             training: Whether what it has to learn learns by a way of its own
                 (life regression weights patches instead of dropping them).
-                Defaults to False.
-
-        Returns:
-            None if none of its layers is built.
         """
         raise NotImplementedError(f'{type(self).__name__}.build')
 

@@ -16,17 +16,11 @@ class Undo(Protocol):
     """
 
     def undo(self, x: Tensor, mode: str, fill: Tensor | None) -> Tensor:
-        """Give back the tokens that there were before.
+        """Give back the tokens (B, m, C) that there were before, or their map
+        (B, C, h, w), of (B, n, C).
 
-        Args:
-            x: Patch tokens (B, n, C) as the method left them.
-            mode: How merges of a grid are undone; see
-                :func:`~mmvitcompress.tokens.restore.restore`.
-            fill: Token (C) that takes the place of what was dropped; None for
-                the features that it left with.
-
-        Returns:
-            (B, m, C), or a map (B, C, h, w) from records of grids.
+        ``mode`` and ``fill`` are those of
+        :func:`~mmvitcompress.tokens.restore.restore`.
         """
         ...
 
@@ -39,12 +33,9 @@ class Indexed(NamedTuple):
     """Each of the tokens before is part of one of those after.
 
     What matching (ToMe) and fusing (EViT) leave behind.
-
-    Attributes:
-        index: (B, m), for each token before the place of its token now.
     """
 
-    index: Tensor
+    index: Tensor  # (B, m), for each token before the place of its token now
 
     def undo(self, x: Tensor, mode: str, fill: Tensor | None) -> Tensor:
         return take(x, self.index)
@@ -56,9 +47,7 @@ class Indexed(NamedTuple):
 class TokenState(NamedTuple):
     """All that restoring needs to know; made anew by every reduction.
 
-    Nothing of it is kept on a module, so that a forward pass has no side
-    effects. As a named tuple it passes through ``torch.compile``,
-    ``torch.export`` and checkpointing like any other tuple.
+    Nothing of it is kept on a module: a forward pass has no side effects.
 
     Attributes:
         full_grid: Patch grid (H, W) before any reduction.

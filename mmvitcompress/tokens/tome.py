@@ -155,13 +155,7 @@ class TokenMatching(TokenSpec):
 
 
 class SimilarMerging(TokenMethod):
-    """Merges similar tokens between the attention and the MLP of blocks.
-
-    Args:
-        spec: Where, and how many.
-        arch: What holds it.
-        depth: How many blocks are built.
-    """
+    """Merges similar tokens between the attention and the MLP of blocks."""
 
     def __init__(self, spec: TokenMatching, arch, depth: int):
         super().__init__(arch.num_prefix_tokens)
@@ -190,33 +184,21 @@ class SimilarMerging(TokenMethod):
         state = state.reindexed(moves(pairs, total))
         return x, state.noting(self.spec.key, sizes)
 
-    def extra_repr(self) -> str:
-        return str(self.spec)
-
 
 class Pairs(NamedTuple):
-    """What bipartite matching found among n tokens.
+    """What bipartite matching found among n tokens."""
 
-    Attributes:
-        kept: (B, ⌈n/2⌉ - r), tokens of the first set that stay.
-        merged: (B, r), those that merge.
-        partner: (B, r), what they merge into, counted in the second set.
-    """
-
-    kept: Tensor
-    merged: Tensor
-    partner: Tensor
+    kept: Tensor  # (B, ⌈n/2⌉ - r), tokens of the first set that stay
+    merged: Tensor  # (B, r), those that merge
+    partner: Tensor  # (B, r), what they merge into, counted in the second set
 
 
 @torch.no_grad()
 def match(keys: Tensor, r: int) -> Pairs:
     """Find the ``r`` most similar pairs of tokens.
 
-    Which tokens merge has no gradient; what they become has.
-
-    Args:
-        keys: (B, n, C), compared by the cosine of their angles.
-        r: How many pairs, at most n // 2.
+    Keys (B, n, C) are compared by the cosine of their angles; r is at most
+    n // 2. Which tokens merge has no gradient; what they become has.
 
     Returns:
         The pairs, the most similar first. A token of the second set may
@@ -237,14 +219,9 @@ def match(keys: Tensor, r: int) -> Pairs:
 def merge_pairs(
     x: Tensor, pairs: Pairs, sizes: Tensor | None, num_prefix: int
 ) -> tuple[Tensor, Tensor]:
-    """Merge what :func:`match` found.
+    """Merge what :func:`match` found among tokens (B, num_prefix + n, D).
 
-    Args:
-        x: Tokens (B, num_prefix + n, D).
-        pairs: Pairs of patch tokens.
-        sizes: (B, n), how many patches each token stands for; None if all
-            stand for one.
-        num_prefix: Number of prefix tokens, which stay as they are.
+    ``sizes`` (B, n) say how many patches each patch token stands for; None: 1.
 
     Returns:
         Tokens (B, num_prefix + n - r, D), those of the first set that stay

@@ -9,7 +9,6 @@ from torch import nn
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.channels import (
-    CompactedLinear,
     Kinds,
     apply_penalty_,
     attach_compactors,
@@ -21,6 +20,7 @@ from mmvitcompress.channels import (
     set_kept_,
     shrink_masked_,
 )
+from mmvitcompress.channels.compactors import CompactedLinear
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import ViT
 

@@ -10,8 +10,8 @@ from mmvitcompress.channels import (
     apply_penalty_,
     attach_compactors,
     convergence_notice,
-    shrinkage,
 )
+from mmvitcompress.channels.convergence import shrinkage
 from mmvitcompress.models import ViT
 
 

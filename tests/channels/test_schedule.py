@@ -62,8 +62,9 @@ def test_a_run_that_is_too_short_is_refused_with_a_remedy():
         (dict(target=43), r'between 0 and 1 .* got 43'),
         (dict(target=0.4, start=0.43), r'tokens alone save 43\.00%'),
         (dict(target=0.4, warmup=-1), 'but got -1'),
-        (dict(target=0.4, increment=0), 'but got 0 and 25'),
-        (dict(target=0.4, interval=0), 'and 0'),
+        (dict(target=0.4, increment=0), 'increment .* positive .* got 0'),
+        (dict(target=0.4, increment=float('nan')), 'increment .* got nan'),
+        (dict(target=0.4, interval=0), 'interval .* at least 1, but got 0'),
         (dict(target=0.1, until=9_999), 'iteration 10000, .* got 9999'),
     ],
 )

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.channels import (
-    ChannelCosts,
     Kinds,
     MacBudget,
     SelectionRules,
@@ -20,6 +19,7 @@ from mmvitcompress.channels import (
     removable,
     select,
 )
+from mmvitcompress.channels.budget import ChannelCosts
 from mmvitcompress.errors import ConfigError
 
 FREE = SelectionRules(min_head_dim=1, min_mlp_dim=1)

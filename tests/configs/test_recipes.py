@@ -16,11 +16,11 @@ from recipes import (
     backbone_of,
     get_arch,
     named,
+    random_scores,
     read,
 )
 
 from mmvitcompress.channels import (
-    Kinds,
     MacBudget,
     ReductionSchedule,
     SelectionRules,
@@ -35,29 +35,16 @@ PAPER = {
     'imagenet/cait_deit_t_in1k': (0.6, 5.1),
     'imagenet/cait_deit_s_in1k': (2.1, 18.4),
     'imagenet/cait_deit_b_in1k': (7.4, 71.3),
+    'imagenet/cdcp_deit_s_in1k': (2.85, 13.9),  # 38.1 % less than 4.608
 }
 REDUCTIONS = {
+    'imagenet/cait_deit_t_in1k': 0.505,  # Tables VIII, XXI, XXII
+    'imagenet/cait_deit_s_in1k': 0.544,
     'imagenet/cdcp_deit_t_in1k': 0.312,
     'imagenet/cdcp_deit_s_in1k': 0.381,
     'imagenet/cdcp_swin_t_in1k': 0.267,
     'imagenet/cait_swin_t_in1k': 0.354,
 }
-
-
-def random_scores(arch, seed):
-    rng = np.random.default_rng(seed)
-    heads = [arch.num_heads] * len(arch.qk_dims)
-    if hasattr(arch, 'depths'):
-        heads = np.repeat(arch.num_heads, arch.depths)
-    return [
-        Kinds(
-            *(rng.random((h, width)) for width in (qk, qk, v)),
-            rng.random((1, mlp)),
-        )
-        for h, qk, v, mlp in zip(
-            heads, arch.qk_dims, arch.v_dims, arch.mlp_dims
-        )
-    ]
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -82,9 +69,10 @@ def test_target_is_met_whatever_the_scores(name):
         assert macs == budget.start - selection.saved
         if name in PAPER:
             expected, params = PAPER[name]
-            assert abs(macs / 1e9 - expected) < 0.06
+            assert abs(macs / 1e9 - expected) < 0.03
             # random scores prune all blocks alike; trained ones need not
-            assert pruned.params(1000) / 1e6 == pytest.approx(params, rel=0.1)
+            params = pytest.approx(params, rel=0.012)
+            assert pruned.params(1000) / 1e6 == params
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -98,6 +86,60 @@ def test_run_is_long_enough(name):
         hook.target, budget.reduction(), hook.warmup_epochs * epoch
     )
     schedule.check((cfg.train_cfg.max_epochs - hook.settle_epochs) * epoch)
+
+
+def printed(name):
+    return name in PAPER and name.startswith('imagenet/cait_deit')
+
+
+@pytest.mark.parametrize('name', [*filter(printed, RECIPES)])
+def test_merges_stand_where_both_printed_figures_fit(name):
+    """A merge one block later, and the parameters would be others."""
+    arch = arch_of(read(name).model.backbone)
+    (hook,) = read(name).custom_hooks
+    _, printed = PAPER[name]
+    first, second = arch.token_merging.layers
+    off = {}
+    for layers in ((first, second), (first + 1, second), (first - 1, second)):
+        moved = arch.replace(token_merging=dict(layers=layers))
+        budget = MacBudget.of(moved, num_classes=1000)
+        rules = SelectionRules(**hook.rules)
+        kept = select(random_scores(arch, 0), budget, hook.target, rules).kept
+        dims = zip(('qk_dims', 'v_dims', 'mlp_dims'), zip(*kept_widths(kept)))
+        params = moved.replace(**dict(dims)).params(1000) / 1e6
+        off[layers] = abs(params - printed)
+    assert min(off, key=off.get) == (first, second)
+
+
+LIFE_SLIM = named('classifier', 'imagenet/lifeslim_*_in1k')
+
+
+@pytest.mark.parametrize('name', LIFE_SLIM)
+def test_life_regression_trains_as_printed(name):
+    """1e-5 and 1e-3 for 128 images a step, by plain cross-entropy (Eq. 8)."""
+    cfg = read(name)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr) == ('AdamW', 1e-3)
+    assert cfg.optim_wrapper.paramwise_cfg.predictor.lr == 1e-5
+    assert cfg.train_dataloader.batch_size == 128
+    assert cfg.auto_scale_lr.base_batch_size == 128
+    assert cfg.train_cfg.max_epochs == 2 and cfg.param_scheduler == []
+    others = {'distillation', 'data_preprocessor', 'label_smoothing'}
+    assert not others & cfg.model.keys()
+
+
+def test_swins_with_merges_are_trained_from_scratch():
+    """For 300 epochs (Table XVII), by Swin's own recipe."""
+    for name, rate in (('swin_t', 0.2), ('swin_s', 0.3)):
+        cfg = read(f'imagenet/atme_{name}_in1k')
+        assert cfg.model.backbone.checkpoint is None
+        assert cfg.model.backbone.drop_path_rate == rate
+        assert 'distillation' not in cfg.model
+        assert cfg.train_cfg.max_epochs == 300
+        images = cfg.auto_scale_lr.base_batch_size
+        assert cfg.train_dataloader.batch_size == images
+        assert cfg.optim_wrapper.optimizer.lr == 5e-4 * images / 512
+        assert cfg.param_scheduler[-1].end == 300
 
 
 @pytest.mark.parametrize(
@@ -114,9 +156,9 @@ def test_life_regression_costs_what_the_paper_says(name, gmacs):
 
 # GMACs and millions of parameters at 224 px that CAIT reports, where it does
 SIZES = {
-    'cait_deit_t': (0.6, 5.1),
+    'cait_deit_t': (0.623, 5.1),
     'cait_deit_s': (2.1, 18.4),
-    'cait_deit_b': (7.4, None),
+    'cait_deit_b': (7.4, 71.3),
     'cdcp_deit_s': (2.85, 13.9),
 }
 MERGES = {'swin_t': (5, 6), 'swin_s': (7, 13)}
@@ -157,9 +199,8 @@ def test_backbones_are_those_of_the_runs_that_make_them(name):
     if name in SIZES:
         gmacs, params = SIZES[name]
         macs = arch.macs(224, num_classes=1000)
-        assert macs / 1e9 == pytest.approx(gmacs, rel=0.02)
-        if params:
-            assert arch.params(1000) / 1e6 == pytest.approx(params, rel=0.01)
+        assert macs / 1e9 == pytest.approx(gmacs, rel=0.01)
+        assert arch.params(1000) / 1e6 == pytest.approx(params, rel=0.013)
 
 
 # small versions share no checkpoint; a folder's start from the dense one

@@ -136,11 +136,13 @@ class Clone:
         def run(command, **kwargs):
             if command[0] != sys.executable:  # MMEngine asks for versions
                 return start(command, **kwargs)
-            return self.tool(*command[1:])
+            self.tool(*command[1:])
+            return mock.Mock(stdout=[], returncode=0, poll=lambda: 0)
 
-        start = subprocess.run
+        start = subprocess.Popen
         with (
-            mock.patch.object(subprocess, 'run', run),
+            mock.patch.object(subprocess, 'Popen', run),
+            mock.patch('signal.signal'),
             mock.patch('dataset_converters.digits.make_digits'),
         ):
             self.tool('tools/demo.py')

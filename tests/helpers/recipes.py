@@ -4,10 +4,12 @@ import re
 from fnmatch import fnmatch
 from functools import cache
 
+import numpy as np
 from documents import ROOT
 from mmengine.registry import init_default_scope
 
 from mmvitcompress.arch.zoo import get_arch
+from mmvitcompress.channels import Kinds
 from mmvitcompress.engine.config import read_config
 
 CONFIGS = ROOT / 'configs'
@@ -76,6 +78,23 @@ def arch_of(backbone):
     kinds = ('token_merging', 'patch_slimming')
     own = {kind: backbone[kind] for kind in kinds if backbone.get(kind)}
     return get_arch(backbone.arch).replace(**own)
+
+
+def random_scores(arch, seed):
+    """Scores of all channels that prune every block alike."""
+    rng = np.random.default_rng(seed)
+    heads = [arch.num_heads] * len(arch.qk_dims)
+    if hasattr(arch, 'depths'):
+        heads = np.repeat(arch.num_heads, arch.depths)
+    return [
+        Kinds(
+            *(rng.random((h, width)) for width in (qk, qk, v)),
+            rng.random((1, mlp)),
+        )
+        for h, qk, v, mlp in zip(
+            heads, arch.qk_dims, arch.v_dims, arch.mlp_dims
+        )
+    ]
 
 
 ALL = [*FILES, *combined()]

@@ -42,6 +42,9 @@ BEFORE = {
         export imagenet/dense_deit_s_in1k checkpoints/deit_small_in1k.pth
         export upernet_cait_deit_s_ade20k checkpoints/cait_deit_small_in1k.pth
     """,
+    'papers.md': """
+        export imagenet/dense_deit_s_in1k checkpoints/deit_small_in1k.pth
+    """,
     'python.md': """
         run upernet_cait_deit_s_ade20k work_dirs/{config}/iter_160000.pth
         run upernet_cait_deit_s_ade20k iter_160000.pth

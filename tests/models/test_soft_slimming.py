@@ -68,8 +68,7 @@ def test_bias_is_a_factor_under_the_softmax(layer):
 
 def test_sharp_weights_equal_dropping(monkeypatch):
     """A patch whose weight falls to 0 at once has left, for the others."""
-    model = small().double()
-    model.patch_slimming.sharpness = 1e4
+    model = small(patch_slimming=SLIM | dict(sharpness=1e4)).double()
     budgets = PatchSlimming(**SLIM).budgets(64, 4)
 
     def exact_lives(scores, mean, std):

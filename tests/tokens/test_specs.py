@@ -2,14 +2,21 @@
 
 import itertools
 import json
+import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens import PatchSlimming, TokenMerging
+from mmvitcompress.tokens import (
+    PatchSlimming,
+    SoftPatchSlimmer,
+    TokenMerging,
+    TokenState,
+)
 
 
 def test_budgets_and_moments_of_the_paper():
@@ -23,6 +30,28 @@ def test_moments_by_hand():
     """10 patches, half leave after block 1 of 2: lives 1×5, 2×5."""
     spec = PatchSlimming(base_layer=1, layers=(1,), keep_rate=0.5)
     assert spec.life_moments(10, 2) == (1.5, 0.5)
+
+
+def test_sharpness_is_u_and_survives_json():
+    """β of a patch one layer before its end: 1 / (1 + exp(−U))."""
+    arch = ViTArch(24, 3, 3, img_size=32, patch_size=8)
+    for sharpness, content in ((1.5, {}), (3.0, dict(sharpness=3.0))):
+        spec = PatchSlimming(1, (2,), 0.5, sharpness=sharpness)
+        assert spec.to_dict() == (
+            dict(base_layer=1, layers=[2], keep_rate=0.5) | content
+        )
+        assert PatchSlimming(**spec.to_dict()) == spec
+        held = arch.replace(patch_slimming=spec)
+        assert ViTArch.from_dict(held.to_dict()) == held
+        lives = TokenState.start((1, 2)).noting(
+            'patch_slimming', torch.tensor([[3.0, 2.0]])
+        )
+        bias = SoftPatchSlimmer(held, spec).bias(2, lives)
+        beta = torch.tensor([1.0, 1 / (1 + math.exp(-sharpness)), 0.5])
+        torch.testing.assert_close(bias.exp().flatten(), beta)
+    for wrong in (0, -1.5, float('nan'), '1.5', True):
+        with pytest.raises(ConfigError, match='sharpness must be a'):
+            PatchSlimming(sharpness=wrong)
 
 
 @pytest.mark.parametrize(

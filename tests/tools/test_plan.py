@@ -50,6 +50,35 @@ def test_tokens_alone(name, target, layers, gigamacs):
     assert found.macs / 1e9 == pytest.approx(gigamacs, abs=0.005)
 
 
+@pytest.mark.parametrize('num_classes', [0, 1000])
+@pytest.mark.parametrize(
+    'name, printed, layers, saved',
+    [
+        # CAIT IV-C1, IV-D; saved by our count
+        ('deit_small', 0.411, (5, 9), 0.4113),
+        ('deit_small', 0.433, (5, 8), 0.4314),
+        ('deit_tiny', 0.502, (4, 8, 10), 0.5023),
+        ('swin_tiny', 0.201, (5, 6), 0.2027),
+        # (7, 13) of the paper save 35.7 %, by windows that shrink
+        ('swin_small', 0.337, (8, 13), 0.3370),
+        ('swin_small', 0.357, (7, 13), 0.3572),
+    ],
+)
+def test_printed_reductions_are_met(name, printed, layers, saved, num_classes):
+    """As nearly as 0.25 points, from either side, classifier or not."""
+    found = plan_arch(get_arch(name), printed, 224, num_classes=num_classes)
+    assert found.layers == layers
+    assert found.reduction == pytest.approx(printed, abs=0.0025)
+    assert found.reduction == pytest.approx(saved, abs=0.0002)
+
+
+@pytest.mark.parametrize('target', [0.8413, 0.85, 0.88])
+def test_far_targets_are_planned(target):
+    """Merges before blocks 1 to 8 save 88 %."""
+    found = plan_arch(get_arch('deit_small'), target, 224)
+    assert target - 0.0025 <= found.reduction < target + 0.01
+
+
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('channels', [0.0, 0.4])
 def test_every_method_meets_a_target(method, channels):

@@ -3,7 +3,7 @@
 data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
 
 train_dataloader = dict(
-    batch_size=256,  # per GPU, the whole batch of the papers: one GPU
+    batch_size=256,  # per GPU; CAIT's whole batch (Tiny, Small): one GPU
     num_workers=8,
     persistent_workers=True,
     drop_last=True,

@@ -30,7 +30,7 @@ class LifeRegressionHook(Hook):
     ``find_unused_parameters=True`` in the config.
 
     Learning rates are the optimizer's concern: the paper trains the predictor
-    with 1e-5 and the rest with 1e-3.
+    with 1e-5 and the rest with 1e-3, at 128 images a step.
 
     Args:
         predictor_epochs: Length of the first stage; None trains all at once

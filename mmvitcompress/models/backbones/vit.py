@@ -281,7 +281,11 @@ class CDCPDeiT(CompressedViT):
 class CAITDeiT(CompressedViT):
     """DeiT with merged tokens and pruned channels (CAIT)."""
 
-    defaults: ClassVar = {'token_merging': (5, 8)}
+    defaults: ClassVar = {
+        'token_merging': lambda arch: (
+            (4, 8) if arch.embed_dim == 768 else (5, 8)
+        )
+    }
     how_to_make = _PRUNE.format('cait')
 
 
