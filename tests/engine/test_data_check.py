@@ -72,3 +72,20 @@ def test_what_was_read_is_remembered_from_run_to_run(own, tool, tmp_path):
     assert 'checking label maps' not in stderr
     os.utime(root / 'annotations/training/0.png', ns=(1, 1))
     assert 'checking' in tool('train', path, '--work-dir', tmp_path / 'w')[1]
+
+
+@pytest.mark.slow
+def test_every_process_stops(own, helpers, tmp_path):
+    root, path = own
+    spoil(root, 77)
+    done = helpers.execute(
+        [
+            *(helpers.root / 'tools' / 'dist_train.sh', path, 2),
+            *('--work-dir', tmp_path / 'w'),
+        ],
+        PORT=str(helpers.free_port()),
+    )
+    assert done.returncode != 0
+    said = 'train.py: error: FolderDataset: 1 of 2 label maps cannot be used'
+    assert 1 <= done.stderr.count(said) <= 2  # torchrun ends the slower one
+    assert 'in check_run' not in done.stderr  # no traceback
