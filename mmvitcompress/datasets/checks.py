@@ -135,7 +135,12 @@ class CheckedPairs(Checked):
             maps = self._by_stem(where, self.seg_map_suffix, LOSSLESS)
             suffix = self.seg_map_suffix or '.png'
             self.require_files(where, stems, maps, suffix)
-            self._require_images(maps, images)
+            alone = sorted(maps.keys() - images.keys())
+            if alone and not self.ann_file:
+                self.refuse(
+                    f'{len(alone)} label maps in {where} have no image in '
+                    f'{folder}, the first being {maps[alone[0]]}'
+                )
             self.require_label_map(maps[stems[0]])
         return [
             dict(
@@ -167,17 +172,6 @@ class CheckedPairs(Checked):
                 )
             found[stem] = path
         return found
-
-    def _require_images(self, maps: dict, images: dict) -> None:
-        """There must be no label maps without an image."""
-        alone = sorted(maps.keys() - images.keys())
-        if alone and not self.ann_file:
-            self.refuse(
-                f'{len(alone)} label maps in '
-                f'{self.data_prefix["seg_map_path"]} have no image in '
-                f'{self.data_prefix["img_path"]}, the first being '
-                f'{maps[alone[0]]}'
-            )
 
     def require_label_map(self, path: str) -> None:
         """The file must hold class indices: no colours, no other classes."""

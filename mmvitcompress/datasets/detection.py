@@ -142,10 +142,9 @@ class NucleiDataset(CheckedCoco, CocoDataset):
 
     Args:
         hold_out: Share of the images that is set aside for validation, by a
-            hash of their file names, so that it is always the same. Defaults
-            to 0.
+            hash of their file names, so that it is always the same.
         held_out: Whether to read the images that are set aside, and not the
-            others. Defaults to False.
+            others.
         **kwargs: Those of ``CocoDataset``.
     """
 

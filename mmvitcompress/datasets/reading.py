@@ -112,26 +112,18 @@ def _naming(what: str) -> Iterator[None]:
 
 @contextmanager
 def naming_file(dataset: Dataset, index: int) -> Iterator[None]:
-    """Name the file of an image that can't be read.
-
-    Raises:
-        DataError: If it can't.
-    """
+    """Raise a DataError with the file, or place, of an image that can't be
+    read."""
     try:
         yield
     except UNREADABLE as error:
+        name = f'{index} of {type(dataset).__name__}'
+        if isinstance(dataset, ImageDataset):
+            name = dataset.filename(index, absolute=True) or name
         raise DataError(
-            f'image {_filename(dataset, index)} cannot be read '
+            f'image {name} cannot be read '
             f'({type(error).__name__}: {error}); fetch it again or take it out'
         ) from error
-
-
-def _filename(dataset: Dataset, index: int) -> str:
-    """The file of an image, or its place where files have no names."""
-    name = None
-    if isinstance(dataset, ImageDataset):
-        name = dataset.filename(index, absolute=True)
-    return str(name or f'{index} of {type(dataset).__name__}')
 
 
 def class_names(dataset: Dataset) -> dict[str, int] | None:

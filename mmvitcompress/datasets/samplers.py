@@ -18,13 +18,13 @@ class RepeatedAugSampler(RepeatAugSampler):
 
     Args:
         dataset: What to draw from.
-        num_repeats: How often an image is shown. Defaults to 3.
-        shuffle: Whether to shuffle. Defaults to True.
+        num_repeats: How often an image is shown.
+        shuffle: Whether to shuffle.
         seed: Of the shuffling; the order hangs on it and the epoch alone.
             Defaults to one that all processes agree on.
         selected_round: The length of an epoch over all processes is rounded
             down to a multiple of this, if there are as many images; 0 for no
-            rounding. Defaults to 256, as timm and DeiT have it.
+            rounding. 256 is timm's and DeiT's.
 
     Raises:
         ConfigError: If images can't be drawn, or are not repeated at all.

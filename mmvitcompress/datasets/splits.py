@@ -1,14 +1,10 @@
 """A validation set where there is none: held out by the files' names."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from mmvitcompress.errors import ConfigError
-
-
-def name_fraction(name: str) -> float:
-    """A number in [0, 1) that looks random, but hangs on the name alone."""
-    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8
 
 
 def belongs(path: str, hold_out: float, held_out: bool) -> bool:
@@ -19,7 +15,8 @@ def belongs(path: str, hold_out: float, held_out: bool) -> bool:
         hold_out: Share of all files that is set aside, in [0, 1); 0 for none.
         held_out: Whether the side is the one that is set aside.
     """
-    return (name_fraction(Path(path).name) < hold_out) == held_out
+    digest = hashlib.sha256(os.fsencode(Path(path).name)).hexdigest()
+    return (int(digest[:8], 16) / 16**8 < hold_out) == held_out
 
 
 def check_share(hold_out: float, held_out: bool) -> None:

@@ -30,10 +30,7 @@ class Writer:
     Args:
         out: The folder.
         predictor: The model that predicts.
-        topk: Classes that a classifier's records name.
-        score_threshold: Least score of a detection that is drawn or written.
-        opacity: Of the colours drawn over images, in [0, 1].
-        overlay: Whether to draw over images at all.
+        topk, score_threshold, opacity, overlay: See ``predict``.
 
     Attributes:
         records: What was written for each input.
@@ -108,8 +105,6 @@ class Writer:
             write_json(path, {**record, **content})
             content = dict(detections=str(path))
         record.update(content)
-
-    # -- one kind of file each ----------------------------------------------
 
     def _path(self, folder: str, source: Source, suffix: str) -> Path:
         return self.out / folder / (source.name + suffix)

@@ -42,22 +42,18 @@ def predict(
     """Predict on images, folders and videos, and write what is seen.
 
     Args:
-        config: Config of a segmentor, detector or classifier.
-        checkpoint: Its weights; the whole model's, or an exported
-            classifier's.
+        config, checkpoint, device, classes: See :class:`Predictor`; a
+            classifier's weights may be exported ones.
         inputs: Images, videos and folders of them.
-        out: Folder for results: see :class:`~.outputs.Writer`; a record of
-            all is written to ``predictions.json`` in it.
-        device: Such as 'cuda:0'. Defaults to CUDA where there is one.
-        batch_size: How many images of one size run together. Defaults to 1.
-        classes: Names of the classes. Defaults to what is known.
-        topk: Classes that are named for each image of a classifier. Defaults
-            to 5.
-        score_threshold: Least score of a detection. Defaults to 0.3.
-        opacity: Of the colours drawn over images, in [0, 1]. Defaults to 0.5.
-        progress: Whether to show a progress bar on stderr. Defaults to True.
+        out: Folder for results, see :class:`~.outputs.Writer`, and a record
+            of all in ``predictions.json``.
+        batch_size: How many images of one size run together.
+        topk: Classes that are named for each image of a classifier.
+        score_threshold: Least score of a detection, in [0, 1].
+        opacity: Of the colours drawn over images, in [0, 1].
+        progress: Whether to show a progress bar on stderr.
         overlay: Whether to draw over images, which for a detector's large
-            ones takes longer than predicting. Defaults to True.
+            ones takes longer than predicting.
 
     Returns:
         What was written to ``predictions.json``, of builtin types: ``task``,
@@ -117,11 +113,8 @@ def predict(
 
 
 def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Group frames that follow one another and are of one size.
-
-    Images of other sizes would be padded to the largest, and results depend
-    on what else is in the batch.
-    """
+    """Group neighbours of one size: others would be padded to the largest,
+    and results depend on what else is in the batch."""
     for _, group in groupby(frames, lambda frame: frame.image.shape):
         while batch := list(islice(group, size)):
             yield batch
@@ -132,13 +125,8 @@ def predict_each(
     batch: Sequence[Frame],
     failures: dict[Source, str],
 ) -> list[tuple[Frame, Any]]:
-    """Predict on frames of one size; one by one where they fail together.
-
-    Args:
-        predictor: The model.
-        batch: The frames.
-        failures: What can't be predicted on is noted here and left out.
-    """
+    """Predict on frames of one size, one by one where they fail together;
+    what fails alone is noted and left out."""
     results = []
     with noting(failures if len(batch) == 1 else {}, batch[0].source):
         results = predictor([frame.image for frame in batch])

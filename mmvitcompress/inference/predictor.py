@@ -163,27 +163,22 @@ class Predictor:
 
 
 def _dataset(cfg: Config) -> dict:
-    for name in ('test_dataloader', 'val_dataloader'):
-        loader = cfg.get(name)
-        if loader:
-            return loader.dataset
-    raise ConfigError(
-        'the config has no test_dataloader, whose transforms prepare images'
-    )
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if not loader:
+        raise ConfigError(
+            'the config has no test_dataloader, whose transforms prepare '
+            'images'
+        )
+    return loader.dataset
 
 
 def _take_images(dataset: dict) -> dict:
-    """Let the pipeline take images without annotations, in place.
-
-    Returns:
-        Its step that loads images.
-    """
-    dataset['pipeline'] = [
-        step
-        for step in dataset.get('pipeline') or []
-        if 'Annotations' not in step['type']
-    ]
-    for step in dataset['pipeline']:
+    """Let the pipeline take images without annotations, in place; returns
+    its step that loads images."""
+    steps = dataset.get('pipeline') or []
+    steps = [step for step in steps if 'Annotations' not in step['type']]
+    dataset['pipeline'] = steps
+    for step in steps:
         if step['type'].rpartition('.')[2] == 'LoadImageFromFile':
             step['type'] = 'LoadImageFromFile'
             return step
