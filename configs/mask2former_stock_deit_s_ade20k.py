@@ -6,6 +6,7 @@ model = dict(
     backbone=dict(restore=True),
     neck=dict(type='Feature2Pyramid'),
     decode_head=dict(
+        type='Mask2FormerHead',
         pixel_decoder=dict(type='mmdet.MSDeformAttnPixelDecoder')
     ),
 )

@@ -83,6 +83,7 @@ MODELS = _child(
         FastUPerHead='models.fast.uper_head',
         UnmergeFPN='models.necks.fpn',
         MultiScalePreProcessor='models.heads.multi_scale',
+        WindowMask2FormerHead='models.heads.window_mask2former',
     ),
 )
 DATASETS = _child(root.DATASETS, 'datasets')

@@ -1,6 +1,6 @@
-# Mask2Former on DeiT-Small; the head is mmseg's for ADE20K. It needs mmdet;
-# where mmcv has no compiled operators, its deformable attention runs on
-# mmvitcompress.compat.ops.
+# Mask2Former on DeiT-Small; the head is mmseg's for ADE20K, which takes windows
+# that slide as well. It needs mmdet; where mmcv has no compiled operators, its
+# deformable attention runs on mmvitcompress.compat.ops.
 _base_ = './deit_s_pyramid.py'
 num_classes = 150
 positions = dict(num_feats=128, normalize=True)
@@ -9,7 +9,7 @@ model = dict(
     # the pixel decoder wants maps that are whole multiples of each other
     data_preprocessor=dict(test_cfg=dict(size_divisor=32)),
     decode_head=dict(
-        type='Mask2FormerHead',
+        type='mmvitcompress.WindowMask2FormerHead',
         in_channels=[384, 384, 384, 384],
         strides=[4, 8, 16, 32],
         feat_channels=256,
