@@ -230,7 +230,8 @@ def told_by_names(state_dict: Mapping[str, Tensor]) -> dict:
     moco = [k for k in state_dict if k.endswith('base_encoder.cls_token')]
     if moco and state_dict[moco[0]].shape[-1] == 384:
         told['num_heads'] = 12  # MoCo v3's ViT-S has more heads than others
-    if any('.attn.w_msa.' in key for key in state_dict):
+    classifies = 'head.fc.weight' in state_dict  # MMPretrain's, as timm's
+    if not classifies and any('.attn.w_msa.' in key for key in state_dict):
         told['pad_first'] = True  # of MMSegmentation and MMDetection
     return told
 

@@ -135,7 +135,7 @@ def test_mmengine_ways_to_weights_are_refused(backbone, own, other):
     """mmseg hands ``model.pretrained`` to the backbone."""
     for name in ('pretrained', 'init_cfg'):
         with pytest.raises(
-            ConfigError, match=f"{name} is not .*backbone.checkpoint.*'x.pth'"
+            ConfigError, match=f"{name} is not .*use checkpoint=.*'x.pth'"
         ):
             backbone(own, **{name: 'x.pth'})
         backbone(own, **{name: None})

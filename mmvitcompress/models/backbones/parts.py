@@ -78,7 +78,7 @@ def check_arguments(
         if value is not None:
             raise ConfigError(
                 f'{name} is not supported, since it skips what does not fit; '
-                f'use backbone.checkpoint instead, but got {value!r}'
+                f'use checkpoint=… of the backbone, but got {value!r}'
             )
     if out_type not in ('featmap', 'raw'):
         raise ConfigError(
