@@ -125,7 +125,7 @@ def test_output_indices():
 def test_restore_modes_are_checked_at_once(
     backbone, own, other, restore, mode
 ):
-    message = re.escape(f"'nearest' or 'bilinear', but got {mode!r}")
+    message = re.escape(f'one of nearest, bilinear, but got {mode!r}')
     with pytest.raises(ConfigError, match=f'restore_mode .* {message}'):
         backbone(own, restore=restore, restore_mode=mode)
 
