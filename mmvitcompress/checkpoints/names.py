@@ -85,12 +85,10 @@ def to_timm_keys(
         CheckpointError: If there are several nets, none of which is known to
             be the one to use.
     """
-    return vit_to_timm_keys(unwrapped(state_dict, path))
+    return vit_to_timm_keys(net_of(state_dict, path))
 
 
-def unwrapped(
-    state_dict: Mapping[str, Tensor], path: str
-) -> dict[str, Tensor]:
+def net_of(state_dict: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
     """The tensors of the net among all, and its classifier's."""
     found = (_STEM.match(key) for key in state_dict)
     prefix = _one_of({match[1] for match in found if match}, path)

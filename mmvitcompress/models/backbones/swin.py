@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
 from mmvitcompress.channels import attach_compactors
-from mmvitcompress.checkpoints.fill import fill, reconcile
+from mmvitcompress.checkpoints.fill import fill_backbone, reconcile
 from mmvitcompress.checkpoints.recognise import SWIN
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.backbones.parts import (
@@ -145,7 +145,7 @@ class CompressedSwin(Backbone, Swin):
         self.pretrained_cfg = {}
         if weights is not None:
             self.pretrained_cfg = weights.pretrained_cfg
-            fill(self, weights, log)
+            fill_backbone(self, weights, log)
         if compactors:
             attach_compactors(self)
         self._register_state_dict_hook(note_arch)

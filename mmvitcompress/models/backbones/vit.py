@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.windows import quarter_ends
 from mmvitcompress.channels import attach_compactors
-from mmvitcompress.checkpoints.fill import fill, reconcile
+from mmvitcompress.checkpoints.fill import fill_backbone, reconcile
 from mmvitcompress.checkpoints.recognise import VIT
 from mmvitcompress.models.backbones.parts import (
     Backbone,
@@ -171,7 +171,7 @@ class CompressedViT(Backbone, ViT):
         self.pretrained_cfg = {}
         if weights is not None:
             self.pretrained_cfg = weights.pretrained_cfg
-            fill(self, weights, log, soft_slimming)
+            fill_backbone(self, weights, log, soft_slimming)
         if compactors:
             attach_compactors(self)
         self._register_state_dict_hook(note_arch)
