@@ -35,7 +35,7 @@ NETS = 'tokens arch channels planning models.layers models.vit models.swin'
 NETS += ' models.classifier'
 WITHOUT_TIMM = 'tokens arch channels planning'
 HOMES = {
-    'torch.load': ['checkpoints.file'],
+    'torch.load': ['checkpoints.reading'],
     '.load_state_dict': ['checkpoints.load'],
     # and what a classifier holds: its backbone, and its teacher
     'MODELS.build': [
@@ -49,7 +49,7 @@ HOMES = {
 SOON = """
 methods  api.compressing arch.zoo deploy.optimize models.backbones.vit
 methods  engine.hooks.life_regression visualization.life
-sizes    arch.swin engine.wrappers models.backbones.vit visualization.compare
+sizes    arch.swin engine.wrappers
 names    inference.inputs tokens.placement visualization.attention
 names    visualization.curve visualization.style
 """

@@ -62,8 +62,8 @@ class SwinArch(Arch):
         norm_eps: Epsilon of all LayerNorms. Defaults to 1e-5.
         pad_first: What happens to grids that windows don't divide: with False
             they are shifted, then padded, as timm does; with True they are
-            padded, then shifted, as MMSegmentation and MMDetection do.
-            Defaults to False.
+            padded, then shifted, as MMSegmentation and MMDetection do, small
+            ones too. Defaults to False.
         reductions: Token methods that keep a grid; see
             :class:`~mmvitcompress.arch.base.Arch`. Their ``layers`` are
             blocks of stage 3, the only one that may merge, counted from 1
@@ -216,9 +216,14 @@ class SwinArch(Arch):
     def windows(self, grid: Grid, shifted: bool) -> Windows:
         """How a block divides a grid; every second block is ``shifted``.
 
-        Along a side that one window covers nothing is shifted.
+        Along a side that one window covers nothing is shifted, as timm and
+        Swin's authors have it. With ``pad_first`` windows stay whole and are
+        shifted even so, as weights of MMSegmentation and MMDetection want it.
         """
         size = self.window_size
+        if self.pad_first:
+            shift = size // 2 if shifted else 0
+            return Windows(grid, (size, size), (shift, shift))
         window = tuple(min(size, length) for length in grid)
         shift = tuple(
             size // 2 if shifted and length > size else 0 for length in grid

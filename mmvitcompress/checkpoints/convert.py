@@ -10,7 +10,7 @@ from torch import nn
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.checkpoints.file import Checkpoint, read_checkpoint
-from mmvitcompress.checkpoints.fill import Log, fill
+from mmvitcompress.checkpoints.fill import Log, fill_backbone
 from mmvitcompress.checkpoints.names import is_swin
 from mmvitcompress.checkpoints.recognise import SWIN, VIT, Weights, recognise
 from mmvitcompress.checkpoints.timm import (
@@ -67,7 +67,7 @@ def convert(
 
 def _build(weights: Weights, log: Log) -> nn.Module:
     model = _NETS[weights.family](weights.arch).eval()
-    fill(model, weights, log)
+    fill_backbone(model, weights, log)
     return model
 
 

@@ -1,9 +1,8 @@
 """Checkpoints: one small file that carries its own shape.
 
 ``{'state_dict': timm-style keys, 'meta': {'arch': {...}, ...}}`` holds only
-tensors and builtin types, so that ``torch.load(weights_only=True)`` reads it.
-As ``.safetensors`` the same meta data stands as JSON in the file's header.
-Reading never runs code from a file; loading is strict.
+tensors and builtin types. As ``.safetensors`` the same meta data stands as
+JSON in the file's header.
 """
 
 import hashlib
@@ -119,8 +118,8 @@ _HELD: WeakValueDictionary[tuple, Checkpoint] = WeakValueDictionary()
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours, or of whoever wrote it.
 
-    As long as the result is in use, reading the same file gives it again. Its
-    tensors are shared and not to be changed in place.
+    While the result is in use, reading the file again gives it again: its
+    tensors are not to be changed in place.
 
     Args:
         path: Safetensors, or what ``torch.save`` wrote; a URL is downloaded,
@@ -128,8 +127,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         MissingCheckpointError: If there is no such file.
-        CheckpointError: If it is truncated, altered, no checkpoint, or holds
-            more than data.
+        CheckpointError: If it is damaged, none, or more than data.
     """
     if not isinstance(path, str | Path):
         raise CheckpointError(
@@ -151,11 +149,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def hold_checkpoint(path: str | Path | None) -> Checkpoint | None:
-    """Read a file for others that will read it, too, while this is in use.
-
-    Returns:
-        None if there is none: who needs the file knows what to say.
-    """
+    """Read a file for others that will read it, too, while this is in use;
+    None if there is none: who needs it knows what to say."""
     try:
         return None if path is None else read_checkpoint(path)
     except MissingCheckpointError:
@@ -295,12 +290,8 @@ def write_checkpoint(
 def refuse_compactors(
     state_dict: Mapping[str, Tensor], path: str | Path
 ) -> None:
-    """See that tensors are no pruning run's, before they are taken for those
-    of a plain model.
-
-    Raises:
-        CheckpointError: If there are compactors among them.
-    """
+    """Raise CheckpointError if tensors are a pruning run's, to be taken for
+    those of a plain model."""
     if any(map(is_compactor, state_dict)):
         raise CheckpointError(
             f'checkpoint {str(path)!r} is of a run that prunes channels, and '

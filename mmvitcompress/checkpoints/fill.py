@@ -126,7 +126,7 @@ def _is_new(key: str, weights: Weights) -> bool:
     )
 
 
-def fill(
+def fill_backbone(
     model: ViT | Swin, weights: Weights, log: Log, soft_slimming: bool = False
 ) -> None:
     """Load a backbone strictly; positions and their biases are resized.

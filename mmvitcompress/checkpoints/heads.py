@@ -65,9 +65,8 @@ def load_head(head: nn.Module, checkpoint: Checkpoint, log: Log) -> bool:
     and the log says so.
 
     Args:
-        head: The classifier to fill, a
-            :class:`~mmvitcompress.models.classifier.ClassTokenHead`.
-        checkpoint: Of timm, DeiT or ours.
+        head: A :class:`~mmvitcompress.models.classifier.ClassTokenHead`.
+        checkpoint: Of whoever is known.
         log: Told what was loaded, or why nothing was.
 
     Returns:

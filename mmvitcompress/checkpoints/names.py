@@ -85,12 +85,10 @@ def to_timm_keys(
         CheckpointError: If there are several nets, none of which is known to
             be the one to use.
     """
-    return vit_to_timm_keys(unwrapped(state_dict, path))
+    return vit_to_timm_keys(net_of(state_dict, path))
 
 
-def unwrapped(
-    state_dict: Mapping[str, Tensor], path: str
-) -> dict[str, Tensor]:
+def net_of(state_dict: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
     """The tensors of the net among all, and its classifier's."""
     found = (_STEM.match(key) for key in state_dict)
     prefix = _one_of({match[1] for match in found if match}, path)
@@ -230,7 +228,8 @@ def told_by_names(state_dict: Mapping[str, Tensor]) -> dict:
     moco = [k for k in state_dict if k.endswith('base_encoder.cls_token')]
     if moco and state_dict[moco[0]].shape[-1] == 384:
         told['num_heads'] = 12  # MoCo v3's ViT-S has more heads than others
-    if any('.attn.w_msa.' in key for key in state_dict):
+    classifies = 'head.fc.weight' in state_dict  # MMPretrain's, as timm's
+    if not classifies and any('.attn.w_msa.' in key for key in state_dict):
         told['pad_first'] = True  # of MMSegmentation and MMDetection
     return told
 

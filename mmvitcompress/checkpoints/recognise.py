@@ -12,10 +12,10 @@ from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints.file import Checkpoint
 from mmvitcompress.checkpoints.names import (
     is_swin,
+    net_of,
     refuse_foreign,
     swin_to_timm_keys,
     told_by_names,
-    unwrapped,
     vit_to_timm_keys,
 )
 from mmvitcompress.checkpoints.shapes import infer_arch, infer_swin_arch
@@ -127,7 +127,7 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
     """
     path = checkpoint.path
     told = told_by_names(checkpoint.state_dict)
-    tensors = unwrapped(checkpoint.state_dict, path)
+    tensors = net_of(checkpoint.state_dict, path)
     swin = is_swin(tensors)
     refuse_foreign(tensors, path)
     if family is not None and swin != (family is SWIN):

@@ -306,13 +306,15 @@ def test_openmmlab_swins_pad_first(library, whole, tmp_path):
     state = with_prefix(peer.state_dict(), prefix)
     torch.save({'state_dict': state, 'meta': {}}, tmp_path / 'x.pth')
     shape = dict(embed_dim=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8))
-    x = torch.randn(1, 3, 300, 356)
     for arch in (None, shape):
         ours = CompressedSwin(arch, checkpoint=str(tmp_path / 'x.pth')).eval()
         assert ours.arch.pad_first
-        with torch.no_grad():
-            for a, b in zip(ours(x), peer(x)):
-                assert_close(a, b, 1e-4)
+        # at 224 the last grid is one window, at 100 it is smaller
+        for size in ((300, 356), (224, 224), (100, 130)):
+            x = torch.randn(1, 3, *size)
+            with torch.no_grad():
+                for a, b in zip(ours(x), peer(x)):
+                    assert_close(a, b, 1e-4)
 
 
 @pytest.mark.parametrize('naming', ['openmmlab', 'timm'])
@@ -346,6 +348,37 @@ def test_swins_with_norms_of_outputs_are_converted(naming, norms, tmp_path):
         x = torch.randn(1, 3, 300, 356)
         with torch.no_grad():
             assert_close(ours(x)[-1], peer(x)[-1], 1e-4)
+
+
+def test_mmpretrain_swins_are_shifted_as_timms(tmp_path):
+    """Where one window covers the grid, its classifiers do not shift."""
+    peer = timm_swin(224)
+    pairs = [
+        (r'^layers\.(\d)\.blocks', r'stages.\1.blocks'),
+        (r'^patch_embed\.proj', 'patch_embed.projection'),
+        (r'\.attn\.', '.attn.w_msa.'),
+        (r'\.mlp\.fc1', '.ffn.layers.0.0'),
+        (r'\.mlp\.fc2', '.ffn.layers.1'),
+        (r'^norm\.', 'norm3.'),
+        (r'^(?!head)', 'backbone.'),
+    ]
+    state = {}
+    for key, value in peer.state_dict().items():
+        found = re.match(r'layers\.(\d)\.downsample\.(.*)', key)
+        if found:  # after a stage, and (D, row, column) for (column, row, D)
+            key = f'stages.{int(found[1]) - 1}.downsample.{found[2]}'
+            value = value.unflatten(-1, (2, 2, -1)).transpose(-3, -1)
+            value = value.flatten(-3)
+        state[key] = value
+    state = renamed(state, *pairs)
+    torch.save({'state_dict': state}, tmp_path / 'x.pth')
+    ours = CompressedSwin(
+        checkpoint=str(tmp_path / 'x.pth'), out_indices=3, final_norm=True
+    ).eval()
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = peer.forward_features(x).permute(0, 3, 1, 2)
+        assert_close(ours(x)[0], expected, 1e-5)
 
 
 FOREIGN = {

@@ -125,7 +125,7 @@ def test_output_indices():
 def test_restore_modes_are_checked_at_once(
     backbone, own, other, restore, mode
 ):
-    message = re.escape(f"'nearest' or 'bilinear', but got {mode!r}")
+    message = re.escape(f'one of nearest, bilinear, but got {mode!r}')
     with pytest.raises(ConfigError, match=f'restore_mode .* {message}'):
         backbone(own, restore=restore, restore_mode=mode)
 
@@ -135,7 +135,7 @@ def test_mmengine_ways_to_weights_are_refused(backbone, own, other):
     """mmseg hands ``model.pretrained`` to the backbone."""
     for name in ('pretrained', 'init_cfg'):
         with pytest.raises(
-            ConfigError, match=f"{name} is not .*backbone.checkpoint.*'x.pth'"
+            ConfigError, match=f"{name} is not .*use checkpoint=.*'x.pth'"
         ):
             backbone(own, **{name: 'x.pth'})
         backbone(own, **{name: None})

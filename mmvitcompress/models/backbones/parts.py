@@ -70,15 +70,17 @@ class Backbone:
 
 
 def check_arguments(
-    init_cfg: None, out_type: str, restore_mode: str, pretrained: object
+    init_cfg: None, out_type: str, restore_mode: str, methods: dict
 ) -> None:
     """Raise ConfigError for MMEngine's ways to weights, or for an
     ``out_type`` or a ``restore_mode`` that there is not."""
+    # mmseg's segmentors hand over their own argument ``pretrained``
+    pretrained = methods.pop('pretrained', None)
     for name, value in dict(init_cfg=init_cfg, pretrained=pretrained).items():
         if value is not None:
             raise ConfigError(
                 f'{name} is not supported, since it skips what does not fit; '
-                f'use backbone.checkpoint instead, but got {value!r}'
+                f'use checkpoint=… of the backbone, but got {value!r}'
             )
     if out_type not in ('featmap', 'raw'):
         raise ConfigError(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
 from mmvitcompress.channels import attach_compactors
-from mmvitcompress.checkpoints.fill import fill, reconcile
+from mmvitcompress.checkpoints.fill import fill_backbone, reconcile
 from mmvitcompress.checkpoints.recognise import SWIN
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.backbones.parts import (
@@ -34,8 +34,7 @@ class CompressedSwin(Backbone, Swin):
 
     Args:
         arch: Name, dict of values, or path of an arch JSON; see
-            :mod:`mmvitcompress.arch.zoo`. Defaults to what ``checkpoint``
-            carries.
+            :mod:`mmvitcompress.arch.zoo`. Defaults to the checkpoint's.
         img_size: Image size (H, W) to which the arch's costs refer, in
             pixels. Images of any size are taken. Defaults to the arch's.
         window_size: Edge of the windows, in tokens; the position biases of a
@@ -65,13 +64,11 @@ class CompressedSwin(Backbone, Swin):
         frozen_stages: How many stages to freeze together with the stem, their
             merges and norms, and the patch merging after them; 0 freezes the
             stem only, -1 nothing. Defaults to -1.
-        with_cp: Whether to recompute blocks in the backward pass to save
+        with_cp: Whether to recompute blocks when going back, which saves
             memory. Defaults to False.
-        compactors: Whether to put CDCP's compactors into all blocks, for
-            :class:`~mmvitcompress.engine.hooks.CDCPHook` to prune channels
-            while the model trains. Defaults to False.
-        init_cfg: Must be None, since MMEngine's loading is not strict; use
-            ``checkpoint``.
+        compactors: Whether all blocks get CDCP's compactors, for
+            :class:`~mmvitcompress.engine.hooks.CDCPHook`. Defaults to False.
+        init_cfg: Must be None; use ``checkpoint``, which is strict.
         **methods: Arguments of any other token method that keeps a grid, by
             its key, see :data:`~mmvitcompress.tokens.METHODS`.
 
@@ -109,8 +106,7 @@ class CompressedSwin(Backbone, Swin):
         init_cfg: None = None,
         **methods,
     ):
-        pretrained = methods.pop('pretrained', None)
-        check_arguments(init_cfg, out_type, restore_mode, pretrained)
+        check_arguments(init_cfg, out_type, restore_mode, methods)
         check_methods(type(self).__name__, methods)
         wanted = wanted_arch(
             SWIN, arch, token_merging=token_merging, **methods
@@ -149,7 +145,7 @@ class CompressedSwin(Backbone, Swin):
         self.pretrained_cfg = {}
         if weights is not None:
             self.pretrained_cfg = weights.pretrained_cfg
-            fill(self, weights, log)
+            fill_backbone(self, weights, log)
         if compactors:
             attach_compactors(self)
         self._register_state_dict_hook(note_arch)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.windows import quarter_ends
 from mmvitcompress.channels import attach_compactors
-from mmvitcompress.checkpoints.fill import fill, reconcile
+from mmvitcompress.checkpoints.fill import fill_backbone, reconcile
 from mmvitcompress.checkpoints.recognise import VIT
 from mmvitcompress.models.backbones.parts import (
     Backbone,
@@ -40,8 +40,7 @@ class CompressedViT(Backbone, ViT):
 
     Args:
         arch: Name, dict of values, or path of an arch JSON; see
-            :mod:`mmvitcompress.arch.zoo`. Defaults to what ``checkpoint``
-            carries.
+            :mod:`mmvitcompress.arch.zoo`. Defaults to the checkpoint's.
         img_size: Image size (H, W) that the position embedding is made for,
             in pixels; other sizes are interpolated on the fly. Defaults to
             the arch's.
@@ -51,36 +50,32 @@ class CompressedViT(Backbone, ViT):
             counted from 1. Defaults to the arch's.
         patch_slimming: Arguments of
             :class:`~mmvitcompress.tokens.PatchSlimming`, such as
-            ``dict(base_layer=4, layers=(4, 7, 10), keep_rate=0.7)``. Defaults
-            to the arch's.
+            ``dict(layers=(4, 7, 10), keep_rate=0.7)``. Defaults to the arch's.
         checkpoint: Weights to start from. A pruned checkpoint carries its
             arch, which wins over the arguments above (``img_size``
             excepted); others' are converted. Loading is strict.
         out_indices: Blocks whose outputs are returned, counted from 0;
             negative ones from the end. Defaults to the ends of the four
             quarters of the depth.
-        restore: Whether to return full maps; if not, each output is a
-            :class:`~mmvitcompress.tokens.TokenMap` for the necks that restore
-            later. Defaults to True.
-        restore_mode: How merges are undone, 'nearest' or 'bilinear'.
-            Defaults to 'nearest'.
+        restore: Whether to return full maps, or a
+            :class:`~mmvitcompress.tokens.TokenMap` each, for necks that
+            restore later. Defaults to True.
+        restore_mode: How: 'nearest' or 'bilinear'. Defaults to 'nearest'.
         out_type: 'featmap' or, for classifiers, 'raw': all remaining tokens
             (B, prefix + n, D). Defaults to 'featmap'.
-        final_norm: Whether all outputs go through the final LayerNorm, as
-            DINOv2 has it; mmseg norms the last only. Defaults to False.
+        final_norm: Whether all outputs go through the final LayerNorm (mmseg
+            norms the last only). Defaults to False.
         drop_path_rate: Stochastic depth of the last block. Defaults to 0.
         frozen_stages: How many blocks to freeze together with all that comes
             before them; 0 freezes the stem only, -1 nothing. Defaults to -1.
-        norm_eval: Whether batch norms (of a convolutional stem) stay in
-            evaluation mode. Defaults to False.
-        with_cp: Whether to recompute blocks in the backward pass to save
+        norm_eval: Whether a stem's batch norms stay in evaluation mode.
+            Defaults to False.
+        with_cp: Whether to recompute blocks when going back, which saves
             memory. Defaults to False.
         window_size: Edge, in tokens of the current grid, of the windows that
-            patches attend in, for large images; prefix tokens stay global.
-            Defaults to the arch's.
-        global_blocks: Blocks that attend to all tokens in spite of
-            ``window_size``, counted from 0. Defaults to the ends of the four
-            quarters of the depth.
+            patches attend in. Defaults to the arch's.
+        global_blocks: Blocks that attend to all tokens all the same, counted
+            from 0. Defaults to the ends of the four quarters of the depth.
         compactors: Whether all blocks get CDCP's compactors, for
             :class:`~mmvitcompress.engine.hooks.CDCPHook`. Defaults to False.
         soft_slimming: Whether patch slimming trains its life predictor: in
@@ -89,15 +84,13 @@ class CompressedViT(Backbone, ViT):
             predictor gets a new one. ``frozen_stages`` leaves it trainable;
             see :class:`~mmvitcompress.engine.hooks.LifeRegressionHook`.
             Defaults to False.
-        init_cfg: Must be None, since MMEngine's loading is not strict; use
-            ``checkpoint``.
+        init_cfg: Must be None; use ``checkpoint``, which is strict.
         **methods: Arguments of any other token method by its key, see
             :data:`~mmvitcompress.tokens.METHODS`.
 
     Raises:
         ConfigError: If an argument is out of range.
-        CheckpointError: If the checkpoint is missing, unsafe, damaged, or of
-            another arch.
+        CheckpointError: If the checkpoint can't be read or doesn't fit.
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
@@ -126,8 +119,7 @@ class CompressedViT(Backbone, ViT):
         init_cfg: None = None,
         **methods,
     ):
-        pretrained = methods.pop('pretrained', None)
-        check_arguments(init_cfg, out_type, restore_mode, pretrained)
+        check_arguments(init_cfg, out_type, restore_mode, methods)
         check_methods(type(self).__name__, methods)
         self.soft_slimming = soft_slimming
         methods |= dict(
@@ -179,7 +171,7 @@ class CompressedViT(Backbone, ViT):
         self.pretrained_cfg = {}
         if weights is not None:
             self.pretrained_cfg = weights.pretrained_cfg
-            fill(self, weights, log, soft_slimming)
+            fill_backbone(self, weights, log, soft_slimming)
         if compactors:
             attach_compactors(self)
         self._register_state_dict_hook(note_arch)
