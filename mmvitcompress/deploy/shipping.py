@@ -1,6 +1,6 @@
 """From a config to graphs and the figures that speak for them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -104,7 +104,9 @@ def ship(
         if trial.int8:
             files['onnx int8'] = str(Path(path).with_suffix('.int8.onnx'))
             images = evaluation.calibration_images(
-                model, _calibration(cfg, trial), spec.shape
+                *(cfg, model, spec.shape, trial.calibration_images),
+                folder=trial.calibration,
+                check=trial.check_images,
             )
             quantize_int8(path, files['onnx int8'], images)
         rows = runtime_figures(cfg, network, model, files, trial)
@@ -120,15 +122,6 @@ def ship(
         files=files,
         runtimes=rows,
     )
-
-
-def _calibration(cfg: Config, trial: Trial) -> Iterator:
-    count = trial.calibration_images
-    if trial.calibration is not None:
-        return evaluation.folder_batches(cfg, trial.calibration, count)
-    dataset = evaluation.validation_data(cfg)
-    chosen = evaluation.choose_images(len(dataset), trial.check_images, count)
-    return evaluation.dataset_batches(cfg, dataset, chosen[1])
 
 
 @torch.inference_mode()

@@ -412,12 +412,14 @@ def test_folder_goes_through_the_same_transforms(config, tmp_path):
     cfg = Config.fromfile(config)
     dataset = evaluation.validation_data(cfg)
     folder = str(tmp_path / 'data' / 'val')
-    batches = list(evaluation.folder_batches(cfg, folder, 18))
-    for (image, _), (expected, _) in zip(batches, dataset, strict=True):
+    model = MODELS.build(cfg.model)
+    images = evaluation.calibration_images(cfg, model, (32, 32), 18, folder)
+    for image, (expected, _) in zip(images, dataset, strict=True):
         assert torch.equal(image[0], expected)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(DataError, match='no images'):
-        list(evaluation.folder_batches(cfg, str(tmp_path / 'empty'), 3))
+        empty = str(tmp_path / 'empty')
+        list(evaluation.calibration_images(cfg, model, (32, 32), 3, empty))
 
 
 def test_tool_refuses(tool, config, tmp_path, capsys):
