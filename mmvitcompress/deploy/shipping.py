@@ -18,6 +18,7 @@ from mmvitcompress.deploy.onnx_runtime import OnnxNetwork
 from mmvitcompress.deploy.quantization import quantize_int8
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.checks import check_positive
 from mmvitcompress.utils.files import write_atomically
 
 
@@ -65,14 +66,10 @@ class Trial:
     repeats: int = 20
 
     def __post_init__(self):
-        if self.check_images < 0 or (
-            min(self.calibration_images, self.repeats) < 1
-        ):
-            raise ConfigError(
-                'check_images must be at least 0, calibration_images and '
-                f'repeats at least 1, but got {self.check_images}, '
-                f'{self.calibration_images} and {self.repeats}'
-            )
+        check_positive('calibration_images', self.calibration_images)
+        check_positive('repeats', self.repeats)
+        if self.check_images:
+            check_positive('check_images', self.check_images)
 
 
 def ship(
