@@ -87,6 +87,8 @@ def calibration_images(
         check: See there.
     """
     if folder is not None:
+        cfg = copy(cfg)  # prepared as the validation data are
+        cfg.test_dataloader = validation_loader(cfg)
         images = tested_images(folder, cfg, model, count)
     else:
         dataset = validation_data(cfg)
