@@ -16,8 +16,8 @@ from mmvitcompress.analysis.candidates import (
     build_candidate,
     choose_device,
     common_shape,
-    load_candidate,
 )
+from mmvitcompress.analysis.configs import load_config
 from mmvitcompress.analysis.images import make_images
 from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.engine.config import add_overrides
@@ -94,7 +94,10 @@ def build(args) -> tuple[list, list, list]:
     if args.baseline:
         names.append(dict(config=args.baseline, backbone=None))
         files = [*files, args.baseline_checkpoint]
-    configs = [load_candidate(options=args.cfg_options, **n) for n in names]
+    configs = [
+        load_config(n['config'], args.cfg_options, n['backbone'])
+        for n in names
+    ]
     models = [build_candidate(c, f) for c, f in zip(configs, files)]
     return names, configs, models
 

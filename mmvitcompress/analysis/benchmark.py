@@ -18,13 +18,13 @@ from mmvitcompress.analysis.footprint import attention_kernels, peak_memory
 from mmvitcompress.analysis.inference import evaluating
 from mmvitcompress.analysis.timing import (
     TIMED_PARTS,
-    Call,
     Compiler,
     every_shape_compiled,
     part_calls,
     time_calls,
 )
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.checks import check_choice
 
 COMPARED = ('backbone', 'encoder', 'overall')
 TIMED = {
@@ -33,8 +33,6 @@ TIMED = {
     'overall': TIMED_PARTS,
 }
 """What is timed, by how much of the models is asked for."""
-
-Times = Mapping[str, Mapping[str, float]]
 
 
 def benchmark(
@@ -80,10 +78,7 @@ def benchmark(
         ConfigError: If there is nothing to repeat, or a model can't be
             compiled or has no such part.
     """
-    if part not in TIMED:
-        raise ConfigError(
-            f'part must be of {", ".join(TIMED)}, but got {part!r}'
-        )
+    check_choice('part', part, [*TIMED])
     parts = TIMED[part]
     names = range(len(models))
     compilers = [Compiler(compiler) for _ in models] if compiler else []
@@ -110,15 +105,21 @@ def benchmark(
                 f'a model without a backbone has no part {part!r}; time '
                 "'overall'"
             )
-        if compilers:
-            _run_once(calls, parts)  # and compile before any clock runs
+        if compilers:  # compile before any clock runs
+            for own in calls.values():
+                for call in [own[p] for p in parts if p in own]:
+                    call()
         times = time_calls(calls, images.device, repeats, warmup, parts, clock)
         memory = [
             peak_memory(calls[name][part], models[name], images.device)
             for name in names
         ]
     for name, row in enumerate(rows):
-        row.update(_figures(times[name], len(images)))
+        row.update({f'{p}_ms': times[name].get(p) for p in TIMED_PARTS})
+        overall = row['overall_ms']
+        row['images_per_s'] = (
+            overall and 1000 * len(images) / overall['median']
+        )
         row['peak_memory_mb'] = memory[name]
         if compilers:
             row['compile_s'] = compilers[name].seconds
@@ -154,15 +155,6 @@ def macs_ratios(row: Mapping, baseline: Mapping) -> dict[str, float | None]:
     }
 
 
-def _run_once(
-    calls: Mapping[int, Mapping[str, Call]], parts: Sequence[str]
-) -> None:
-    for own in calls.values():
-        for part in parts:
-            if part in own:
-                own[part]()
-
-
 def _costs(model: nn.Module, shape: tuple[int, int]) -> dict[str, Any]:
     figures = model_complexity(model, shape)
     parts = {**figures['parts'], 'encoder': figures['encoder']}
@@ -171,14 +163,6 @@ def _costs(model: nn.Module, shape: tuple[int, int]) -> dict[str, Any]:
         for cost in ('macs', 'params')
     }
     return {**figures['total'], **by_part}
-
-
-def _figures(times: Times, batch_size: int) -> dict[str, Any]:
-    overall = times.get('overall')
-    return {
-        **{f'{part}_ms': times.get(part) for part in TIMED_PARTS},
-        'images_per_s': overall and 1000 * batch_size / overall['median'],
-    }
 
 
 def _ratio(slow: Mapping | None, fast: Mapping | None) -> float | None:

@@ -1,7 +1,6 @@
 """The models to measure, and what they can be compared at."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -11,43 +10,17 @@ from mmvitcompress.analysis.configs import (
     Shape,
     as_shape,
     default_shape,
-    load_config,
 )
 from mmvitcompress.analysis.inference import padded_shape
 from mmvitcompress.engine.build import build
-from mmvitcompress.errors import CheckpointError, ConfigError
-
-
-def load_candidate(
-    config: str, options: dict | None = None, backbone: str | None = None
-) -> Config:
-    """Read a config; checkpoints that ``options`` name must exist.
-
-    Raises:
-        ConfigError: If the config can't be read or describes no model.
-        CheckpointError: If a checkpoint is missing.
-    """
-    for key, value in (options or {}).items():
-        if key.rpartition('.')[2] not in ('checkpoint', 'load_from'):
-            continue
-        if isinstance(value, str) and not Path(value).is_file():
-            raise CheckpointError(
-                f'checkpoint {value!r} not found; correct {key}, or leave it '
-                'away for random weights'
-            )
-    return load_config(config, options, backbone)
+from mmvitcompress.errors import ConfigError
 
 
 def build_candidate(
     config: Config, checkpoint: str | None = None
 ) -> nn.Module:
-    """Build a config's model as it would be deployed.
-
-    Args:
-        config: The config.
-        checkpoint: See :func:`~mmvitcompress.engine.build.build`. Defaults to
-            the config's ``load_from``.
-    """
+    """Build a config's model as it would be deployed, with the weights of
+    ``checkpoint`` or the config's ``load_from``."""
     return build(config, checkpoint or config.get('load_from'), 'measure')
 
 
@@ -56,16 +29,8 @@ def common_shape(
     models: Sequence[nn.Module],
     shape: Sequence[int] | None = None,
 ) -> Shape:
-    """The image size at which models are compared.
-
-    Args:
-        configs: Of all models.
-        models: The models.
-        shape: One number or two, in pixels. Defaults to what the configs
-            tell.
-
-    Returns:
-        Height and width before padding.
+    """The image size, before padding, at which models are compared: ``shape``
+    or else what their configs tell.
 
     Raises:
         ConfigError: If the configs tell different sizes, or the models pad to

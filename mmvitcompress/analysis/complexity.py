@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from mmvitcompress.analysis.inference import (
+    TRAINING_ONLY,
     encoder_parts,
     evaluating,
     image_channels,
@@ -13,7 +14,6 @@ from mmvitcompress.analysis.inference import (
     region_counts,
     run_network,
     split_neck,
-    training_modules,
 )
 from mmvitcompress.analysis.macs import count_macs, count_params
 
@@ -53,9 +53,13 @@ def model_complexity(
     image = torch.randn(size, generator=generator).to(device)
 
     pyramid, fusing = split_neck(model)
-    backbone = encoder_parts(model)['backbone']
-    parts = {'backbone': backbone, 'pyramid': pyramid, 'fusing': fusing}
-    unused = training_modules(model)
+    parts = {
+        'backbone': encoder_parts(model)[0],
+        'pyramid': pyramid,
+        'fusing': fusing,
+    }
+    unused = [getattr(model, name, None) for name in TRAINING_ONLY]
+    unused = [module for module in unused if module is not None]
     with evaluating(model):
         count = count_macs(
             lambda: run_network(model, image),

@@ -1,11 +1,12 @@
 """What config files say of images, for counting and timing."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.config import Config
 
 from mmvitcompress.engine.config import read_config
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.errors import CheckpointError, ConfigError
 
 Shape = tuple[int, int]
 
@@ -13,14 +14,21 @@ Shape = tuple[int, int]
 def load_config(
     path: str, options: dict | None = None, backbone: str | None = None
 ) -> Config:
-    """Read a config file and override parts of it.
-
-    The arguments are those of
+    """Read a model's config by
     :func:`~mmvitcompress.engine.config.read_config`.
 
     Raises:
         ConfigError: If it can't be read or describes no model.
+        CheckpointError: If a checkpoint that ``options`` name is missing.
     """
+    for key, value in (options or {}).items():
+        if key.rpartition('.')[2] not in ('checkpoint', 'load_from'):
+            continue
+        if isinstance(value, str) and not Path(value).is_file():
+            raise CheckpointError(
+                f'checkpoint {value!r} not found; correct {key}, or leave it '
+                'away for random weights'
+            )
     config = read_config(path, options, backbone)
     if 'model' not in config:
         raise ConfigError(f"config file {path!r} has no 'model'")

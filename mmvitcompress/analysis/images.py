@@ -25,6 +25,7 @@ from mmvitcompress.analysis.inference import (
 from mmvitcompress.engine.config import use_scope
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.checks import check_positive
 from mmvitcompress.utils.images import (
     equally_spaced,
     image_files,
@@ -59,10 +60,7 @@ def make_images(
         ConfigError: If there is nothing to take.
         DataError: If data are missing or damaged.
     """
-    if batch_size < 1:
-        raise ConfigError(
-            f'batch size must be at least 1, but got {batch_size}'
-        )
+    check_positive('batch size', batch_size)
     if source == 'random':
         generator = torch.Generator().manual_seed(0)
         size = padded_shape(model, shape)
@@ -102,8 +100,7 @@ def tested_images(
         ConfigError: If there is nothing to take.
         DataError: If data are missing or damaged.
     """
-    if count < 1:
-        raise ConfigError(f'count must be at least 1, but got {count}')
+    check_positive('count', count)
     if source == 'dataset':
         images = _from_dataset(config, lambda n: equally_spaced(n, count))
     else:
@@ -144,13 +141,8 @@ def _test_transform(config: Config) -> Callable[[Path], Tensor] | None:
 def _from_dataset(
     config: Config, places: Callable[[int], Iterable[int]]
 ) -> list[Tensor]:
-    """What the pipeline of the config's test data makes of its images:
-    (3, h, w), of bytes or, from timm's pipelines, normalised.
-
-    Args:
-        config: The config.
-        places: From the number of images to those that are taken.
-    """
+    """What the config's test data make of those images that ``places`` takes
+    of their number: (3, h, w), of bytes or, from timm's, normalised."""
     loader = config.get('test_dataloader')
     if not loader:
         raise ConfigError(
@@ -181,14 +173,15 @@ def _resize(image: Tensor, shape: Shape) -> Tensor:
 
 
 def _preprocess(model: nn.Module, images: Sequence[Tensor]) -> Tensor:
-    if images[0].dtype != torch.uint8:  # timm's pipeline has done it all
-        return torch.stack(list(images))
-    samples = data_samples(model, torch.stack(list(images)))
+    stacked = torch.stack(list(images))
+    if stacked.dtype != torch.uint8:  # timm's pipeline has done it all
+        return stacked
+    samples = data_samples(model, stacked)
     if samples is None:  # nothing of OpenMMLab's: as ImageNet's classifiers
         mean, std = (
             torch.tensor(values).view(3, 1, 1)
             for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         )
-        return (torch.stack(list(images)).flip(1) / 255 - mean) / std
+        return (stacked.flip(1) / 255 - mean) / std
     batch = {'inputs': list(images), 'data_samples': samples}
     return model.data_preprocessor(batch, training=False)['inputs']

@@ -36,12 +36,11 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def encoder_parts(model: nn.Module) -> dict[str, nn.Module | None]:
+def encoder_parts(
+    model: nn.Module,
+) -> tuple[nn.Module | None, nn.Module | None]:
     """Backbone and neck of ``model``; all the rest is its head."""
-    return {
-        'backbone': getattr(model, 'backbone', None),
-        'neck': getattr(model, 'neck', None),
-    }
+    return getattr(model, 'backbone', None), getattr(model, 'neck', None)
 
 
 def image_channels(model: nn.Module) -> int:
@@ -50,7 +49,7 @@ def image_channels(model: nn.Module) -> int:
     What the backbone's arch says; of a backbone without one, what its first
     convolution takes. 3 if it has none.
     """
-    backbone = encoder_parts(model)['backbone'] or model
+    backbone = encoder_parts(model)[0] or model
     arch = getattr(backbone, 'arch', None)
     if hasattr(arch, 'in_chans'):
         return arch.in_chans
@@ -67,20 +66,12 @@ def split_neck(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
         paper's encoder; and the others: the first FPN, which fuses levels,
         and all behind it.
     """
-    neck = encoder_parts(model)['neck']
+    neck = encoder_parts(model)[1]
     if neck is None:
         return [], []
     modules = list(neck) if isinstance(neck, nn.Sequential) else [neck]
-    fusing = list(
-        dropwhile(lambda module: 'FPN' not in type(module).__name__, modules)
-    )
+    fusing = [*dropwhile(lambda m: 'FPN' not in type(m).__name__, modules)]
     return modules[: len(modules) - len(fusing)], fusing
-
-
-def training_modules(model: nn.Module) -> list[nn.Module]:
-    """Children that inference has no use for."""
-    children = (getattr(model, name, None) for name in TRAINING_ONLY)
-    return [child for child in children if child is not None]
 
 
 def run_network(
@@ -102,18 +93,12 @@ def run_network(
     if _is_two_stage(model):
         return _run_two_stage(model, images, samples)
     head = getattr(model, 'decode_head', None)
-    if head is not None and _needs_samples(head):
+    parameters = head is not None and signature(head.forward).parameters
+    if parameters and 'batch_data_samples' in parameters:
         # mmseg's Mask2Former, which EncoderDecoder's own mode='tensor'
         # calls without the samples that it needs
         return head.forward(model.extract_feat(images), samples)
     return model(images, samples, mode='tensor')
-
-
-def run_and_postprocess(model: nn.Module, images: Tensor) -> Any:
-    """Run ``model`` with its post-processing, as in a test run."""
-    if not isinstance(model, BaseModel):
-        return model(images)
-    return model(images, data_samples(model, images), mode='predict')
 
 
 def data_samples(model: nn.Module, images: Tensor) -> list | None:
@@ -177,10 +162,6 @@ def _is_two_stage(model: nn.Module) -> bool:
 
     forward = type(model.roi_head).forward
     return forward in (CascadeRoIHead.forward, StandardRoIHead.forward)
-
-
-def _needs_samples(head: nn.Module) -> bool:
-    return 'batch_data_samples' in signature(head.forward).parameters
 
 
 def _run_two_stage(model: nn.Module, images: Tensor, samples: list) -> Any:

@@ -41,10 +41,8 @@ class MacCount:
         total: MACs of the whole run: the sum over ``parts``.
         parts: MACs by part, the remainder included.
         operators: MACs by operator, as ``{'linear': ...}``.
-        uncounted: Operators that were run and that may cost something, but
-            that the convention does not price, with the number of calls.
-            Activations, softmax, pooling, indexing and the like are free by
-            convention and not listed.
+        uncounted: Calls of operators that may cost something, but that the
+            convention neither prices nor calls free.
         convention: ``'fvcore'`` or ``'matmul'``.
     """
 
@@ -79,9 +77,6 @@ def count_macs(
         convention: ``'fvcore'``, or ``'matmul'`` for linear layers,
             convolutions and attention alone. Defaults to ``'fvcore'``.
         **kwargs: Keyword arguments of the run.
-
-    Returns:
-        The MACs, altogether and by part.
 
     Raises:
         ConfigError: If the convention is unknown.
@@ -120,17 +115,11 @@ def count_params(
     rest: str = 'other',
     exclude: Sequence[nn.Module] = (),
 ) -> dict[str, int]:
-    """Count parameters by part; buffers are not parameters.
+    """Count parameters by part, as of :func:`count_macs`.
 
     A parameter that is shared is counted once, for the first part that owns
-    it, so that the parts add up to the model.
-
-    Args:
-        model: Model to count.
-        parts: Modules by the part that they belong to.
-        rest: The part that gets all other parameters.
-        exclude: Modules that are left out, such as heads that only serve
-            training. What they share with a part stays with the part.
+    it, so that the parts add up to the model. Modules to ``exclude`` are left
+    out, but for what they share with a part.
     """
     seen: set[Tensor] = set()
     counts = dict.fromkeys([*(parts or {}), rest], 0)

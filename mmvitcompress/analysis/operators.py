@@ -21,15 +21,8 @@ Cost = Callable[[Arguments, Tensor], int]
 
 def bind(schema, args: tuple, kwargs: dict) -> Arguments:
     """The arguments of an operator call by the names in its schema."""
-    bound = {}
-    for index, argument in enumerate(schema.arguments):
-        if index < len(args):
-            bound[argument.name] = args[index]
-        else:
-            bound[argument.name] = kwargs.get(
-                argument.name, argument.default_value
-            )
-    return bound
+    defaults = {a.name: a.default_value for a in schema.arguments}
+    return {**defaults, **dict(zip(defaults, args)), **kwargs}
 
 
 def _product(operand: str) -> Cost:
@@ -51,15 +44,8 @@ def _convolution(given: Arguments, out: Tensor) -> int:
 def attention_macs(
     batch: int, queries: int, keys: int, width: int, value_width: int
 ) -> int:
-    """MACs of ``softmax(Q K^T) V``.
-
-    Args:
-        batch: Images times heads.
-        queries: Tokens that ask.
-        keys: Tokens that answer.
-        width: Channels of Q and of K in one head.
-        value_width: Channels of V in one head.
-    """
+    """MACs of ``softmax(Q K^T) V`` for ``batch`` images times heads, of
+    ``width`` channels of Q and K in each and ``value_width`` of V."""
     return batch * queries * keys * (width + value_width)
 
 
@@ -249,13 +235,8 @@ _FREE_ELSEWHERE = frozenset(
 def is_free(namespace: str, name: str, tags: Sequence[torch.Tag] = ()) -> bool:
     """Whether an operator costs nothing by convention.
 
-    Those are the pointwise ones and those that make, move, sort, pool or
-    reduce; an operator that is neither free nor priced is unknown.
-
-    Args:
-        namespace: Such as ``'aten'``.
-        name: Name of the operator, without its overload.
-        tags: What PyTorch says of it.
+    Those are the pointwise ones, as PyTorch's tags say, and those that make,
+    move, sort, pool or reduce; what is neither free nor priced is unknown.
     """
     if namespace != 'aten':
         return namespace == 'prim' or f'{namespace}::{name}' in _FREE_ELSEWHERE

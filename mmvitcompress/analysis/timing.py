@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from mmvitcompress.analysis.inference import (
     data_samples,
     encoder_parts,
-    run_and_postprocess,
     run_network,
     split_neck,
 )
 from mmvitcompress.errors import ConfigError, UserError
+from mmvitcompress.utils.checks import check_choice
 
 TIMED_PARTS = ('backbone', 'neck', 'head', 'encoder', 'overall')
-ALL_PARTS = (*TIMED_PARTS, 'predict')
 Call = Callable[[], Any]
 
 
@@ -46,8 +45,7 @@ def time_calls(
         device: Where the calls compute.
         repeats: Measured rounds. Defaults to 20.
         warmup: Rounds before them that are not measured. Defaults to 5.
-        parts: Which parts to time, of ``ALL_PARTS``. Defaults to all but
-            ``predict``.
+        parts: Which parts to time. Defaults to all.
         clock: Seconds on the wall, for devices other than CUDA, which keeps
             time by its own events. Defaults to :func:`time.perf_counter`.
 
@@ -60,10 +58,7 @@ def time_calls(
         ConfigError: If a part is unknown or there is nothing to repeat.
     """
     for part in parts:
-        if part not in ALL_PARTS:
-            raise ConfigError(
-                f'parts must be of {", ".join(ALL_PARTS)}, but got {part!r}'
-            )
+        check_choice('parts', part, TIMED_PARTS)
     if repeats < 1 or warmup < 0:
         raise ConfigError(
             'repeats must be at least 1 and warmup at least 0, but got '
@@ -94,9 +89,8 @@ def part_calls(
 
     Every part has a call of its own: ``encoder`` is the backbone and what of
     the neck restores and resamples its maps (an FPN does not belong to it),
-    in one; ``overall`` the whole network, ``predict`` the network and its
-    post-processing (resizing, argmax, non-maximum suppression). Neck and head
-    are fed what the parts before them put out.
+    in one; ``overall`` the whole network. Neck and head are fed what the
+    parts before them put out.
 
     To be made and called in evaluation under ``inference_mode``. Backbone and
     neck are run once, for what the parts behind them need.
@@ -109,21 +103,21 @@ def part_calls(
             to None.
 
     Returns:
-        Functions without arguments, by the names of ``ALL_PARTS``; none for
-        a part that the model does not have.
+        Functions without arguments, by the names of ``TIMED_PARTS``; none
+        for a part that the model does not have.
     """
 
     def prepared(call: Call) -> Call:
         call = call if transform is None else transform(call)
-        return _autocast(call, inputs.device, dtype)
+        if dtype is None:
+            return call
+        # an autocast of its own, as one step of a test loop
+        return torch.autocast(inputs.device.type, dtype)(call)
 
     # describing the images is no part of the network
     samples = data_samples(model, inputs)
-    calls = {
-        'overall': prepared(lambda: run_network(model, inputs, samples)),
-        'predict': prepared(lambda: run_and_postprocess(model, inputs)),
-    }
-    backbone, neck = encoder_parts(model).values()
+    calls = {'overall': prepared(lambda: run_network(model, inputs, samples))}
+    backbone, neck = encoder_parts(model)
     if backbone is None:
         return calls
     calls['backbone'] = prepared(lambda: backbone(inputs))
@@ -152,20 +146,6 @@ class _Recorded(nn.Module):
 
     def forward(self, *args: Any) -> Any:
         return self.output
-
-
-def _autocast(
-    call: Call, device: torch.device, dtype: torch.dtype | None
-) -> Call:
-    """``call`` under an autocast of its own, as one step of a test loop."""
-    if dtype is None:
-        return call
-
-    def wrapped() -> Any:
-        with torch.autocast(device.type, dtype=dtype):
-            return call()
-
-    return wrapped
 
 
 def _wall_ms(clock: Callable[[], float]) -> Callable[[Call], float]:

@@ -126,15 +126,6 @@ def use_cpu_sync_bn(module: nn.Module) -> nn.Module:
 
 
 def _to_cpu_sync_bn(norm: nn.SyncBatchNorm) -> CPUSyncBatchNorm:
-    new = CPUSyncBatchNorm(
-        norm.num_features,
-        norm.eps,
-        norm.momentum,
-        norm.affine,
-        norm.track_running_stats,
-    )
-    new.process_group = norm.process_group
-    new.weight, new.bias = norm.weight, norm.bias
-    new.running_mean, new.running_var = norm.running_mean, norm.running_var
-    new.num_batches_tracked = norm.num_batches_tracked
-    return new.train(norm.training)
+    new = CPUSyncBatchNorm(norm.num_features)
+    vars(new).update(vars(norm))  # settings, parameters, buffers, mode
+    return new

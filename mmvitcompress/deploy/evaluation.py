@@ -6,28 +6,23 @@ A graph is put in place of the part of the model that it was made of; all else
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from itertools import chain
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
-from timm.data import create_transform
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
+from mmvitcompress.analysis.images import tested_images
 from mmvitcompress.engine.config import use_scope, validation_loader
 from mmvitcompress.engine.export import preprocessed
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.utils.images import (
-    equally_spaced,
-    image_files,
-    read_image,
-    to_pil,
-)
+from mmvitcompress.utils.images import equally_spaced
 
 
 def validation_data(cfg: Config) -> Dataset:
@@ -71,45 +66,40 @@ def dataset_batches(
     yield from Runner.build_dataloader(loader)
 
 
-def folder_batches(cfg: Config, folder: str, count: int) -> Iterator[Any]:
-    """At most ``count`` images of a folder, spread over all, one by one
-    through the config's validation transforms.
-
-    Raises:
-        DataError: If it holds no images, or one can't be read.
-        ConfigError: If the config has no such transforms.
-    """
-    files = image_files(folder)
-    files = [files[i] for i in equally_spaced(len(files), count)]
-    use_scope(cfg)
-    dataset = validation_loader(cfg)['dataset']
-    if 'transform' in dataset:  # timm's
-        transform = create_transform(**dataset['transform'])
-        for path in files:
-            image = transform(to_pil(read_image(path)))
-            yield image[None], torch.tensor([-1])
-        return
-    steps = dataset.get('pipeline')
-    if not steps:
-        raise ConfigError(
-            'val_dataloader.dataset has no pipeline to load a folder with: '
-            'calibrate on the dataset'
-        )
-    steps = [step for step in steps if 'Annotations' not in step['type']]
-    pipeline = Compose(steps)
-    for path in files:
-        yield pseudo_collate([pipeline({'img_path': str(path)})])
-
-
 def calibration_images(
-    model: nn.Module, batches: Iterator[Any], shape: tuple[int, int]
+    cfg: Config,
+    model: nn.Module,
+    shape: tuple[int, int],
+    count: int,
+    folder: str | None = None,
+    check: int = 0,
 ) -> Iterator[Tensor]:
-    """Single images (1, 3, H, W) of ``shape``, normalised by the model."""
-    for batch in batches:
-        for image in preprocessed(model, batch).split(1):
-            if tuple(image.shape[-2:]) != shape:
-                image = F.interpolate(image, shape, mode='bilinear')
-            yield image
+    """Single images (1, 3, H, W) of ``shape``, normalised by the model.
+
+    Args:
+        cfg: The config.
+        model: Its model.
+        shape: Height and width in pixels.
+        count: How many images at most.
+        folder: Where they are, as of
+            :func:`~mmvitcompress.analysis.images.tested_images`. Defaults to
+            the validation data, without ``check`` images to measure with.
+        check: See there.
+    """
+    if folder is not None:
+        cfg = copy(cfg)  # prepared as the validation data are
+        cfg.test_dataloader = validation_loader(cfg)
+        images = tested_images(folder, cfg, model, count)
+    else:
+        dataset = validation_data(cfg)
+        chosen = choose_images(len(dataset), check, count)[1]
+        batches = dataset_batches(cfg, dataset, chosen)
+        images = chain.from_iterable(preprocessed(model, b) for b in batches)
+    for image in images:
+        image = image[None]
+        if tuple(image.shape[-2:]) != shape:
+            image = F.interpolate(image, shape, mode='bilinear')
+        yield image
 
 
 def with_graph(model: nn.Module, part: str, graph: nn.Module) -> nn.Module:

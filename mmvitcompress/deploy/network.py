@@ -25,7 +25,7 @@ from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenMap
 from mmvitcompress.tokens.grids import Grid
-from mmvitcompress.utils.checks import check_choice
+from mmvitcompress.utils.checks import check_choice, check_positive
 
 PARTS = ('encoder', 'all')
 DYNAMIC = ('batch', 'size', 'none')
@@ -54,11 +54,9 @@ class GraphSpec:
 
     def __post_init__(self):
         check_choice('dynamic', self.dynamic, DYNAMIC)
-        if self.batch_size < 1 or min(self.shape) < 1:
-            raise ConfigError(
-                'batch_size and shape must be positive, but got '
-                f'{self.batch_size} and {self.shape}'
-            )
+        check_positive('batch_size', self.batch_size)
+        for side in self.shape:
+            check_positive('shape', side)
 
 
 class DeployedNetwork(nn.Module):
@@ -84,10 +82,8 @@ class DeployedNetwork(nn.Module):
         check_choice('part', part, PARTS)
         self.part = part
         self.spec = spec
-        backbone, neck = encoder_parts(model).values()
-        head = None
-        if part == 'all':
-            head = _head(model)
+        backbone, neck = encoder_parts(model)
+        head = _head(model) if part == 'all' else None
         # segmentors' heads read all levels, classifiers' the last
         self.takes_all = hasattr(model, 'decode_head')
         self.backbone = copy.deepcopy(model if backbone is None else backbone)
@@ -126,10 +122,9 @@ class DeployedNetwork(nn.Module):
 
     def example(self, batch_size: int | None = None) -> Tensor:
         """Random images (B, C, H, W) that the graph takes."""
-        if batch_size is None:
-            batch_size = self.spec.batch_size
-            if self.spec.dynamic != 'none':
-                batch_size = max(2, batch_size)  # 1 would become a constant
+        # 1 would become a constant
+        least = 1 if self.spec.dynamic == 'none' else 2
+        batch_size = batch_size or max(least, self.spec.batch_size)
         return self.images(batch_size, self.spec.shape)
 
     def images(self, batch_size: int, shape: tuple[int, int]) -> Tensor:

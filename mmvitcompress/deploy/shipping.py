@@ -1,6 +1,6 @@
 """From a config to graphs and the figures that speak for them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +18,7 @@ from mmvitcompress.deploy.onnx_runtime import OnnxNetwork
 from mmvitcompress.deploy.quantization import quantize_int8
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils.checks import check_positive
 from mmvitcompress.utils.files import write_atomically
 
 
@@ -65,14 +66,10 @@ class Trial:
     repeats: int = 20
 
     def __post_init__(self):
-        if self.check_images < 0 or (
-            min(self.calibration_images, self.repeats) < 1
-        ):
-            raise ConfigError(
-                'check_images must be at least 0, calibration_images and '
-                f'repeats at least 1, but got {self.check_images}, '
-                f'{self.calibration_images} and {self.repeats}'
-            )
+        check_positive('calibration_images', self.calibration_images)
+        check_positive('repeats', self.repeats)
+        if self.check_images:
+            check_positive('check_images', self.check_images)
 
 
 def ship(
@@ -104,7 +101,9 @@ def ship(
         if trial.int8:
             files['onnx int8'] = str(Path(path).with_suffix('.int8.onnx'))
             images = evaluation.calibration_images(
-                model, _calibration(cfg, trial), spec.shape
+                *(cfg, model, spec.shape, trial.calibration_images),
+                folder=trial.calibration,
+                check=trial.check_images,
             )
             quantize_int8(path, files['onnx int8'], images)
         rows = runtime_figures(cfg, network, model, files, trial)
@@ -120,15 +119,6 @@ def ship(
         files=files,
         runtimes=rows,
     )
-
-
-def _calibration(cfg: Config, trial: Trial) -> Iterator:
-    count = trial.calibration_images
-    if trial.calibration is not None:
-        return evaluation.folder_batches(cfg, trial.calibration, count)
-    dataset = evaluation.validation_data(cfg)
-    chosen = evaluation.choose_images(len(dataset), trial.check_images, count)
-    return evaluation.dataset_batches(cfg, dataset, chosen[1])
 
 
 @torch.inference_mode()

@@ -59,14 +59,8 @@ IMAGES = {
 
 
 class View(NamedTuple):
-    """A figure that can be drawn, whole or row by row.
-
-    Attributes:
-        draw: Draws the rows of these places.
-        rows: How many rows it has that can be drawn one by one. Defaults to
-            1.
-        numbers: The numbers in it, of builtin types. Defaults to None.
-    """
+    """A figure that ``draw`` draws, whole or the rows of some places, and the
+    numbers in it, of builtin types."""
 
     draw: Callable[[Sequence[int]], Figure]
     rows: int = 1
@@ -136,13 +130,7 @@ class ModelKind(Kind):
     def look(
         self, models: Mapping[str, Seen], pictures: list[ndarray], **options
     ) -> View:
-        """Compute and draw.
-
-        Args:
-            models: The models by their names.
-            pictures: Their images as people see them, RGB (H, W, 3).
-            **options: Those of the kind.
-        """
+        """Compute and draw; pictures are the images, RGB (H, W, 3)."""
         drawn = self.compute(models, **options)
         return View(
             lambda rows: self.draw(pictures, *drawn, rows=rows), len(pictures)
@@ -167,9 +155,9 @@ class ModelKind(Kind):
             checkpoint: Its weights. Defaults to random ones.
             dense: Config and checkpoint of a model to stand beside it.
                 Defaults to none.
-            images: As of :func:`load_images`, as ``count`` and ``shape``.
-            count: See there.
-            shape: See there.
+            images: As of :func:`load_images`, as are the next two.
+            count: How many images.
+            shape: Height and width in pixels, or one number for both.
             cfg_options: Values of the configs to override, by dotted key.
             backbone: What ``config`` gets in place of its own backbone.
             **options: Those of the kind.

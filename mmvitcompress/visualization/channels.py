@@ -129,22 +129,17 @@ def _frame(axis: style.Axes, blocks: int, top: float) -> None:
 def name_all(
     paths: Sequence[str], names: Sequence[str] | None = None
 ) -> list[str]:
-    """A name for each file.
-
-    Args:
-        paths: The files.
-        names: What the user calls them. Defaults to the files' folders and
-            names, as short as they can be told apart.
+    """A name for each file: what the user calls them, or else their folders
+    and names, as short as they can be told apart.
 
     Raises:
         ConfigError: If names are missing or used twice.
     """
-    if names is None:
-        for parts in (1, 2, 3):
-            names = ['/'.join(Path(path).parts[-parts:]) for path in paths]
-            if len(set(names)) == len(paths):
-                return names
-        names = list(map(str, paths))
+    for parts in (1, 2, 3):
+        if names is None:
+            found = ['/'.join(Path(path).parts[-parts:]) for path in paths]
+            names = found if len(set(found)) == len(paths) else None
+    names = paths if names is None else names
     if len(names) != len(paths) or len(set(names)) != len(names):
         raise ConfigError(
             f'names must be given for each of {len(paths)} files, all '
@@ -191,19 +186,15 @@ class Channels(base.ModelKind):
             'head': (read_heads, draw_heads),
         }[by]
         models = {name: read(path) for name, path in zip(names, checkpoints)}
-        if by == 'block':
-            numbers = {
-                name: {k: v.tolist() for k, v in each._asdict().items()}
-                for name, each in models.items()
+        numbers = {
+            name: {k: v.tolist() for k, v in each._asdict().items()}
+            if by == 'block'
+            else {
+                kind: {k: int(v.sum()) for k, v in one._asdict().items()}
+                for kind, one in each.items()
             }
-        else:
-            numbers = {
-                name: {
-                    kind: {k: int(v.sum()) for k, v in each._asdict().items()}
-                    for kind, each in kinds.items()
-                }
-                for name, kinds in models.items()
-            }
+            for name, each in models.items()
+        }
         return base.View(lambda rows: draw(models), numbers=numbers)
 
     def shows(self, backbone) -> bool:

@@ -88,11 +88,8 @@ def shared_colours(models: Sequence[Sequence[Tensor]]) -> list[list[ndarray]]:
     result = []
     for maps, each in zip(models, colours):
         sizes = [one.shape[1:] for one in maps]
-        parts = (
-            ((each - low) / span)
-            .clamp(0, 1)
-            .split([size.numel() for size in sizes])
-        )
+        parts = ((each - low) / span).clamp(0, 1)
+        parts = parts.split([size.numel() for size in sizes])
         result.append([p.view(*s, 3).numpy() for p, s in zip(parts, sizes)])
     return result
 
@@ -103,9 +100,8 @@ def colour_maps(
     """Colours of some models' maps; those of one level share a basis.
 
     Args:
-        models: For each model its name and under each level the map
-            (D, H', W') of each image, as :func:`restored_maps` returns them;
-            the same levels for all.
+        models: By name and level the map (D, H', W') of each image, as
+            :func:`restored_maps` returns them.
 
     Returns:
         RGB (H', W', 3) in 0..1 in place of each map.
@@ -120,12 +116,14 @@ def colour_maps(
             f'{[[level + 1 for level in each] for each in levels]}; name '
             'some that all of them have'
         )
-    result = {name: {} for name in models}
-    for level in levels[0]:
-        colours = shared_colours([each[level] for each in models.values()])
-        for name, colour in zip(models, colours):
-            result[name][level] = colour
-    return result
+    colours = [
+        shared_colours([each[level] for each in models.values()])
+        for level in levels[0]
+    ]
+    return {
+        name: dict(zip(levels[0], own))
+        for name, own in zip(models, zip(*colours))
+    }
 
 
 def draw_features(

@@ -9,8 +9,7 @@ from numpy import ndarray
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from mmvitcompress.analysis.candidates import load_candidate
-from mmvitcompress.analysis.configs import as_shape
+from mmvitcompress.analysis.configs import as_shape, load_config
 from mmvitcompress.analysis.images import tested_images
 from mmvitcompress.arch.swin import MERGE_STAGE
 from mmvitcompress.engine.build import build
@@ -42,7 +41,7 @@ def load_model(
         ConfigError: If the config can't be read.
         CheckpointError: If the checkpoint is missing or of another model.
     """
-    config = load_candidate(path, options, backbone)
+    config = load_config(path, options, backbone)
     checkpoint = checkpoint or config.get('load_from')
     purpose = 'test' if whole and checkpoint else 'look'
     return config, build(config, checkpoint, purpose)
@@ -55,21 +54,8 @@ def load_images(
     count: int = 4,
     shape: Sequence[int] | None = None,
 ) -> list[Tensor]:
-    """Images (3, H, W) as the network takes them, equal ones only once.
-
-    Args:
-        config: Config of the model.
-        model: The model.
-        source: An image, a folder of images, or 'dataset' for the config's
-            test data. Defaults to 'dataset'.
-        count: How many, at equal distances. Defaults to 4.
-        shape: Height and width that they are resized to, in pixels, or one
-            number for both. Defaults to what the test pipeline makes of each.
-
-    Raises:
-        ConfigError: If there is nothing to take.
-        DataError: If data are missing or damaged.
-    """
+    """:func:`~mmvitcompress.analysis.images.tested_images`, equal ones only
+    once; ``shape`` may be one number for height and width."""
     shape = as_shape(shape) if shape else None
     images = tested_images(source, config, model, count, shape)
     return [
@@ -82,16 +68,9 @@ def load_images(
 def to_pictures(
     images: Iterable[Tensor], model: nn.Module, config: Config
 ) -> list[ndarray]:
-    """Normalised images as people see them.
-
-    Args:
-        images: (3, H, W) each, as :func:`load_images` returns them.
-        model: The model; its data preprocessor knows mean and deviation.
-        config: Its config, whose data know them otherwise.
-
-    Returns:
-        RGB (H, W, 3), uint8, padding included.
-    """
+    """Images (3, H, W) as people see them: RGB (H, W, 3), uint8, padding
+    included. The model's data preprocessor knows mean and deviation, or else
+    its config's data."""
     preprocessor = getattr(model, 'data_preprocessor', None)
     if getattr(preprocessor, 'mean', None) is not None:
         mean, std = preprocessor.mean, preprocessor.std
@@ -160,17 +139,10 @@ def run_tokens(
 
 
 def token_map(tokens: Tensor, state: TokenState) -> Tensor:
-    """Which token each place of the full grid belongs to.
+    """Which of the patch tokens (B, n, D) each place of the full grid belongs
+    to: (B, H, W), from 0; -1 for patches that have left.
 
-    However tokens were reduced: their places in the sequence are restored
-    like features.
-
-    Args:
-        tokens: Patch tokens (B, n, D), without prefix tokens.
-        state: Their state.
-
-    Returns:
-        (B, H, W), from 0; -1 for patches that have left.
+    However tokens were reduced: their places are restored like features.
     """
     batch, count, _ = tokens.shape
     # double precision holds every place exactly
@@ -184,16 +156,8 @@ def token_map(tokens: Tensor, state: TokenState) -> Tensor:
 def attended_tokens(
     backbone: ViT | Swin, images: Tensor
 ) -> list[tuple[Tensor, TokenState]]:
-    """Patch tokens in the attention of each block, and their states.
-
-    Args:
-        backbone: Any of ours, as of :func:`run_tokens`.
-        images: (B, 3, H, W), normalised.
-
-    Returns:
-        For each block, of a Swin of those of stage 3, tokens (B, n, D) and
-        their state.
-    """
+    """Patch tokens (B, n, D) in the attention of each block, of a Swin of
+    those of stage 3, and their states; see :func:`run_tokens`."""
     backbone, latest, seen = backbone_of(backbone), [], []
     swin = isinstance(backbone, Swin)
     blocks = backbone.layers[MERGE_STAGE].blocks if swin else backbone.blocks

@@ -102,17 +102,25 @@ def links(tokens: ndarray) -> ndarray:
 
 def scattered(tokens: ndarray) -> bool:
     """Whether a token holds patches that don't hang together."""
+    every, front, back = np.s_[:], np.s_[:-1], np.s_[1:]
     neighbours = (
-        (tokens[:, :-1], tokens[:, 1:]),
-        (tokens[:-1], tokens[1:]),
-        (tokens[:-1, :-1], tokens[1:, 1:]),
-        (tokens[:-1, 1:], tokens[1:, :-1]),
+        ((every, front), (every, back)),
+        ((front, every), (back, every)),
+        ((front, front), (back, back)),
+        ((front, back), (back, front)),
     )
-    shared = np.concatenate([a[(a == b) & (a >= 0)] for a, b in neighbours])
-    sizes = np.bincount(tokens[tokens >= 0], minlength=1)
-    # k patches that hang together have at least k - 1 contacts
-    contacts = np.bincount(shared, minlength=len(sizes))
-    return bool((contacts < sizes - 1).any())
+    # patches take the lowest place among those that they hang together with
+    parts = np.arange(tokens.size).reshape(tokens.shape)
+    before = None
+    while not np.array_equal(parts, before):
+        before = parts.copy()
+        for a, b in neighbours:
+            lowest = np.minimum(parts[a], parts[b])
+            same = tokens[a] == tokens[b]
+            parts[a] = np.where(same, lowest, parts[a])
+            parts[b] = np.where(same, lowest, parts[b])
+    there = tokens >= 0
+    return len(np.unique(parts[there])) > len(np.unique(tokens[there]))
 
 
 def mean_colours(picture: ndarray, tokens: ndarray, stride: int) -> ndarray:

@@ -132,7 +132,7 @@ def test_parts_that_are_not_there():
     model = nn.Linear(4, 4)
     with pytest.raises(ConfigError, match="no part 'backbone'"):
         benchmark([model], IMAGES, (4, 4), 1, 0, part='backbone')
-    with pytest.raises(ConfigError, match='part must be of backbone, enc'):
+    with pytest.raises(ConfigError, match='part must be one of backbone, enc'):
         benchmark([model], IMAGES, (4, 4), 1, 0, part='head')
 
 

@@ -7,8 +7,8 @@ from mmvitcompress.analysis.candidates import (
     build_candidate,
     choose_device,
     common_shape,
-    load_candidate,
 )
+from mmvitcompress.analysis.configs import load_config
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints.file import write_checkpoint
 from mmvitcompress.errors import CheckpointError, ConfigError
@@ -101,13 +101,13 @@ def test_checkpoints_that_are_named_must_exist(config, tmp_path):
         build_candidate(config, str(tmp_path / 'none.pth'))
     options = {'model.backbone.checkpoint': str(tmp_path / 'none.pth')}
     with pytest.raises(CheckpointError, match=r'correct model\.backbone'):
-        load_candidate(path, options)
+        load_config(path, options)
     # one that only the config names stands for a shape
     config.model.backbone.checkpoint = str(tmp_path / 'none.pth')
     config.dump(path)
-    build_candidate(load_candidate(path))
+    build_candidate(load_config(path))
     # and one that is switched off is no file
-    load_candidate(path, {'model.backbone.checkpoint': None})
+    load_config(path, {'model.backbone.checkpoint': None})
 
 
 def test_shapes_that_can_be_compared(make_config):

@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mmvitcompress.analysis.complexity import model_complexity
 from mmvitcompress.analysis.macs import count_macs
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.windows import Windows
+from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT
 from mmvitcompress.models.layers.blocks import Attention
@@ -128,6 +130,14 @@ def test_macs_are_those_of_the_windows():
         for model in (dense, windowed)
     ]
     assert priced == [count.total for count in macs]
+    # what get_flops counts, and what CDCP prunes towards
+    for model in (dense, windowed):
+        counted = model_complexity(model.float(), (24, 16))['total']['macs']
+        without = model.arch.macs((24, 16), final_norm=False)
+        budget = MacBudget.of(model.arch, (24, 16))
+        assert without == counted
+        assert budget.start == model.arch.macs((24, 16))
+        assert budget.dense == budget.start
 
 
 @pytest.mark.slow

@@ -75,6 +75,11 @@ def test_tokens_that_left_or_do_not_hang_together():
     assert scattered(ordered)
     assert not scattered(np.array([[0, 0], [1, 2]]))
     assert not scattered(np.array([[0, 1], [1, 0]]))
+    # however many contacts the others have
+    far = np.array([[0, 0, 1, 0], [0, 0, 1, 1]])
+    assert scattered(far)
+    ring = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    assert not scattered(ring)
     assert len(links(np.array([[-1, 0], [1, -1]]))) == 0
     picture = np.arange(0, 72, 2, dtype=np.uint8).reshape(2, 6, 3)
     means = mean_colours(picture, np.array([[0, -1, 0]]), 2)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -199,6 +200,24 @@ def test_names_of_files_are_checked_first(visualize, words, message):
     status, _, stderr = visualize('curve', 'none.json', *words)
     assert status == 1
     assert message in stderr
+
+
+def test_a_full_disk_leaves_what_was_there(visualize, tmp_path):
+    results, out = tmp_path / 'results.json', tmp_path / 'curve.png'
+    results.write_text('[{"name": "a", "quality": 60, "macs": 1e9}]')
+    out.write_bytes(b'old')
+    page = tmp_path / 'curve.html'
+    for words in (('--out', out), ('--out', out, '--html', page)):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+        try:
+            status, _, stderr = visualize('curve', results, *words)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (status, stderr.count('\n')) == (1, 1)
+        assert 'cannot be written' in stderr
+    assert out.read_bytes() == b'old'
+    assert {f.name for f in tmp_path.iterdir()} == {results.name, out.name}
 
 
 def test_unknown_words_are_refused(visualize):

@@ -62,16 +62,11 @@ def ms_deform_attn_backward(
     """Add the gradients of values, points and weights to three tensors.
 
     Args:
-        value: As in :func:`ms_deform_attn_forward`, as are the next four.
-        value_spatial_shapes: Heights and widths of the levels.
-        value_level_start_index: First key of each level.
-        sampling_locations: Points.
-        attention_weights: Weights.
-        grad_output: Gradient of the output, of shape ``(B, Q, M·D)``.
+        grad_output: Gradient of the output, of shape ``(B, Q, M·D)``, of
+            :func:`ms_deform_attn_forward`, whose other arguments these are.
         grad_value: Receives the gradient of ``value``.
         grad_sampling_loc: Receives the gradient of ``sampling_locations``.
         grad_attn_weight: Receives the gradient of ``attention_weights``.
-        im2col_step: Most images to sample at a time.
     """
     tensors = (value, sampling_locations, attention_weights)
     gradients = (grad_value, grad_sampling_loc, grad_attn_weight)

@@ -115,16 +115,7 @@ def roi_align_backward(
     Args:
         grad_output: Gradient of the output of :func:`roi_align_forward`,
             whose other arguments these are.
-        rois: Regions of shape ``(R, 5)``.
-        argmax_y: What the forward pass wrote, with max pooling.
-        argmax_x: Likewise.
         grad_input: Receives the gradient, of shape ``(B, C, H, W)``.
-        aligned_height: Bins per column of a region.
-        aligned_width: Bins per row of a region.
-        spatial_scale: Pixels of the features per pixel of the image.
-        sampling_ratio: Samples per bin and axis; 0 for one per pixel.
-        pool_mode: 0 for the maximum of a bin's samples, 1 for their mean.
-        aligned: Whether pixel centres lie at half coordinates.
     """
     dtype = torch.promote_types(grad_input.dtype, torch.float32)
     grad_output = grad_output.to(dtype)
@@ -157,15 +148,8 @@ def roi_align_backward(
 def _scatter_bilinear(
     values: Tensor, images: Tensor, y: Tensor, x: Tensor, shape: torch.Size
 ) -> Tensor:
-    """Spread ``values`` over the four pixels around ``(y, x)``.
-
-    Args:
-        values: Values of shape ``(R, C, h, w)``.
-        images: Image index of each region, of shape ``(R,)``.
-        y: Rows in pixels, of the shape of ``values``.
-        x: Columns in pixels, likewise.
-        shape: Shape ``(B, C, H, W)`` of the result.
-    """
+    """Spread values over the four pixels around (y, x), all (R, C, h, w), of
+    the image (R,) of each region; ``shape`` is (B, C, H, W)."""
     batch, channels, height, width = shape
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     values = values * inside
