@@ -9,6 +9,20 @@ from torch import Tensor
 from mmvitcompress.errors import ConfigError, DataError
 from mmvitcompress.registry import METRICS
 
+SAME_CLASSES = 'the data must have the classes that the model was trained for'
+
+
+def check_labels(
+    labels: Tensor, classes: int, remedy: str = SAME_CLASSES
+) -> None:
+    """Raise DataError, with a remedy, if a label is no class."""
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise DataError(
+            f'labels must lie in 0..{classes - 1}, but got '
+            f'{wrong[0].item()}: {remedy}'
+        )
+
 
 @METRICS.register_module()
 class TopKAccuracy(BaseMetric):
@@ -16,20 +30,14 @@ class TopKAccuracy(BaseMetric):
 
     Args:
         topk: The values of k. Defaults to (1, 5).
-        collect_device: As MMEngine's. Defaults to 'cpu'.
-        prefix: As MMEngine's. Defaults to None.
+        **kwargs: MMEngine's ``collect_device`` and ``prefix``.
 
     Raises:
         ConfigError: If a k exceeds the number of classes.
     """
 
-    def __init__(
-        self,
-        topk: Sequence[int] = (1, 5),
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-    ):
-        super().__init__(collect_device, prefix)
+    def __init__(self, topk: Sequence[int] = (1, 5), **kwargs):
+        super().__init__(**kwargs)
         self.topk = tuple(topk)
 
     def process(
@@ -51,13 +59,7 @@ class TopKAccuracy(BaseMetric):
                 f'{max(self.topk)}'
             )
         targets = torch.as_tensor(data_batch[1])
-        low, high = int(targets.min()), int(targets.max())
-        if low < 0 or high >= logits.shape[1]:
-            raise DataError(
-                f'labels must lie in 0..{logits.shape[1] - 1}, but got '
-                f'{low if low < 0 else high}: the data must have the classes '
-                'that the model was trained for'
-            )
+        check_labels(targets, logits.shape[1])
         targets = targets.to(logits.device)
         true = logits.gather(1, targets[:, None])
         # how many classes are scored higher
