@@ -91,14 +91,10 @@ def build(
 
 
 def build_shape(cfg: Config, arch: Mapping) -> nn.Module:
-    """The config's model with another backbone, and random weights.
-
-    Args:
-        cfg: The config.
-        arch: Shape of the backbone, as a checkpoint carries it.
-    """
+    """The config's model with a backbone of another shape, and random
+    weights."""
     cfg = deepcopy(cfg)
-    set_arch(cfg.model.backbone, arch)
+    _set_arch(cfg.model.backbone, arch)
     return build(cfg, purpose='measure')
 
 
@@ -135,8 +131,12 @@ def fit(model: dict, stored: Checkpoint | None, purpose: str) -> None:
         if not pruning:
             refuse_compactors(stored.state_dict, stored.path)
         if backbone is not None:
-            if whole or (learned and not _is_classifier(model)):
-                require_whole(stored)
+            needs_whole = whole or (learned and not _is_classifier(model))
+            if needs_whole and not stored.whole:
+                raise CheckpointError(
+                    f'checkpoint {stored.path!r} holds a backbone only; give '
+                    'the one that training the whole model wrote'
+                )
             _take_shape(backbone, stored)
     if not learned:
         _pass_over_missing(model)
@@ -159,23 +159,8 @@ def fill(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
         )
 
 
-def require_whole(stored: Checkpoint) -> None:
-    """Raise CheckpointError if a checkpoint is only a backbone's."""
-    if not stored.whole:
-        raise CheckpointError(
-            f'checkpoint {stored.path!r} holds a backbone only; give the one '
-            'that training the whole model wrote'
-        )
-
-
-def set_arch(backbone: dict, arch: Mapping) -> None:
-    """Let a backbone's config build exactly one shape, in place.
-
-    Args:
-        backbone: Config of one of our backbones; it builds random weights
-            and no compactors from then on.
-        arch: The shape, as a checkpoint carries it.
-    """
+def _set_arch(backbone: dict, arch: Mapping) -> None:
+    """Let a backbone's config build exactly one shape, from random weights."""
     for name in ('img_size', *METHODS, 'compactors'):
         backbone.pop(name, None)
     backbone.update(arch=dict(arch), checkpoint=None)
@@ -188,7 +173,7 @@ def _take_shape(backbone: dict, stored: Checkpoint) -> None:
             backbone.pop(name, None)
         backbone['checkpoint'] = stored.path
     elif arch:
-        set_arch(backbone, arch.to_dict())
+        _set_arch(backbone, arch.to_dict())
     elif not Path(backbone.get('checkpoint') or '').is_file():
         # without an arch the file that training started from tells the shape
         backbone.pop('checkpoint', None)

@@ -57,11 +57,8 @@ def add_overrides(
 ) -> None:
     """Add ``--backbone`` and ``--cfg-options`` to a tool.
 
-    Args:
-        parser: The tool's.
-        help: What its ``--cfg-options`` are for.
-        backbones: What ``--backbone`` is for in a tool that takes several.
-            Defaults to None: it takes one.
+    ``help`` says what the latter are for; ``backbones`` what the former is for
+    in a tool that takes several. Defaults to None: it takes one.
     """
     parser.add_argument(
         '--backbone',
@@ -84,11 +81,8 @@ def use_scope(cfg: Config) -> None:
 
 
 def validation_loader(cfg: Config) -> dict:
-    """The config's loader of validation (or else test) data.
-
-    Raises:
-        ConfigError: If it has none.
-    """
+    """The config's loader of validation, or else test data; ConfigError if it
+    has none."""
     loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
     if not loader:
         raise ConfigError(

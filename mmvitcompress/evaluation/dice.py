@@ -16,7 +16,6 @@ from mmvitcompress.registry import METRICS
 from mmvitcompress.utils.checks import check_choice
 
 
-
 def dice_counts(
     predicted: Tensor, truth: Tensor, classes: int, ignore_index: int = 255
 ) -> np.ndarray:

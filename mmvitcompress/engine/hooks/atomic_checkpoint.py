@@ -95,17 +95,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def find_resumable(work_dir: str | Path) -> Checkpoint | None:
-    """The newest checkpoint of a run that can be read.
-
-    Args:
-        work_dir: The run's folder, which may have been moved.
-
-    Returns:
-        It, or None if the run never saved one.
-
-    Raises:
-        CheckpointError: If there are checkpoints, but none can be read.
-    """
+    """The newest checkpoint that can be read of a run, whose folder may have
+    been moved; None if it never saved one, CheckpointError if none can."""
     paths = _candidates(Path(work_dir))
     for path in paths:
         try:
@@ -143,8 +134,5 @@ def _candidates(work_dir: Path) -> list[Path]:
 def _step(path: Path) -> int | None:
     """``iter_40.pth`` -> 40; None for other names, such as best_*.pth."""
     kind, _, number = path.stem.partition('_')
-    return (
-        int(number)
-        if kind in ('iter', 'epoch') and number.isdigit()
-        else (None)
-    )
+    saved = kind in ('iter', 'epoch') and number.isdigit()
+    return int(number) if saved else None

@@ -6,7 +6,6 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmvitcompress.channels import (
-    Kinds,
     MacBudget,
     ReductionSchedule,
     SelectionRules,
@@ -121,11 +120,14 @@ class CDCPHook(Hook):
         self.report_interval = report_interval
         self._handles = []
 
-    # -- before ---------------------------------------------------------------
-
     def before_train(self, runner: Runner) -> None:
         """Check what can be checked, then watch the optimizer's steps."""
-        backbone = _backbone(runner.model)
+        backbone = getattr(unwrapped(runner.model), 'backbone', None)
+        if not hasattr(backbone, 'arch'):
+            raise ConfigError(
+                'CDCPHook needs a backbone of mmvitcompress, but got '
+                f'{type(backbone).__name__}'
+            )
         self.compactors = find_compactors(backbone)
         if not self.compactors:
             raise ConfigError(
@@ -184,8 +186,6 @@ class CDCPHook(Hook):
         if notice:
             runner.logger.warning(f'CDCP may not converge: {notice}')
 
-    # -- during ---------------------------------------------------------------
-
     def _penalise(self, optimizer, args, kwargs) -> None:
         apply_penalty_(self.compactors, self.lam)
 
@@ -201,44 +201,32 @@ class CDCPHook(Hook):
     ) -> None:
         """Rebuild the masks where it is time, and log."""
         iteration = runner.iter + 1
-        if self.schedule.selects_at(iteration):
+        selects = self.schedule.selects_at(iteration)
+        if selects:
             self._select(runner, iteration)
-        elif iteration % self.schedule.interval == 0:
-            kept = kept_channels(self.compactors)
-            self._log(runner, iteration, kept, column_norms(self.compactors))
+        if selects or iteration % self.schedule.interval == 0:
+            for name, value in self._state(iteration).items():
+                runner.message_hub.update_scalar(f'train/cdcp_{name}', value)
         if iteration % self.report_interval == 0:
             self.report(runner, iteration)
 
     def _select(self, runner: Runner, iteration: int) -> None:
-        scores = column_norms(self.compactors)
         selection = select(
-            scores,
+            column_norms(self.compactors),
             self.budget,
             self.schedule.reduction_at(iteration),
             self.rules,
         )
-        # each of these reads waits for the device
         before = kept_channels(self.compactors) if self.clear_moments else []
         set_kept_(self.compactors, selection.kept)
         if self.clear_moments:
             clear_moments_(
                 runner.optim_wrapper.optimizer, self.compactors, before
             )
-        self._log(runner, iteration, selection.kept, scores)
 
-    def _log(
-        self,
-        runner: Runner,
-        iteration: int,
-        kept: list[Kinds],
-        scores: list[Kinds],
-    ) -> None:
-        for name, value in self._state(iteration, kept, scores).items():
-            runner.message_hub.update_scalar(f'train/cdcp_{name}', value)
-
-    def _state(
-        self, iteration: int, kept: list[Kinds], scores: list[Kinds]
-    ) -> dict:
+    def _state(self, iteration: int) -> dict:
+        kept = kept_channels(self.compactors)
+        scores = column_norms(self.compactors)
         widths = kept_widths(removable(kept, scores))
         return dict(
             target=self.schedule.reduction_at(iteration),
@@ -263,8 +251,6 @@ class CDCPHook(Hook):
         }
         runner.visualizer.add_scalars(scalars, step=iteration)
 
-    # -- after ----------------------------------------------------------------
-
     def after_train(self, runner: Runner) -> None:
         """Say how it ended."""
         if not self._handles:
@@ -273,21 +259,10 @@ class CDCPHook(Hook):
             handle.remove()
         self._handles = []
         self.report(runner, runner.iter)
-        kept = kept_channels(self.compactors)
-        state = self._state(runner.iter, kept, column_norms(self.compactors))
+        state = self._state(runner.iter)
         runner.logger.info(
             f'CDCP reached a reduction of {state["reached"]:.2%} (target '
             f'{self.target:.2%}); {state["unconverged"]} of '
             f'{state["masked"]} masked channels have not become zero; '
             'tools/export_pruned.py makes the small checkpoint'
         )
-
-
-def _backbone(model):
-    backbone = getattr(unwrapped(model), 'backbone', None)
-    if not hasattr(backbone, 'arch'):
-        raise ConfigError(
-            'CDCPHook needs a backbone of mmvitcompress, but got '
-            f'{type(backbone).__name__}'
-        )
-    return backbone

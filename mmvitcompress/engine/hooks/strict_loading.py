@@ -41,19 +41,14 @@ class StrictLoadHook(Hook):
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        check = load_strict if self.whole else require_overlap
+        check = load_strict if self.whole else _require_overlap
         state_dict = checkpoint.get('state_dict', checkpoint)
         check(model, _plain(state_dict), runner._load_from)
 
 
-def require_overlap(
+def _require_overlap(
     model: nn.Module, state_dict: Mapping[str, Tensor], path: str
 ) -> None:
-    """Check that at least one tensor fits the model.
-
-    Raises:
-        CheckpointError: If none does.
-    """
     own = model.state_dict()
     if not any(
         key in own and getattr(value, 'shape', None) == own[key].shape
