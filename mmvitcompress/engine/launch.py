@@ -122,7 +122,9 @@ def add_training_hooks(cfg: Config) -> None:
         hooks['checkpoint'] = {**checkpoint, 'type': kind}
     add_hook(cfg, 'ArchMetaHook')
     add_hook(cfg, 'ClassificationCheckHook')
+    add_hook(cfg, 'FiniteHook')
     add_hook(cfg, 'RNGStateHook')
+    add_hook(cfg, 'ResumeCheckHook')
     add_hook(cfg, 'StrictLoadHook', whole=bool(cfg.get('resume')))
     if cfg.launcher != 'none':
         add_hook(cfg, 'MeanLossHook')

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -24,11 +25,22 @@ from mmvitcompress.channels import (
 )
 from mmvitcompress.channels.compactors import each_kind
 from mmvitcompress.channels.convergence import MEMORY
+from mmvitcompress.engine.hooks.finite import stop
 from mmvitcompress.engine.learning_rates import foreseen_rates
 from mmvitcompress.engine.optimizers import compactor_groups
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import HOOKS
+from mmvitcompress.utils.checks import (
+    build_spec,
+    check_at_least_zero,
+    check_flag,
+    check_positive,
+    check_positive_number,
+    check_target,
+    is_number,
+    pair,
+)
 
 
 @HOOKS.register_module()
@@ -99,14 +111,29 @@ class CDCPHook(Hook):
             ('warmup', warmup, warmup_epochs),
             ('settle', settle, settle_epochs),
         ):
-            if (iters and epochs) or min(iters, epochs) < 0:
+            check_at_least_zero(f'{name}_epochs', epochs)
+            if type(iters) is not int or iters < 0 or (iters and epochs):
                 raise ConfigError(
-                    f'{name} is given in epochs or in iterations, and not '
-                    f'negative, but got {name}_epochs={epochs} and '
-                    f'{name}={iters}'
+                    f'{name} is given in epochs or in iterations, a whole '
+                    f'number from 0 on, but got {name}_epochs={epochs} and '
+                    f'{name}={iters!r}'
                 )
-        if not 0 <= shrink < 1:
-            raise ConfigError(f'shrink must lie in [0, 1), but got {shrink}')
+        if not is_number(shrink) or not 0 <= shrink < 1:
+            raise ConfigError(f'shrink must lie in [0, 1), but got {shrink!r}')
+        check_target(target)
+        if img_size is not None:
+            for size in pair('img_size', img_size):
+                check_positive('img_size', size)
+        if num_classes:
+            check_positive('num_classes', num_classes)
+        check_positive_number('increment', increment)
+        check_at_least_zero('lam', lam)
+        for name, value in (
+            ('interval', interval),
+            ('report_interval', report_interval),
+        ):
+            check_positive(name, value)
+        check_flag('clear_moments', clear_moments)
         self.target = target
         self.img_size = img_size
         self.num_classes = num_classes
@@ -114,7 +141,7 @@ class CDCPHook(Hook):
         self.settle = (settle, settle_epochs)
         self.growth = dict(increment=increment, interval=interval)
         self.lam = lam
-        self.rules = SelectionRules(**(rules or {}))
+        self.rules = build_spec('rules', SelectionRules, rules or {})
         self.shrink = shrink
         self.clear_moments = clear_moments
         self.report_interval = report_interval
@@ -211,8 +238,11 @@ class CDCPHook(Hook):
             self.report(runner, iteration)
 
     def _select(self, runner: Runner, iteration: int) -> None:
+        scores = column_norms(self.compactors)
+        if not all(np.isfinite(kind).all() for kind in each_kind(scores)):
+            stop(runner, 'a compactor is not finite', iteration)
         selection = select(
-            column_norms(self.compactors),
+            scores,
             self.budget,
             self.schedule.reduction_at(iteration),
             self.rules,
