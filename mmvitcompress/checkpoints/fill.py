@@ -1,15 +1,16 @@
 """Fill backbones: settle the arch with the config, then load strictly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.checkpoints.file import Checkpoint
 from mmvitcompress.checkpoints.load import load_strict
 from mmvitcompress.checkpoints.names import HEAD_PREFIXES, TABLE
-from mmvitcompress.checkpoints.recognise import VIT, Weights
+from mmvitcompress.checkpoints.recognise import FAMILIES, VIT, Weights
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.models.swin import Swin
@@ -54,11 +55,12 @@ def reconcile(
     log: Log,
     new_window: bool = False,
     soft_slimming: bool = False,
+    off: Collection[str] = (),
 ) -> Arch:
-    """The checkpoint's arch, with what only the config asks for added.
+    """The checkpoint's arch, with the token methods that the config asks for.
 
-    Token methods are added where the checkpoint has none; where both have
-    some, the checkpoint's count, as its widths do.
+    Widths are the checkpoint's. So are token methods that the config leaves
+    open; those that it names run as it says, if the weights allow it.
 
     Args:
         weights: The checkpoint.
@@ -68,6 +70,7 @@ def reconcile(
             windows. Defaults to False.
         soft_slimming: Whether what has to be trained may start untrained.
             Defaults to False.
+        off: Keys of token methods that the config switches off.
 
     Raises:
         CheckpointError: If they don't fit together.
@@ -91,7 +94,7 @@ def reconcile(
                 f'is {theirs}, but the config asks for {ours}{remedy}'
             )
     added = _of_use(wanted, arch)
-    for name in (*_WIDTHS, *METHODS):
+    for name in _WIDTHS:
         ours, theirs = getattr(wanted, name), getattr(arch, name)
         if theirs is None:
             added[name] = ours
@@ -100,13 +103,93 @@ def reconcile(
                 f'{name} of {weights.path} replaces that of the config: '
                 f'{theirs}'
             )
-    resolved = arch.replace(**added)
-    for spec in resolved.reductions:
-        if spec.untrained and not soft_slimming and _is_new(spec.key, weights):
-            raise CheckpointError(
-                f'checkpoint {weights.path!r} {spec.untrained}'
+    for name in METHODS:
+        ours, theirs = getattr(wanted, name), getattr(arch, name)
+        added[name] = runs = None if name in off else ours or theirs
+        if runs != theirs:
+            log(
+                f'{name} runs as the config says: {runs}; {weights.path} has '
+                f'{theirs}'
             )
+        elif theirs is not None and ours is None:
+            log(f'{name} runs as {weights.path} says: {theirs}')
+    resolved = arch.replace(**added)
+    new, _ = method_parts(resolved, weights)
+    if not soft_slimming:
+        _refuse_untrained(resolved, new, weights.path)
     return resolved
+
+
+def method_parts(
+    target: Arch, weights: Weights
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """What weights lack of the token methods of an arch, and have beyond it.
+
+    Returns:
+        Prefixes of parameters that start anew, by the method's key; prefixes
+        of tensors that have no use.
+
+    Raises:
+        CheckpointError: If something was trained for another use.
+    """
+    new, unused = {}, []
+    for key in METHODS:
+        specs = getattr(target, key), getattr(weights.arch, key)
+        if specs[1] is None and any(
+            name.startswith(f'{key}.') for name in weights.tensors
+        ):
+            continue  # what they are for can't be seen: loading is strict
+        ours, theirs = (spec.parts() if spec else {} for spec in specs)
+        for name in ours.keys() & theirs:
+            if ours[name] != theirs[name]:
+                raise CheckpointError(
+                    f'{key}.{name} of checkpoint {weights.path!r} was trained '
+                    f'for {theirs[name]}, but the config asks for '
+                    f'{ours[name]}: leave {key} away to run {specs[1]}, or '
+                    'train the one of the config'
+                )
+        started = [f'{key}.{name}.' for name in ours if name not in theirs]
+        if started:
+            new[key] = tuple(started)
+        unused += [f'{key}.{name}.' for name in theirs if name not in ours]
+    return new, unused
+
+
+def _refuse_untrained(arch: Arch, new: Collection[str], path: str) -> None:
+    for spec in arch.reductions:
+        if spec.untrained and spec.key in new:
+            raise CheckpointError(f'checkpoint {path!r} {spec.untrained}')
+
+
+def load_model(model: nn.Module, checkpoint: Checkpoint, log: Log) -> None:
+    """Load a whole model strictly; merges that are new start as means.
+
+    Args:
+        model: Maybe with a backbone of ours.
+        checkpoint: The model's. Without an arch all of it must fit.
+        log: Told what starts anew.
+
+    Raises:
+        CheckpointError: If anything doesn't fit.
+    """
+    target = getattr(getattr(model, 'backbone', None), 'arch', None)
+    source, path = checkpoint.arch, checkpoint.path
+    if source is None or not isinstance(target, Arch):
+        load_strict(model, checkpoint.state_dict, path)
+        return
+    weights = Weights(FAMILIES[source.family], {}, source, path)
+    new, unused = method_parts(target, weights)
+    _refuse_untrained(target, new, path)
+    load_strict(
+        model,
+        checkpoint.state_dict,
+        path,
+        may_miss=[f'backbone.{p}' for parts in new.values() for p in parts],
+        may_ignore=[f'backbone.{part}' for part in unused],
+    )
+    for spec in target.reductions:
+        if spec.key in new:
+            log(f'{path}: {spec.start}')
 
 
 def _of_use(wanted: Arch, arch: Arch) -> dict:
@@ -117,13 +200,6 @@ def _of_use(wanted: Arch, arch: Arch) -> dict:
         return {}
     names = ('window_size', 'global_blocks')
     return {name: getattr(wanted, name) for name in names}
-
-
-def _is_new(key: str, weights: Weights) -> bool:
-    """Whether a checkpoint knows nothing of a token method."""
-    return getattr(weights.arch, key) is None and not any(
-        name.startswith(f'{key}.') for name in weights.tensors
-    )
 
 
 def fill(
@@ -147,14 +223,13 @@ def fill(
     source, target = weights.arch, model.arch
     for line in weights.notes:
         log(line)
+    new, unused = method_parts(target, weights)
     may_start = {
-        spec.start: (f'{spec.key}.',)
+        spec.start: new[spec.key]
         for spec in target.reductions
-        if spec.start
-        and _is_new(spec.key, weights)
-        and (soft_slimming or not spec.untrained)
+        if spec.key in new and (soft_slimming or not spec.untrained)
     }
-    unused = [*HEAD_PREFIXES]
+    unused += HEAD_PREFIXES
     if weights.family is VIT:
         if resize_pos_embed(weights.tensors, source, target):
             log(

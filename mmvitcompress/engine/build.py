@@ -5,8 +5,9 @@ what training started from, so the checkpoint's arch wins over it.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
+from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +17,22 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmvitcompress.arch.base import Arch
 from mmvitcompress.checkpoints.file import (
     Checkpoint,
     read_checkpoint,
     refuse_compactors,
 )
-from mmvitcompress.checkpoints.load import load_strict
+from mmvitcompress.checkpoints.fill import load_model, reconcile
+from mmvitcompress.checkpoints.recognise import FAMILIES, Weights
 from mmvitcompress.engine.config import use_scope
 from mmvitcompress.engine.normalisation import warn_of_normalisation
 from mmvitcompress.errors import CheckpointError
+from mmvitcompress.models.backbones.parts import (
+    log,
+    switched_off,
+    wanted_arch,
+)
 from mmvitcompress.tokens import METHODS
 
 
@@ -150,7 +158,7 @@ def fill(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
             classifier that there is not.
     """
     if stored.whole or not hasattr(model, 'backbone'):
-        load_strict(model, stored.state_dict, stored.path)
+        load_model(model, stored, log)
     elif PURPOSES[purpose].learned and not model.has_weights:
         raise CheckpointError(
             f'checkpoint {stored.path!r} has no classifier for '
@@ -167,18 +175,35 @@ def _set_arch(backbone: dict, arch: Mapping) -> None:
 
 
 def _take_shape(backbone: dict, stored: Checkpoint) -> None:
-    arch = stored.arch
     if not stored.whole:
-        for name in METHODS if arch else ():
-            backbone.pop(name, None)
         backbone['checkpoint'] = stored.path
-    elif arch:
+    elif stored.arch:
+        asked = {k: backbone[k] for k in METHODS if backbone.get(k)}
+        off = {key: asked[key] for key in switched_off(asked)}
+        arch = _settled(backbone, asked, off, stored)
         _set_arch(backbone, arch.to_dict())
+        backbone.update(off)  # else a named form would have its own
     elif not Path(backbone.get('checkpoint') or '').is_file():
         # without an arch the file that training started from tells the shape
         backbone.pop('checkpoint', None)
     if stored.pruning:
         backbone['compactors'] = True
+
+
+def _settled(
+    backbone: dict, asked: dict, off: Collection[str], stored: Checkpoint
+) -> Arch:
+    """The arch of a whole model's checkpoint with what the config asks for."""
+    family, own = FAMILIES[stored.arch.family], backbone.get('arch')
+    if isinstance(own, str) and own.endswith('.json') and not isfile(own):
+        own = None  # what training started from isn't needed any more
+    return reconcile(
+        Weights(family, {}, stored.arch, stored.path),
+        wanted_arch(family, own or stored.arch, **asked),
+        log,
+        new_window=backbone.get('window_size') is not None,
+        off=off,
+    )
 
 
 def _is_classifier(model: dict) -> bool:

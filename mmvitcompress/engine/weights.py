@@ -84,7 +84,7 @@ def choose_tested_weights(cfg: Config, path: str) -> Checkpoint | None:
             backbone's.
     """
     cfg.load_from, cfg.resume = path, False
-    add_hook(cfg, 'StrictLoadHook', whole=True)
+    add_hook(cfg, 'StrictLoadHook', testing=True)
     if '://' in path:
         cfg.model.pop('distillation', None)  # a teacher only trains
         return None

@@ -19,6 +19,7 @@ from mmvitcompress.models.backbones.parts import (
     need_arch,
     note_arch,
     read_weights,
+    switched_off,
     wanted_arch,
 )
 from mmvitcompress.models.vit import ViT
@@ -148,7 +149,11 @@ class CompressedViT(Backbone, ViT):
                 VIT, checkpoint, wanted, self.how_to_make, img_size
             )
             resolved = reconcile(
-                weights, wanted, log, soft_slimming=soft_slimming
+                weights,
+                wanted,
+                log,
+                soft_slimming=soft_slimming,
+                off=switched_off(methods),
             )
         resolved = need_arch(VIT, resolved)
         if img_size is not None:
