@@ -161,7 +161,7 @@ def _refuse_untrained(arch: Arch, new: Collection[str], path: str) -> None:
             raise CheckpointError(f'checkpoint {path!r} {spec.untrained}')
 
 
-def load_model(model: nn.Module, checkpoint: Checkpoint, log: Log) -> None:
+def load_whole(model: nn.Module, checkpoint: Checkpoint, log: Log) -> None:
     """Load a whole model strictly; merges that are new start as means.
 
     Args:

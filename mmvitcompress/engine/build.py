@@ -23,7 +23,7 @@ from mmvitcompress.checkpoints.file import (
     read_checkpoint,
     refuse_compactors,
 )
-from mmvitcompress.checkpoints.fill import load_model, reconcile
+from mmvitcompress.checkpoints.fill import load_whole, reconcile
 from mmvitcompress.checkpoints.recognise import FAMILIES, Weights
 from mmvitcompress.engine.config import use_scope
 from mmvitcompress.engine.normalisation import warn_of_normalisation
@@ -158,7 +158,7 @@ def fill(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
             classifier that there is not.
     """
     if stored.whole or not hasattr(model, 'backbone'):
-        load_model(model, stored, log)
+        load_whole(model, stored, log)
     elif PURPOSES[purpose].learned and not model.has_weights:
         raise CheckpointError(
             f'checkpoint {stored.path!r} has no classifier for '

@@ -46,7 +46,7 @@ def check_at_least_zero(name: str, value) -> None:
         )
 
 
-def check_share(name: str, value) -> None:
+def check_fraction(name: str, value) -> None:
     """Raise ConfigError unless ``value`` is a number from 0 to 1."""
     if not is_number(value) or not 0 <= value <= 1:
         raise ConfigError(f'{name} must lie in [0, 1], but got {value!r}')

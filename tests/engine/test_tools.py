@@ -148,7 +148,9 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
     assert [hook['type'] for hook in hooks] == [
         'mmvitcompress.ArchMetaHook',
         'mmvitcompress.ClassificationCheckHook',
+        'mmvitcompress.FiniteHook',
         'mmvitcompress.RNGStateHook',
+        'mmvitcompress.ResumeCheckHook',
         'mmvitcompress.StrictLoadHook',
     ]
 
@@ -211,7 +213,11 @@ def test_resume_keeps_a_seed_that_was_drawn(config, tmp_path):
     path = config()
     checkpoint = tmp_path / 'iter_4.pth'
     torch.save(
-        {'state_dict': {'w': torch.zeros(1)}, 'meta': {'seed': 99}}, checkpoint
+        {
+            'state_dict': {'w': torch.zeros(1), 'b': torch.zeros(1)},
+            'meta': {'seed': 99},
+        },
+        checkpoint,
     )
     cfg = Config.fromfile(path)
     cfg.work_dir = str(tmp_path)
@@ -262,7 +268,9 @@ def test_training_hooks_replace_the_usual_ones():
         dict(type='EMAHook'),
         dict(type='mmvitcompress.ArchMetaHook'),
         dict(type='mmvitcompress.ClassificationCheckHook'),
+        dict(type='mmvitcompress.FiniteHook'),
         dict(type='mmvitcompress.RNGStateHook'),
+        dict(type='mmvitcompress.ResumeCheckHook'),
         dict(type='mmvitcompress.StrictLoadHook', whole=True),
         dict(type='mmvitcompress.MeanLossHook'),
     ]

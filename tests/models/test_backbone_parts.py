@@ -97,7 +97,8 @@ def test_reconciling():
     assert reconcile(weights, None, lines.append) == VIT
     resolved = reconcile(weights, wanted, lines.append)
     assert resolved == VIT.replace(token_merging=merging)
-    assert [line.split(' of ')[0] for line in lines] == ['mlp_dims']
+    assert [line.split()[0] for line in lines] == ['mlp_dims', 'token_merging']
+    assert lines[1].endswith('x.pth has None')
     with pytest.raises(CheckpointError, match=r'depth is 2, .* for 3'):
         reconcile(
             weights,

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmvitcompress.checkpoints.file import Checkpoint
-from mmvitcompress.checkpoints.fill import load_model
+from mmvitcompress.checkpoints.fill import load_whole
 from mmvitcompress.checkpoints.load import load_strict, some
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.registry import HOOKS
@@ -51,7 +51,7 @@ class StrictLoadHook(Hook):
         if self.testing:
             meta = checkpoint.get('meta') or {}
             stored = Checkpoint(path, checkpoint, state_dict, meta)
-            load_model(model, stored, runner.logger.info)
+            load_whole(model, stored, runner.logger.info)
         else:
             check = load_strict if self.whole else _require_overlap
             check(model, state_dict, path)

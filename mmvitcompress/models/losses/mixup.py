@@ -9,8 +9,8 @@ from mmvitcompress.registry import MODELS
 from mmvitcompress.utils.checks import (
     check_at_least_zero,
     check_choice,
+    check_fraction,
     check_positive,
-    check_share,
     is_number,
 )
 
@@ -56,8 +56,8 @@ class MixupPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking)
         check_at_least_zero('mixup_alpha', mixup_alpha)
         check_at_least_zero('cutmix_alpha', cutmix_alpha)
-        check_share('prob', prob)
-        check_share('switch_prob', switch_prob)
+        check_fraction('prob', prob)
+        check_fraction('switch_prob', switch_prob)
         check_choice('mode', mode, ('batch', 'pair', 'elem'))
         check_smoothing(label_smoothing)
         check_positive('num_classes', num_classes)
