@@ -48,7 +48,11 @@ def build_candidate(
         checkpoint: See :func:`~mmvitcompress.engine.build.build`. Defaults to
             the config's ``load_from``.
     """
-    return build(config, checkpoint or config.get('load_from'), 'measure')
+    return build(
+        config,
+        config.get('load_from') if checkpoint is None else checkpoint,
+        'measure',
+    )
 
 
 def common_shape(

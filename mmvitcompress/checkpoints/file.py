@@ -131,7 +131,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: If it is truncated, altered, no checkpoint, or holds
             more than data.
     """
-    if not isinstance(path, str | Path):
+    if not isinstance(path, str | Path) or path == '':
         raise CheckpointError(
             f'checkpoint must be the path of a file, but got {path!r}'
         )

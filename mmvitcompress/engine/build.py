@@ -27,7 +27,7 @@ from mmvitcompress.checkpoints.fill import load_whole, reconcile
 from mmvitcompress.checkpoints.recognise import FAMILIES, Weights
 from mmvitcompress.engine.config import use_scope
 from mmvitcompress.engine.normalisation import warn_of_normalisation
-from mmvitcompress.errors import CheckpointError
+from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models.backbones.parts import (
     log,
     switched_off,
@@ -86,6 +86,8 @@ def build(
     """
     # held until the end: what the model reads of the file is read once
     stored = None if checkpoint is None else read_checkpoint(checkpoint)
+    if not cfg.get('model'):
+        raise ConfigError('the config has no model to build')
     cfg = deepcopy(cfg)
     fit(cfg.model, stored, purpose)
     use_scope(cfg)

@@ -124,8 +124,8 @@ def add_training_hooks(cfg: Config) -> None:
     add_hook(cfg, 'ClassificationCheckHook')
     add_hook(cfg, 'FiniteHook')
     add_hook(cfg, 'RNGStateHook')
-    add_hook(cfg, 'ResumeCheckHook')
     add_hook(cfg, 'StrictLoadHook', whole=bool(cfg.get('resume')))
+    add_hook(cfg, 'ResumeCheckHook')
     if cfg.launcher != 'none':
         add_hook(cfg, 'MeanLossHook')
 

@@ -34,10 +34,8 @@ def choose_weights(cfg: Config, resume: str | None) -> None:
         cfg.resume = True
     if resume is not None:
         cfg.load_from = resume
-    if not cfg.get('load_from'):
+    if cfg.get('load_from') is None:
         return
-    if '://' in cfg.load_from:
-        return  # MMEngine downloads it
     stored = read_checkpoint(cfg.load_from)
     hand_over(stored, cfg.load_from)
     # MMEngine would draw a new seed for the sampler first
@@ -66,7 +64,7 @@ def hand_over(stored: Checkpoint, path: str) -> None:
     CheckpointLoader.register_scheme(whole_name, loader=load, force=True)
 
 
-def choose_tested_weights(cfg: Config, path: str) -> Checkpoint | None:
+def choose_tested_weights(cfg: Config, path: str) -> Checkpoint:
     """Settle what is tested.
 
     Args:
@@ -76,8 +74,7 @@ def choose_tested_weights(cfg: Config, path: str) -> Checkpoint | None:
         path: Checkpoint of a training run, or of tools/export_pruned.py.
 
     Returns:
-        The checkpoint, for :func:`build_tested`; None if it must be
-        downloaded.
+        The checkpoint, for :func:`build_tested`.
 
     Raises:
         CheckpointError: If it is missing, truncated, unsafe, or only a
@@ -85,9 +82,6 @@ def choose_tested_weights(cfg: Config, path: str) -> Checkpoint | None:
     """
     cfg.load_from, cfg.resume = path, False
     add_hook(cfg, 'StrictLoadHook', testing=True)
-    if '://' in path:
-        cfg.model.pop('distillation', None)  # a teacher only trains
-        return None
     stored = read_checkpoint(path)
     fit(cfg.model, stored, 'test')
     if stored.whole or 'backbone' not in cfg.model:
@@ -97,7 +91,7 @@ def choose_tested_weights(cfg: Config, path: str) -> Checkpoint | None:
     return stored
 
 
-def build_tested(cfg: Config, stored: Checkpoint | None) -> Runner:
+def build_tested(cfg: Config, stored: Checkpoint) -> Runner:
     """Build the runner of a config that :func:`choose_tested_weights` set.
 
     Args:

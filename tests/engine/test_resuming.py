@@ -95,10 +95,12 @@ def test_an_optimizer_that_cannot_go_on_is_a_sentence(resume, changes, parts):
 
 
 def test_weights_alone_are_no_run(tool, config, tmp_path):
-    path = tmp_path / 'weights.pth'
-    torch.save({'state_dict': {'w': torch.ones(1)}}, path)
+    run, path = tmp_path / 'run', tmp_path / 'weights.pth'
+    assert tool('train', config(START.format(4)), '--work-dir', run)[0] == 0
+    content = torch.load(run / 'iter_4.pth')
+    torch.save({'state_dict': content['state_dict']}, path)
     status, error = tool(
-        'train', config(), '--work-dir', tmp_path / 'run', '--resume', path
+        'train', config(), '--work-dir', run, '--resume', path
     )
     assert status == 1
     assert 'has no message_hub, no meta, no optimizer; to train on' in error

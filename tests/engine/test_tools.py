@@ -75,6 +75,39 @@ def test_unknown_arguments_are_refused(tool, config):
             ['/none', 'check data_root'],
         ),
         (['--cfg-options', 'train_cfg=None'], ['has no train_cfg']),
+        *(
+            (['--cfg-options', pair], [part])
+            for pair, part in (
+                ('load_from=', "a file, but got ''"),
+                ('load_from=1', 'load_from must be a string, but got 1'),
+                ('load_from=http://127.0.0.1:9/x', 'could not be downloaded'),
+                ('model=1', 'model must be a dict, but got 1'),
+                ('model.backbone=None', 'model.backbone must be a dict'),
+                ('model.decode_head=3', 'model.decode_head must be a dict'),
+                ('train_dataloader.batch_size=0', 'batch_size must be a whol'),
+                ('train_dataloader.num_workers=-1', 'num_workers option'),
+                ('train_dataloader=1', 'train_dataloader must be a dict'),
+                ('optim_wrapper.optimizer.lr=abc', "at least 0, but got 'a"),
+                ('optim_wrapper.optimizer.lr=-1', 'but got -1'),
+                ('optim_wrapper=3', 'optim_wrapper must be a dict'),
+                ('optim_wrapper.optimizer=None', 'cannot be built'),
+                ('randomness.seed=-1', 'from 0 to 2**32 - 1'),
+                ('randomness.seed=abc', 'randomness.seed'),
+                ('log_level=NOPE', 'log_level must be one of'),
+                ('train_cfg.max_iters=a', 'train_cfg.max_iters must'),
+                ('train_cfg.max_iters=0', 'train_cfg.max_iters must'),
+                ('train_cfg.val_interval=0', 'train_cfg.val_interval must'),
+                ('param_scheduler=1', 'param_scheduler must be a list'),
+                ('custom_hooks=[(a,b)]', 'custom_hooks must be dicts'),
+                ('val_evaluator=None', 'either all None or not None'),
+                ('model.type=1', 'type must be a str'),
+                ('model.decode_head.num_classes=abc', 'built, at FCNHead'),
+            )
+        ),
+        (['--resume', ''], ["a file, but got ''"]),
+        (['--work-dir', 'w' * 5000], ['too long', 'www…www']),
+        (['--work-dir', __file__], ['exists', 'test_tools.py']),
+        (['--backbone', 'b' * 5000], ['bbb…bbb', 'neither a file']),
         (['--launcher', 'pytorch'], ['torchrun did not start']),
         (['--launcher', 'slurm'], ["but got 'slurm'"]),
     ],
@@ -94,6 +127,7 @@ def test_train_refuses(tool, config, tmp_path, monkeypatch, args, parts):
     ('text', 'parts'),
     [
         (None, ['not found']),
+        ('model = 1', ['model must be a dict, but got 1']),
         ('model = dict(', ['cannot be read', 'SyntaxError']),
         ("_base_ = 'none.py'", ['cannot be read', 'none.py']),
         ('a = 1 / 0', ['cannot be read', 'ZeroDivisionError']),
@@ -109,6 +143,38 @@ def test_broken_configs_are_refused(tool, tmp_path, text, parts):
     if text is not None:
         path.write_text(text)
     assert refused(tool('train', path), *parts)
+
+
+@pytest.mark.parametrize(
+    ('checkpoint', 'part'),
+    [
+        ('', "a file, but got ''"),
+        ('x' * 5000, 'xxx…xxx'),
+        ('http://127.0.0.1:9/x.pth', 'could not be downloaded'),
+        (__file__, 'is a text file'),
+    ],
+    ids=['empty', 'long', 'refusing', 'text'],
+)
+@pytest.mark.parametrize('name', ['test', 'export_pruned', 'benchmark'])
+def test_what_is_no_checkpoint_is_refused(
+    tool, config, tmp_path, name, checkpoint, part
+):
+    args = {
+        'test': [checkpoint],
+        'export_pruned': [checkpoint, tmp_path / 'out.pth'],
+        'benchmark': ['--checkpoint', checkpoint],
+    }
+    assert refused(tool(name, config(), *args[name]), part)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.parametrize('name', ['test', 'train', 'export_pruned'])
+def test_configs_without_model_are_refused(tool, config, tmp_path, name):
+    weights, out = tmp_path / 'w.pth', tmp_path / 'o.pth'
+    torch.save({'state_dict': {'fc.weight': torch.ones(2, 2)}}, weights)
+    args = {'test': [weights], 'train': [], 'export_pruned': [weights, out]}
+    outcome = tool(name, config('del model\n'), *args[name])
+    assert refused(outcome, 'has no model')
 
 
 def test_options_must_be_pairs(tool, config):
@@ -150,8 +216,8 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
         'mmvitcompress.ClassificationCheckHook',
         'mmvitcompress.FiniteHook',
         'mmvitcompress.RNGStateHook',
-        'mmvitcompress.ResumeCheckHook',
         'mmvitcompress.StrictLoadHook',
+        'mmvitcompress.ResumeCheckHook',
     ]
 
     out, figures, shown = (tmp_path / name for name in ('o', 'f.json', 's'))
@@ -214,7 +280,7 @@ def test_resume_keeps_a_seed_that_was_drawn(config, tmp_path):
     checkpoint = tmp_path / 'iter_4.pth'
     torch.save(
         {
-            'state_dict': {'w': torch.zeros(1), 'b': torch.zeros(1)},
+            'state_dict': {'fc.weight': torch.zeros(2, 2)},
             'meta': {'seed': 99},
         },
         checkpoint,
@@ -270,8 +336,8 @@ def test_training_hooks_replace_the_usual_ones():
         dict(type='mmvitcompress.ClassificationCheckHook'),
         dict(type='mmvitcompress.FiniteHook'),
         dict(type='mmvitcompress.RNGStateHook'),
-        dict(type='mmvitcompress.ResumeCheckHook'),
         dict(type='mmvitcompress.StrictLoadHook', whole=True),
+        dict(type='mmvitcompress.ResumeCheckHook'),
         dict(type='mmvitcompress.MeanLossHook'),
     ]
     cfg = Config(dict(launcher='none', default_hooks=dict(checkpoint=None)))

@@ -28,6 +28,9 @@ class ResumeCheckHook(Hook):
     What the checkpoint overrides is logged as a warning.
     """
 
+    # after StrictLoadHook: of another model, nothing else matters
+    priority = 'LOWEST'
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before MMEngine loads.
 
