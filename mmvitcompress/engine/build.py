@@ -23,7 +23,8 @@ from mmvitcompress.checkpoints.file import (
     read_checkpoint,
     refuse_compactors,
 )
-from mmvitcompress.checkpoints.fill import load_whole, reconcile
+from mmvitcompress.checkpoints.fill import reconcile
+from mmvitcompress.checkpoints.methods import load_whole
 from mmvitcompress.checkpoints.recognise import FAMILIES, Weights
 from mmvitcompress.engine.config import use_scope
 from mmvitcompress.engine.normalisation import warn_of_normalisation
@@ -95,7 +96,7 @@ def build(
         torch.manual_seed(0)
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if stored is not None:
-        fill(model, stored, purpose)
+        load_stored(model, stored, purpose)
     warn_of_normalisation(model)
     return model.eval()
 
@@ -152,7 +153,7 @@ def fit(model: dict, stored: Checkpoint | None, purpose: str) -> None:
         _pass_over_missing(model)
 
 
-def fill(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
+def load_stored(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
     """Load what a model of a config that was fitted hasn't loaded by itself.
 
     Raises:

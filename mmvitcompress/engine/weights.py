@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 
 from mmvitcompress.checkpoints.file import Checkpoint, read_checkpoint
-from mmvitcompress.engine.build import fill, fit
+from mmvitcompress.engine.build import fit, load_stored
 from mmvitcompress.engine.hooks.atomic_checkpoint import find_resumable
 from mmvitcompress.engine.launch import add_hook, build_runner
 from mmvitcompress.engine.wrappers import unwrapped
@@ -103,5 +103,5 @@ def build_tested(cfg: Config, stored: Checkpoint) -> Runner:
     """
     runner = build_runner(cfg)
     if not cfg.load_from:
-        fill(unwrapped(runner.model), stored, 'test')
+        load_stored(unwrapped(runner.model), stored, 'test')
     return runner

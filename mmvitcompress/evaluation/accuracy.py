@@ -13,7 +13,7 @@ from mmvitcompress.utils.checks import check_positive
 SAME_CLASSES = 'the data must have the classes that the model was trained for'
 
 
-def check_labels(
+def check_targets(
     labels: Tensor, classes: int, remedy: str = SAME_CLASSES
 ) -> None:
     """Raise DataError, with a remedy, if a label is no class."""
@@ -65,7 +65,7 @@ class TopKAccuracy(BaseMetric):
                 f'{max(self.topk)}'
             )
         targets = torch.as_tensor(data_batch[1])
-        check_labels(targets, logits.shape[1])
+        check_targets(targets, logits.shape[1])
         targets = targets.to(logits.device)
         true = logits.gather(1, targets[:, None])
         higher, equal = (logits > true).sum(1), (logits == true).sum(1)

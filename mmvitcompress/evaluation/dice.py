@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError, DataError
-from mmvitcompress.evaluation.accuracy import check_labels
+from mmvitcompress.evaluation.accuracy import check_targets
 from mmvitcompress.registry import METRICS
 from mmvitcompress.utils.checks import check_choice
 
@@ -32,7 +32,7 @@ def dice_counts(
     """
     counted = truth != ignore_index
     predicted, truth = predicted[counted].long(), truth[counted].long()
-    check_labels(truth, classes)
+    check_targets(truth, classes)
     areas = (truth[predicted == truth], predicted, truth)
     return torch.stack(
         [torch.bincount(area, minlength=classes)[:classes] for area in areas]

@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader
 from mmvitcompress.analysis.candidates import build_candidate
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints.file import Checkpoint, read_checkpoint
-from mmvitcompress.engine.build import build, fill, fit
+from mmvitcompress.engine.build import build, fit, load_stored
 from mmvitcompress.engine.config import use_scope
 from mmvitcompress.engine.hooks import StrictLoadHook
 from mmvitcompress.engine.weights import choose_tested_weights, choose_weights
@@ -56,7 +56,7 @@ def load_for_test(config, path):
     if config.load_from:  # as MMEngine does
         content = CheckpointLoader.load_checkpoint(path)
         model.load_state_dict(content['state_dict'], strict=False)
-    fill(model, stored, 'test')
+    load_stored(model, stored, 'test')
     return model
 
 
@@ -64,7 +64,7 @@ def load_for_prediction(config, path):
     ready = deployed_config(config, path)
     use_scope(ready)
     model = MODELS.build(ready.model)
-    fill(model, read_checkpoint(path), 'predict')
+    load_stored(model, read_checkpoint(path), 'predict')
     return model
 
 

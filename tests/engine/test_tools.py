@@ -257,7 +257,7 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
     assert tool('train', path, *options, weights, '--work-dir', out)[0] == 0
 
     # with the same name, MMEngine would start from random weights
-    torch.save({'state_dict': {'x': torch.zeros(1)}}, tmp_path / 'x.pth')
+    torch.save({'fc.weight': torch.zeros(2, 2)}, tmp_path / 'x.pth')
     outcome = tool('test', path, tmp_path / 'x.pth')
     assert refused(outcome, 'x.pth', 'holds a backbone only')
 

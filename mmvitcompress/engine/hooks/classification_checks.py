@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError, DataError
-from mmvitcompress.evaluation.accuracy import check_labels
+from mmvitcompress.evaluation.accuracy import check_targets
 from mmvitcompress.models.heads.image_classifier import ImageClassifier
 from mmvitcompress.models.losses.mixup import MixupPreprocessor, check_even
 from mmvitcompress.registry import HOOKS
@@ -86,7 +86,7 @@ class ClassificationCheckHook(Hook):
             return
         targets = data_batch[1]
         if not targets.is_floating_point():  # soft ones
-            check_labels(
+            check_targets(
                 targets,
                 self._classes,
                 'set model.num_classes to the number of classes in the data',
