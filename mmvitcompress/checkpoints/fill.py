@@ -7,9 +7,9 @@ from torch.nn.functional import interpolate
 
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.vit import ViTArch
-from mmvitcompress.checkpoints.load import load_strict
-from mmvitcompress.checkpoints.methods import (
+from mmvitcompress.checkpoints.load import (
     Log,
+    load_strict,
     method_parts,
     refuse_untrained,
 )

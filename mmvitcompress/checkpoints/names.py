@@ -85,10 +85,10 @@ def to_timm_keys(
         CheckpointError: If there are several nets, none of which is known to
             be the one to use.
     """
-    return vit_to_timm_keys(unwrapped(state_dict, path))
+    return vit_to_timm_keys(without_wrappers(state_dict, path))
 
 
-def unwrapped(
+def without_wrappers(
     state_dict: Mapping[str, Tensor], path: str
 ) -> dict[str, Tensor]:
     """The tensors of the net among all, and its classifier's."""

@@ -15,8 +15,8 @@ from mmvitcompress.checkpoints.names import (
     refuse_foreign,
     swin_to_timm_keys,
     told_by_names,
-    unwrapped,
     vit_to_timm_keys,
+    without_wrappers,
 )
 from mmvitcompress.checkpoints.shapes import infer_arch, infer_swin_arch
 from mmvitcompress.errors import CheckpointError
@@ -127,7 +127,7 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
     """
     path = checkpoint.path
     told = told_by_names(checkpoint.state_dict)
-    tensors = unwrapped(checkpoint.state_dict, path)
+    tensors = without_wrappers(checkpoint.state_dict, path)
     swin = is_swin(tensors)
     refuse_foreign(tensors, path)
     if family is not None and swin != (family is SWIN):

@@ -24,7 +24,7 @@ from mmvitcompress.checkpoints.file import (
     refuse_compactors,
 )
 from mmvitcompress.checkpoints.fill import reconcile
-from mmvitcompress.checkpoints.methods import load_whole
+from mmvitcompress.checkpoints.load import load_whole
 from mmvitcompress.checkpoints.recognise import FAMILIES, Weights
 from mmvitcompress.engine.config import use_scope
 from mmvitcompress.engine.normalisation import warn_of_normalisation

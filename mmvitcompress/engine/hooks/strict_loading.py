@@ -12,8 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmvitcompress.checkpoints.file import Checkpoint
-from mmvitcompress.checkpoints.load import load_strict, some
-from mmvitcompress.checkpoints.methods import load_whole
+from mmvitcompress.checkpoints.load import load_strict, load_whole, some
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.registry import HOOKS
 
