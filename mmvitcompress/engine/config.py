@@ -213,8 +213,32 @@ def _override(cfg: Config, options: dict) -> None:
                 f'--cfg-options {key}: the config has no {head!r}; it has '
                 f'{", ".join(sorted(cfg.keys()))}'
             )
+        if head not in TOP_LEVEL:
+            used = [n for n in TOP_LEVEL if n in cfg]
+            places = [
+                place
+                for name in sorted(used)
+                for place in _places(cfg[name], cfg[head], name)
+            ]
+            raise ConfigError(
+                f'--cfg-options {key}: nothing reads {head} any more once the '
+                'config was read; override what it went into'
+                + (f', such as {", ".join(places[:5])}' if places else '')
+            )
     with _merging(f'--cfg-options {" ".join(options)}'):
         cfg.merge_from_dict(options)
+
+
+def _places(part: object, value: object, name: str) -> Iterator[str]:
+    """Dotted keys of what equals ``value``, within a part of a config."""
+    if isinstance(value, dict | list | tuple) and part == value:
+        yield name
+    elif isinstance(part, dict | list | tuple):
+        pairs = part.items() if isinstance(part, dict) else enumerate(part)
+        for key, inner in pairs:
+            yield from _places(inner, value, f'{name}.{key}')
+    elif part == value and isinstance(value, str):
+        yield name
 
 
 @contextmanager

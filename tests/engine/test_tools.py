@@ -75,6 +75,11 @@ def test_unknown_arguments_are_refused(tool, config):
             ['/none', 'check data_root'],
         ),
         (['--cfg-options', 'train_cfg=None'], ['has no train_cfg']),
+        # a value that was copied into others when the config was read
+        (
+            ['--cfg-options', 'size=(64, 64)'],
+            ['nothing reads size', 'model.data_preprocessor.size'],
+        ),
         *(
             (['--cfg-options', pair], [part])
             for pair, part in (
@@ -226,7 +231,10 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
         *('--out', out, '--json', figures, '--show-dir', shown),
     )
     assert outcome[0] == 0, outcome[1]
-    assert json.loads(figures.read_text())['mIoU'] == expected
+    content = json.loads(figures.read_text())
+    assert content['mIoU'] == expected
+    assert content['config'] == path
+    assert content['checkpoint'] == str(checkpoint)
     truth = data / 'annotations' / 'validation'
     assert {p.name for p in out.iterdir()} == {p.name for p in truth.iterdir()}
     labels = np.asarray(Image.open(out / '0.png'))

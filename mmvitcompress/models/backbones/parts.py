@@ -6,7 +6,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmvitcompress.arch.base import Arch
+from mmvitcompress.arch.base import Arch, dense
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.checkpoints.file import read_checkpoint
 from mmvitcompress.checkpoints.recognise import (
@@ -106,6 +106,13 @@ def switched_off(methods: Mapping) -> list[str]:
         if value is not None
         and build_spec(key, METHODS[key], value).is_empty()
     ]
+
+
+def has_all_channels(arch: Arch) -> bool:
+    """Whether no channel of an arch was pruned."""
+    widths = ('qk_dims', 'v_dims', 'mlp_dims')
+    full = dense(arch)
+    return all(getattr(arch, w) == getattr(full, w) for w in widths)
 
 
 def check_frozen(frozen_stages: int, count: int) -> None:
