@@ -430,7 +430,11 @@ def test_only_the_main_process_writes_metrics(
     for path in paths:
         assert path.exists() == main
     if main:
-        assert json.loads(paths[1].read_text()) == {'mIoU': 50.0}
+        assert json.loads(paths[1].read_text()) == {
+            'config': config(),
+            'checkpoint': 'x.pth',
+            'mIoU': 50.0,
+        }
 
 
 def test_predictions_of_other_tasks_are_pickled(tmp_path):

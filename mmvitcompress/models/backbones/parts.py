@@ -6,7 +6,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmvitcompress.arch.base import Arch, dense
+from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.checkpoints.file import read_checkpoint
 from mmvitcompress.checkpoints.recognise import (
@@ -109,10 +109,9 @@ def switched_off(methods: Mapping) -> list[str]:
 
 
 def has_all_channels(arch: Arch) -> bool:
-    """Whether no channel of an arch was pruned."""
-    widths = ('qk_dims', 'v_dims', 'mlp_dims')
-    full = dense(arch)
-    return all(getattr(arch, w) == getattr(full, w) for w in widths)
+    """Whether a ViT's heads are whole and its MLPs of one width."""
+    heads = {*arch.qk_dims, *arch.v_dims}
+    return heads == {arch.head_dim} and len({*arch.mlp_dims}) == 1
 
 
 def check_frozen(frozen_stages: int, count: int) -> None:
