@@ -7,6 +7,6 @@ model = dict(
     neck=dict(type='Feature2Pyramid'),
     decode_head=dict(
         type='Mask2FormerHead',
-        pixel_decoder=dict(type='mmdet.MSDeformAttnPixelDecoder')
+        pixel_decoder=dict(type='mmdet.MSDeformAttnPixelDecoder'),
     ),
 )

@@ -26,6 +26,10 @@ class DataError(UserError, ValueError):
     """A data set is missing, half unpacked, or in another layout."""
 
 
+class DivergenceError(UserError, ArithmeticError):
+    """A loss, weight or score of a run is no longer finite."""
+
+
 class DependencyError(UserError, ImportError):
     """A needed package is missing or in a version known not to work."""
 

@@ -83,7 +83,8 @@ def main():
     if args.out and args.out_item == 'metrics':
         dump(metrics, args.out)
     if args.json:
-        cli.write_json(args.json, metrics)
+        run = dict(config=args.config, checkpoint=args.checkpoint)
+        cli.write_json(args.json, {**run, **metrics})
 
 
 if __name__ == '__main__':

@@ -21,7 +21,9 @@ def build_candidate(
 ) -> nn.Module:
     """Build a config's model as it would be deployed, with the weights of
     ``checkpoint`` or the config's ``load_from``."""
-    return build(config, checkpoint or config.get('load_from'), 'measure')
+    if checkpoint is None:
+        checkpoint = config.get('load_from')
+    return build(config, checkpoint, 'measure')
 
 
 def common_shape(

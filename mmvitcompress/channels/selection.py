@@ -23,7 +23,7 @@ from numpy import ndarray
 
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.compactors import Kinds, each_kind
-from mmvitcompress.utils.checks import check_positive
+from mmvitcompress.utils.checks import check_flag, check_positive
 
 _NEVER = np.iinfo(np.int64).max
 
@@ -54,6 +54,8 @@ class SelectionRules:
     def __post_init__(self):
         for name in ('min_head_dim', 'min_mlp_dim', 'divisor'):
             check_positive(name, getattr(self, name))
+        for name in ('head_level', 'attention_level'):
+            check_flag(name, getattr(self, name))
 
     def floor(self, width: int, least: int) -> int:
         """``least``, rounded up to the divisor, but not above ``width``."""

@@ -129,7 +129,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         MissingCheckpointError: If there is no such file.
         CheckpointError: If it is damaged, none, or more than data.
     """
-    if not isinstance(path, str | Path):
+    if not isinstance(path, str | Path) or path == '':
         raise CheckpointError(
             f'checkpoint must be the path of a file, but got {path!r}'
         )

@@ -1,13 +1,18 @@
 """Fill backbones: settle the arch with the config, then load strictly."""
 
-from collections.abc import Callable
+from collections.abc import Collection
 
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.vit import ViTArch
-from mmvitcompress.checkpoints.load import load_strict
+from mmvitcompress.checkpoints.load import (
+    Log,
+    load_strict,
+    method_parts,
+    refuse_untrained,
+)
 from mmvitcompress.checkpoints.names import HEAD_PREFIXES, TABLE
 from mmvitcompress.checkpoints.recognise import VIT, Weights
 from mmvitcompress.errors import CheckpointError
@@ -15,9 +20,6 @@ from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import METHODS
-
-Log = Callable[[str], None]
-"""Takes a line for the log."""
 
 # what a checkpoint and the arch that the config names must agree in
 _IDENTITY = {
@@ -54,11 +56,12 @@ def reconcile(
     log: Log,
     new_window: bool = False,
     soft_slimming: bool = False,
+    off: Collection[str] = (),
 ) -> Arch:
-    """The checkpoint's arch, with what only the config asks for added.
+    """The checkpoint's arch, with the token methods that the config asks for.
 
-    Token methods are added where the checkpoint has none; where both have
-    some, the checkpoint's count, as its widths do.
+    Widths are the checkpoint's. So are token methods that the config leaves
+    open; those that it names run as it says, if the weights allow it.
 
     Args:
         weights: The checkpoint.
@@ -68,6 +71,7 @@ def reconcile(
             windows. Defaults to False.
         soft_slimming: Whether what has to be trained may start untrained.
             Defaults to False.
+        off: Keys of token methods that the config switches off.
 
     Raises:
         CheckpointError: If they don't fit together.
@@ -91,7 +95,7 @@ def reconcile(
                 f'is {theirs}, but the config asks for {ours}{remedy}'
             )
     added = _of_use(wanted, arch)
-    for name in (*_WIDTHS, *METHODS):
+    for name in _WIDTHS:
         ours, theirs = getattr(wanted, name), getattr(arch, name)
         if theirs is None:
             added[name] = ours
@@ -100,12 +104,20 @@ def reconcile(
                 f'{name} of {weights.path} replaces that of the config: '
                 f'{theirs}'
             )
-    resolved = arch.replace(**added)
-    for spec in resolved.reductions:
-        if spec.untrained and not soft_slimming and _is_new(spec.key, weights):
-            raise CheckpointError(
-                f'checkpoint {weights.path!r} {spec.untrained}'
+    for name in METHODS:
+        ours, theirs = getattr(wanted, name), getattr(arch, name)
+        added[name] = runs = None if name in off else ours or theirs
+        if runs != theirs:
+            log(
+                f'{name} runs as the config says: {runs}; {weights.path} has '
+                f'{theirs}'
             )
+        elif theirs is not None and ours is None:
+            log(f'{name} runs as {weights.path} says: {theirs}')
+    resolved = arch.replace(**added)
+    new, _ = method_parts(resolved, weights)
+    if not soft_slimming:
+        refuse_untrained(resolved, new, weights.path)
     return resolved
 
 
@@ -117,13 +129,6 @@ def _of_use(wanted: Arch, arch: Arch) -> dict:
         return {}
     names = ('window_size', 'global_blocks')
     return {name: getattr(wanted, name) for name in names}
-
-
-def _is_new(key: str, weights: Weights) -> bool:
-    """Whether a checkpoint knows nothing of a token method."""
-    return getattr(weights.arch, key) is None and not any(
-        name.startswith(f'{key}.') for name in weights.tensors
-    )
 
 
 def fill_backbone(
@@ -147,14 +152,13 @@ def fill_backbone(
     source, target = weights.arch, model.arch
     for line in weights.notes:
         log(line)
+    new, unused = method_parts(target, weights)
     may_start = {
-        spec.start: (f'{spec.key}.',)
+        spec.start: new[spec.key]
         for spec in target.reductions
-        if spec.start
-        and _is_new(spec.key, weights)
-        and (soft_slimming or not spec.untrained)
+        if spec.key in new and (soft_slimming or not spec.untrained)
     }
-    unused = [*HEAD_PREFIXES]
+    unused += HEAD_PREFIXES
     if weights.family is VIT:
         if resize_pos_embed(weights.tensors, source, target):
             log(

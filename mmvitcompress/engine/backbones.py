@@ -1,6 +1,7 @@
 """Putting another backbone into a config: what ``--backbone FILE`` does."""
 
 from collections.abc import Iterator
+from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ def find_backbone(name: str) -> Path:
     Raises:
         ConfigError: If there is no such file.
     """
-    if Path(name).is_file():
+    if isfile(name):
         return Path(name)
     for root in (PACKAGE / '.mim', PACKAGE.parent):
         files = sorted((root / 'configs/_base_/backbones').glob('*.py'))

@@ -5,8 +5,9 @@ what training started from, so the checkpoint's arch wins over it.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
+from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +17,23 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmvitcompress.arch.base import Arch
 from mmvitcompress.checkpoints.file import (
     Checkpoint,
     read_checkpoint,
     refuse_compactors,
 )
-from mmvitcompress.checkpoints.load import load_strict
+from mmvitcompress.checkpoints.fill import reconcile
+from mmvitcompress.checkpoints.load import load_whole
+from mmvitcompress.checkpoints.recognise import FAMILIES, Weights
 from mmvitcompress.engine.config import use_scope
 from mmvitcompress.engine.normalisation import warn_of_normalisation
-from mmvitcompress.errors import CheckpointError
+from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.models.backbones.parts import (
+    log,
+    switched_off,
+    wanted_arch,
+)
 from mmvitcompress.tokens import METHODS
 
 
@@ -78,6 +87,8 @@ def build(
     """
     # held until the end: what the model reads of the file is read once
     stored = None if checkpoint is None else read_checkpoint(checkpoint)
+    if not cfg.get('model'):
+        raise ConfigError('the config has no model to build')
     cfg = deepcopy(cfg)
     fit(cfg.model, stored, purpose)
     use_scope(cfg)
@@ -85,20 +96,16 @@ def build(
         torch.manual_seed(0)
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if stored is not None:
-        fill(model, stored, purpose)
+        load_stored(model, stored, purpose)
     warn_of_normalisation(model)
     return model.eval()
 
 
 def build_shape(cfg: Config, arch: Mapping) -> nn.Module:
-    """The config's model with another backbone, and random weights.
-
-    Args:
-        cfg: The config.
-        arch: Shape of the backbone, as a checkpoint carries it.
-    """
+    """The config's model with a backbone of another shape, and random
+    weights."""
     cfg = deepcopy(cfg)
-    set_arch(cfg.model.backbone, arch)
+    _set_arch(cfg.model.backbone, arch)
     return build(cfg, purpose='measure')
 
 
@@ -135,14 +142,18 @@ def fit(model: dict, stored: Checkpoint | None, purpose: str) -> None:
         if not pruning:
             refuse_compactors(stored.state_dict, stored.path)
         if backbone is not None:
-            if whole or (learned and not _is_classifier(model)):
-                require_whole(stored)
+            needs_whole = whole or (learned and not _is_classifier(model))
+            if needs_whole and not stored.whole:
+                raise CheckpointError(
+                    f'checkpoint {stored.path!r} holds a backbone only; give '
+                    'the one that training the whole model wrote'
+                )
             _take_shape(backbone, stored)
     if not learned:
         _pass_over_missing(model)
 
 
-def fill(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
+def load_stored(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
     """Load what a model of a config that was fitted hasn't loaded by itself.
 
     Raises:
@@ -150,7 +161,7 @@ def fill(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
             classifier that there is not.
     """
     if stored.whole or not hasattr(model, 'backbone'):
-        load_strict(model, stored.state_dict, stored.path)
+        load_whole(model, stored, log)
     elif PURPOSES[purpose].learned and not model.has_weights:
         raise CheckpointError(
             f'checkpoint {stored.path!r} has no classifier for '
@@ -159,41 +170,43 @@ def fill(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
         )
 
 
-def require_whole(stored: Checkpoint) -> None:
-    """Raise CheckpointError if a checkpoint is only a backbone's."""
-    if not stored.whole:
-        raise CheckpointError(
-            f'checkpoint {stored.path!r} holds a backbone only; give the one '
-            'that training the whole model wrote'
-        )
-
-
-def set_arch(backbone: dict, arch: Mapping) -> None:
-    """Let a backbone's config build exactly one shape, in place.
-
-    Args:
-        backbone: Config of one of our backbones; it builds random weights
-            and no compactors from then on.
-        arch: The shape, as a checkpoint carries it.
-    """
+def _set_arch(backbone: dict, arch: Mapping) -> None:
+    """Let a backbone's config build exactly one shape, from random weights."""
     for name in ('img_size', *METHODS, 'compactors'):
         backbone.pop(name, None)
     backbone.update(arch=dict(arch), checkpoint=None)
 
 
 def _take_shape(backbone: dict, stored: Checkpoint) -> None:
-    arch = stored.arch
     if not stored.whole:
-        for name in METHODS if arch else ():
-            backbone.pop(name, None)
         backbone['checkpoint'] = stored.path
-    elif arch:
-        set_arch(backbone, arch.to_dict())
+    elif stored.arch:
+        asked = {k: backbone[k] for k in METHODS if backbone.get(k)}
+        off = {key: asked[key] for key in switched_off(asked)}
+        arch = _settled(backbone, asked, off, stored)
+        _set_arch(backbone, arch.to_dict())
+        backbone.update(off)  # else a named form would have its own
     elif not Path(backbone.get('checkpoint') or '').is_file():
         # without an arch the file that training started from tells the shape
         backbone.pop('checkpoint', None)
     if stored.pruning:
         backbone['compactors'] = True
+
+
+def _settled(
+    backbone: dict, asked: dict, off: Collection[str], stored: Checkpoint
+) -> Arch:
+    """The arch of a whole model's checkpoint with what the config asks for."""
+    family, own = FAMILIES[stored.arch.family], backbone.get('arch')
+    if isinstance(own, str) and own.endswith('.json') and not isfile(own):
+        own = None  # what training started from isn't needed any more
+    return reconcile(
+        Weights(family, {}, stored.arch, stored.path),
+        wanted_arch(family, own or stored.arch, **asked),
+        log,
+        new_window=backbone.get('window_size') is not None,
+        off=off,
+    )
 
 
 def _is_classifier(model: dict) -> bool:

@@ -2,9 +2,10 @@
 
 import argparse
 import inspect
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
@@ -18,6 +19,12 @@ from mmvitcompress.engine.backbones import (
     replace_backbone,
 )
 from mmvitcompress.errors import ConfigError, DependencyError, UserError
+from mmvitcompress.utils.checks import (
+    check_at_least_zero,
+    check_choice,
+    check_positive,
+)
+from mmvitcompress.utils.cli import shortened
 
 # what Runner reads from a config besides its own arguments
 TOP_LEVEL = {
@@ -33,6 +40,20 @@ TOP_LEVEL = {
     'tta_model',
     'tta_pipeline',
 }
+
+# what Runner takes apart before it knows what it has
+_KINDS = {
+    dict: (
+        'model train_dataloader val_dataloader test_dataloader train_cfg '
+        'val_cfg test_cfg optim_wrapper auto_scale_lr default_hooks env_cfg '
+        'log_processor visualizer randomness custom_imports'
+    ),
+    str: 'default_scope load_from work_dir launcher log_level',
+    bool: 'resume',
+    (dict, list, tuple): 'param_scheduler val_evaluator test_evaluator',
+    (list, tuple): 'custom_hooks',
+}
+_WORDS = {dict: 'a dict', str: 'a string', bool: 'True or False'}
 
 BACKBONE_HELP = (
     'put another backbone into the config: a file, or the name of one in '
@@ -57,11 +78,8 @@ def add_overrides(
 ) -> None:
     """Add ``--backbone`` and ``--cfg-options`` to a tool.
 
-    Args:
-        parser: The tool's.
-        help: What its ``--cfg-options`` are for.
-        backbones: What ``--backbone`` is for in a tool that takes several.
-            Defaults to None: it takes one.
+    ``help`` says what the latter are for; ``backbones`` what the former is for
+    in a tool that takes several. Defaults to None: it takes one.
     """
     parser.add_argument(
         '--backbone',
@@ -84,11 +102,8 @@ def use_scope(cfg: Config) -> None:
 
 
 def validation_loader(cfg: Config) -> dict:
-    """The config's loader of validation (or else test) data.
-
-    Raises:
-        ConfigError: If it has none.
-    """
+    """The config's loader of validation, or else test data; ConfigError if it
+    has none."""
     loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
     if not loader:
         raise ConfigError(
@@ -117,11 +132,11 @@ def read_config(
         DependencyError: If a package that the config needs is missing or
             doesn't work here.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f'config {path!r} not found')
+    if not os.path.isfile(path):
+        raise ConfigError(f'config {shortened(path)!r} not found')
     cfg = _read(path)
-    replaced = (cfg.get('model') or {}).get('backbone')
     if backbone:
+        replaced = (cfg.get('model') or {}).get('backbone')
         file = _read(str(find_backbone(backbone)))
         with _merging(f'--backbone {backbone}'):
             replace_backbone(cfg, file, backbone)
@@ -129,8 +144,54 @@ def read_config(
         _override(cfg, options)
     if backbone:
         check_fit(cfg, replaced, backbone)
+    check_values(cfg)
     _import_what_it_needs(cfg)
     return cfg
+
+
+def check_values(cfg: Config) -> None:
+    """Check what MMEngine trips over without saying what it is about.
+
+    Raises:
+        ConfigError: If a value is of another kind, or out of range.
+    """
+    for kind, names in _KINDS.items():
+        for name in names.split():
+            value = cfg.get(name)
+            if value is not None and not isinstance(value, kind):
+                wanted = _WORDS.get(kind, 'a list')
+                raise ConfigError(
+                    f'{name} must be {wanted}, but got {value!r}'
+                )
+    model = cfg.get('model') or {}
+    for name in {'backbone', 'decode_head'} & model.keys():
+        if not isinstance(model[name], dict | list):
+            raise ConfigError(
+                f'model.{name} must be a dict, but got {model[name]!r}'
+            )
+    for hook in cfg.get('custom_hooks') or []:
+        if not isinstance(hook, dict):
+            raise ConfigError(f'custom_hooks must be dicts, but got {hook!r}')
+    level = cfg.get('log_level', 'INFO')
+    check_choice('log_level', level, list(logging.getLevelNamesMapping()))
+    loop = cfg.get('train_cfg') or {}
+    for name in {'max_iters', 'max_epochs', 'val_interval'} & loop.keys():
+        if loop[name] is not None:
+            check_positive(f'train_cfg.{name}', loop[name])
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader') or {}
+        if loader.get('batch_size') is not None:
+            name = f'{split}_dataloader.batch_size'
+            check_positive(name, loader['batch_size'])
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    for name in {'lr', 'weight_decay'} & optimizer.keys():
+        check_at_least_zero(f'optim_wrapper.optimizer.{name}', optimizer[name])
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise ConfigError(
+            'randomness.seed must be a whole number from 0 to 2**32 - 1, or '
+            f'None to draw one, but got {seed!r}'
+        )
 
 
 def _read(path: str) -> Config:
@@ -152,8 +213,32 @@ def _override(cfg: Config, options: dict) -> None:
                 f'--cfg-options {key}: the config has no {head!r}; it has '
                 f'{", ".join(sorted(cfg.keys()))}'
             )
+        if head not in TOP_LEVEL:
+            used = [n for n in TOP_LEVEL if n in cfg]
+            places = [
+                place
+                for name in sorted(used)
+                for place in _places(cfg[name], cfg[head], name)
+            ]
+            raise ConfigError(
+                f'--cfg-options {key}: nothing reads {head} any more once the '
+                'config was read; override what it went into'
+                + (f', such as {", ".join(places[:5])}' if places else '')
+            )
     with _merging(f'--cfg-options {" ".join(options)}'):
         cfg.merge_from_dict(options)
+
+
+def _places(part: object, value: object, name: str) -> Iterator[str]:
+    """Dotted keys of what equals ``value``, within a part of a config."""
+    if isinstance(value, dict | list | tuple) and part == value:
+        yield name
+    elif isinstance(part, dict | list | tuple):
+        pairs = part.items() if isinstance(part, dict) else enumerate(part)
+        for key, inner in pairs:
+            yield from _places(inner, value, f'{name}.{key}')
+    elif part == value and isinstance(value, str):
+        yield name
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Export:
     Attributes:
         arch: Its shape.
         state_dict: Tensors under timm's keys, classifier included.
-        report: What is worth knowing, of builtin types: ``widths`` (Q/K, V,
+        report: Of builtin types: ``widths`` (Q/K, V,
             MLP) of each block; ``macs`` and ``params`` of the ``dense`` model,
             of the one ``before`` folding and ``after``; ``reduction``;
             ``unconverged`` channels of each block; ``output_shift``, by how
@@ -54,11 +54,7 @@ class Export:
 
 
 def real_images(cfg: Config, count: int) -> tuple:
-    """The first images of the config's validation data.
-
-    Returns:
-        A batch as the config's data preprocessor takes it.
-    """
+    """The first batch of the config's validation data, of ``count`` images."""
     loader = {**validation_loader(cfg), 'batch_size': count, 'num_workers': 0}
     loader['persistent_workers'] = False
     return next(iter(Runner.build_dataloader(loader)))
@@ -68,25 +64,6 @@ def preprocessed(model: nn.Module, batch) -> Tensor:
     """Images (B, 3, H, W) of a batch as the backbone takes them."""
     data = model.data_preprocessor(batch, False)
     return data['inputs'] if isinstance(data, dict) else data[0]
-
-
-def require_converged(model: nn.Module, images: Tensor) -> None:
-    """Refuse what would change the model.
-
-    Raises:
-        CheckpointError: If masked channels have not become zero.
-    """
-    compactors = find_compactors(model)
-    left = [sum(block) for block in unconverged(compactors)]
-    if sum(left):
-        shift = output_shift(model, images)
-        raise CheckpointError(
-            f'{sum(left)} masked channels have not become zero (per block: '
-            f'{left}); removing them moves the output by {shift:.2g} of its '
-            'largest value. Train longer after the target is reached, or '
-            'with a larger learning rate for the compactors; --force exports '
-            'all the same'
-        )
 
 
 @torch.no_grad()
@@ -119,9 +96,16 @@ def export(
     arch, state_dict = backbone.arch, backbone.state_dict()
     left, shift, kept = [], 0.0, []
     if compactors:
-        if not force:
-            require_converged(backbone, images)
         left = [sum(block) for block in unconverged(compactors)]
+        if sum(left) and not force:
+            moved = output_shift(backbone, images)
+            raise CheckpointError(
+                f'{sum(left)} masked channels have not become zero (per '
+                f'block: {left}); removing them moves the output by '
+                f'{moved:.2g} of its largest value. Train longer after the '
+                'target is reached, or with a larger learning rate for the '
+                'compactors; --force exports all the same'
+            )
         shift = output_shift(backbone, images, divisor)
         kept = removable(
             kept_channels(compactors), column_norms(compactors), divisor
@@ -152,18 +136,14 @@ def export(
 def _report(before, after, head: nn.Module | None) -> dict:
     classes = getattr(head, 'num_classes', 0)
     archs = dict(dense=dense(before), before=before, after=after)
-    macs, params = (
-        {
-            name: getattr(arch, what)(num_classes=classes)
-            for name, arch in pairs
-        }
-        for what, pairs in (('macs', archs.items()), ('params', archs.items()))
-    )
+    macs = {k: arch.macs(num_classes=classes) for k, arch in archs.items()}
     return dict(
         widths_before=_widths(before),
         widths=_widths(after),
         macs=macs,
-        params=params,
+        params={
+            k: arch.params(num_classes=classes) for k, arch in archs.items()
+        },
         reduction=1 - macs['after'] / macs['dense'],
     )
 

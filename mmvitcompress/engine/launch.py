@@ -79,11 +79,7 @@ def start(args: argparse.Namespace) -> Config:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Train in mixed precision.
-
-    Raises:
-        ConfigError: If the optimizer wrapper is of a third kind.
-    """
+    """Train in mixed precision; ConfigError for a third kind of wrapper."""
     wrapper = cfg.get('optim_wrapper') or {}
     kind = wrapper.get('type', 'OptimWrapper')
     if kind == 'OptimWrapper':
@@ -97,11 +93,7 @@ def enable_amp(cfg: Config) -> None:
 
 
 def require_accelerator(what: str) -> None:
-    """Refuse what MMEngine does in mixed precision on a GPU only.
-
-    Raises:
-        ConfigError: If there is only the CPU.
-    """
+    """Raise ConfigError for mixed precision where there is only a CPU."""
     if get_device() not in ('cuda', 'npu', 'mlu', 'musa'):
         raise ConfigError(
             f'{what} needs CUDA, which is not available here; run without '
@@ -110,11 +102,8 @@ def require_accelerator(what: str) -> None:
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate with the number of images per step.
-
-    Raises:
-        ConfigError: If the config doesn't say what its rate is meant for.
-    """
+    """Scale the learning rate with the number of images per step; ConfigError
+    if the config doesn't say what its rate is meant for."""
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise ConfigError(
             '--auto-scale-lr needs auto_scale_lr.base_batch_size, the images '
@@ -133,8 +122,10 @@ def add_training_hooks(cfg: Config) -> None:
         hooks['checkpoint'] = {**checkpoint, 'type': kind}
     add_hook(cfg, 'ArchMetaHook')
     add_hook(cfg, 'ClassificationCheckHook')
+    add_hook(cfg, 'FiniteHook')
     add_hook(cfg, 'RNGStateHook')
     add_hook(cfg, 'StrictLoadHook', whole=bool(cfg.get('resume')))
+    add_hook(cfg, 'ResumeCheckHook')
     if cfg.launcher != 'none':
         add_hook(cfg, 'MeanLossHook')
 
@@ -149,15 +140,7 @@ def add_hook(cfg: Config, name: str, **kwargs) -> None:
 
 
 def require_parts(cfg: Config, phase: str) -> None:
-    """Refuse a config that doesn't say how to run a phase.
-
-    Args:
-        cfg: The config.
-        phase: 'train' or 'test'.
-
-    Raises:
-        ConfigError: If a part is missing.
-    """
+    """Raise ConfigError if a part to 'train' or 'test' with is missing."""
     needed = {
         'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
         'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),

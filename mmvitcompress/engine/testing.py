@@ -15,17 +15,10 @@ def show_predictions(
     wait_time: float,
     interval: int,
 ) -> None:
-    """Let the visualization hook paint predictions.
+    """Let the visualization hook paint every ``interval``-th prediction.
 
-    Args:
-        cfg: The config.
-        show: Whether to open a window.
-        folder: Where to save the pictures; None to save none.
-        wait_time: How long to show each, in s.
-        interval: Every how many predictions.
-
-    Raises:
-        ConfigError: If the config has no such hook.
+    They are shown in a window for ``wait_time`` seconds each, saved in
+    ``folder``, or both. ConfigError if the config has no such hook.
     """
     hook = cfg.get('default_hooks', {}).get('visualization')
     if not hook:
@@ -45,11 +38,8 @@ def show_predictions(
 
 
 def use_test_time_augmentation(cfg: Config) -> None:
-    """Average predictions over the views that the config lists.
-
-    Raises:
-        ConfigError: If it lists none.
-    """
+    """Average predictions over the views that the config lists; ConfigError if
+    it lists none."""
     for name in ('tta_model', 'tta_pipeline'):
         if not cfg.get(name):
             raise ConfigError(f'--tta needs {name}, which the config lacks')

@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 
 from mmvitcompress.checkpoints.file import Checkpoint, read_checkpoint
-from mmvitcompress.engine.build import fill, fit
+from mmvitcompress.engine.build import fit, load_stored
 from mmvitcompress.engine.hooks.atomic_checkpoint import find_resumable
 from mmvitcompress.engine.launch import add_hook, build_runner
 from mmvitcompress.engine.wrappers import unwrapped
@@ -34,10 +34,8 @@ def choose_weights(cfg: Config, resume: str | None) -> None:
         cfg.resume = True
     if resume is not None:
         cfg.load_from = resume
-    if not cfg.get('load_from'):
+    if cfg.get('load_from') is None:
         return
-    if '://' in cfg.load_from:
-        return  # MMEngine downloads it
     stored = read_checkpoint(cfg.load_from)
     hand_over(stored, cfg.load_from)
     # MMEngine would draw a new seed for the sampler first
@@ -66,7 +64,7 @@ def hand_over(stored: Checkpoint, path: str) -> None:
     CheckpointLoader.register_scheme(whole_name, loader=load, force=True)
 
 
-def choose_tested_weights(cfg: Config, path: str) -> Checkpoint | None:
+def choose_tested_weights(cfg: Config, path: str) -> Checkpoint:
     """Settle what is tested.
 
     Args:
@@ -76,18 +74,14 @@ def choose_tested_weights(cfg: Config, path: str) -> Checkpoint | None:
         path: Checkpoint of a training run, or of tools/export_pruned.py.
 
     Returns:
-        The checkpoint, for :func:`build_tested`; None if it must be
-        downloaded.
+        The checkpoint, for :func:`build_tested`.
 
     Raises:
         CheckpointError: If it is missing, truncated, unsafe, or only a
             backbone's.
     """
     cfg.load_from, cfg.resume = path, False
-    add_hook(cfg, 'StrictLoadHook', whole=True)
-    if '://' in path:
-        cfg.model.pop('distillation', None)  # a teacher only trains
-        return None
+    add_hook(cfg, 'StrictLoadHook', testing=True)
     stored = read_checkpoint(path)
     fit(cfg.model, stored, 'test')
     if stored.whole or 'backbone' not in cfg.model:
@@ -97,7 +91,7 @@ def choose_tested_weights(cfg: Config, path: str) -> Checkpoint | None:
     return stored
 
 
-def build_tested(cfg: Config, stored: Checkpoint | None) -> Runner:
+def build_tested(cfg: Config, stored: Checkpoint) -> Runner:
     """Build the runner of a config that :func:`choose_tested_weights` set.
 
     Args:
@@ -109,5 +103,5 @@ def build_tested(cfg: Config, stored: Checkpoint | None) -> Runner:
     """
     runner = build_runner(cfg)
     if not cfg.load_from:
-        fill(unwrapped(runner.model), stored, 'test')
+        load_stored(unwrapped(runner.model), stored, 'test')
     return runner

@@ -11,10 +11,9 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.evaluation.accuracy import check_targets
 from mmvitcompress.registry import METRICS
-
-LEVELS = ('volume', 'image')
-ABSENT = ('skip', 'transunet')
+from mmvitcompress.utils.checks import check_choice
 
 
 def dice_counts(
@@ -33,12 +32,7 @@ def dice_counts(
     """
     counted = truth != ignore_index
     predicted, truth = predicted[counted].long(), truth[counted].long()
-    if len(truth) and int(truth.max()) >= classes:
-        raise DataError(
-            f'labels must lie in 0..{classes - 1}, but got '
-            f'{int(truth.max())}: the data must have the classes that the '
-            'model was trained for'
-        )
+    check_targets(truth, classes)
     areas = (truth[predicted == truth], predicted, truth)
     return torch.stack(
         [torch.bincount(area, minlength=classes)[:classes] for area in areas]
@@ -89,8 +83,7 @@ class DiceMetric(BaseMetric):
             as ``mDice.<folder>``, and their mean, each folder counting the
             same, as ``mDice.subsets``. Defaults to False.
         ignore_index: Label of pixels that don't count. Defaults to 255.
-        collect_device: As MMEngine's. Defaults to 'cpu'.
-        prefix: As MMEngine's. Defaults to None.
+        **kwargs: MMEngine's ``collect_device`` and ``prefix``.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -103,19 +96,11 @@ class DiceMetric(BaseMetric):
         absent: str = 'skip',
         subsets: bool = False,
         ignore_index: int = 255,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
+        **kwargs,
     ):
-        super().__init__(collect_device, prefix)
-        for name, value, known in (
-            ('level', level, LEVELS),
-            ('absent', absent, ABSENT),
-        ):
-            if value not in known:
-                raise ConfigError(
-                    f'{name} must be one of {", ".join(known)}, but got '
-                    f'{value!r}'
-                )
+        super().__init__(**kwargs)
+        check_choice('level', level, ('volume', 'image'))
+        check_choice('absent', absent, ('skip', 'transunet'))
         self.level = level
         self.case_pattern = re.compile(case_pattern)
         if self.case_pattern.groups < 1:
@@ -142,12 +127,7 @@ class DiceMetric(BaseMetric):
         return osp.join(folder, match[1])
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Count the pixels of one batch.
-
-        Args:
-            data_batch: Not needed.
-            data_samples: mmseg's, with ``pred_sem_seg``, ``gt_sem_seg`` and
-                ``img_path``.
+        """Count the pixels of one batch of mmseg's ``data_samples``.
 
         Raises:
             DataError: If a label is no class, or if a file name doesn't say
@@ -198,9 +178,5 @@ class DiceMetric(BaseMetric):
 
 def _mean(values: np.ndarray) -> np.ndarray:
     """Mean over the first axis of what is not nan; nan where all is."""
-    known = ~np.isnan(values)
-    count = known.sum(0)
-    total = np.where(known, values, 0).sum(0)
-    return np.divide(
-        total, count, out=np.full(np.shape(total), np.nan), where=count > 0
-    )
+    masked = np.ma.masked_invalid(values).mean(0)
+    return np.ma.filled(masked, np.nan)

@@ -121,6 +121,12 @@ class TokenMerging(TokenSpec):
     def is_empty(self) -> bool:
         return not self.layers
 
+    def parts(self) -> dict[str, object]:
+        return {
+            str(layer - 1): direction + ' with conv' * self.conv
+            for layer, direction in zip(self.layers, self.directions)
+        }
+
     def check(self, arch) -> None:
         check_layers(
             'token_merging.layers',

@@ -92,6 +92,9 @@ class PatchSlimming(TokenSpec):
     ) -> 'PatchSlimming':
         return nearest_rate(cls, reduction_of, target, most)
 
+    def parts(self) -> dict[str, object]:
+        return {'predictor': f'base_layer {self.base_layer}'}
+
     def check(self, arch) -> None:
         depth = arch.token_depth
         check_layers('patch_slimming.base_layer', [self.base_layer], depth)

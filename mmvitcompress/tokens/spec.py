@@ -75,6 +75,14 @@ class TokenSpec:
         """Settle what depends on an arch, which doesn't hold it yet."""
         return self
 
+    def parts(self) -> dict[str, object]:
+        """What has weights: names of children, and what each is trained for.
+
+        A spec runs with the weights of another one if those that both have
+        are trained for the same.
+        """
+        return {}
+
     def check(self, arch) -> None:
         """Raise ConfigError unless it fits an arch: its ``token_depth``, the
         blocks to choose from, and ``num_prefix_tokens``."""

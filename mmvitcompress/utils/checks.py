@@ -38,6 +38,20 @@ def check_positive_number(name: str, value) -> None:
         )
 
 
+def check_at_least_zero(name: str, value) -> None:
+    """Raise ConfigError unless ``value`` is a finite number from 0 on."""
+    if not is_number(value) or value < 0:
+        raise ConfigError(
+            f'{name} must be a finite number of at least 0, but got {value!r}'
+        )
+
+
+def check_fraction(name: str, value) -> None:
+    """Raise ConfigError unless ``value`` is a number from 0 to 1."""
+    if not is_number(value) or not 0 <= value <= 1:
+        raise ConfigError(f'{name} must lie in [0, 1], but got {value!r}')
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ConfigError unless ``value`` is one of ``choices``."""
     if value not in choices:
@@ -48,10 +62,10 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def check_target(target: float) -> None:
     """Raise ConfigError if a target reduction is no fraction."""
-    if not 0 < target < 1:
+    if not is_number(target) or not 0 < target < 1:
         raise ConfigError(
             'a target reduction must lie between 0 and 1 (0.5 saves half of '
-            f'the MACs), but got {target}'
+            f'the MACs), but got {target!r}'
         )
 
 

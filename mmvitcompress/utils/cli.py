@@ -5,6 +5,7 @@ can be told from where it came, as its message does not say.
 """
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -18,7 +19,17 @@ from typing import TextIO
 from mmvitcompress.errors import ConfigError, UserError, WriteError
 from mmvitcompress.utils.files import NO_ROOM, write_json
 
-__all__ = ['parser', 'run', 'while_building', 'while_reading', 'write_json']
+__all__ = [
+    'parser',
+    'run',
+    'shortened',
+    'while_building',
+    'while_reading',
+    'write_json',
+]
+
+
+_NAMES = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 _handle_error = logging.Handler.handleError
 
@@ -45,9 +56,9 @@ def run(main: Callable[[], None]) -> None:
 
     Exit status: 0 on success, 1 after a mistake in the input or where a disk
     is full, 2 after a wrong command line (argparse), 141 where nobody reads
-    the output any more, as after ``| head``. Keys and types that nobody knows
-    are mistakes where something is built from a config. Any other exception
-    is a bug and keeps its traceback.
+    the output any more, as after ``| head``. What others than we raise while
+    something is built from a config is a mistake in it; so are names that no
+    file can have. Any other exception is a bug and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):  # names need not be UTF-8
@@ -80,18 +91,51 @@ def _explain(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         _fail(error)
-    except TypeError as error:
+    except OSError as error:
+        if error.errno not in _NAMES:
+            raise
+        what = shortened(str(error.filename or ''))
+        _fail(ConfigError(f'{error.strerror}: {what!r}; choose another name'))
+    except Exception as error:
+        if not while_building(error):
+            raise
+        if isinstance(error, KeyError) and 'is not in the' in str(error):
+            # how MMEngine reports a type that no registry knows
+            _fail(ConfigError(str(error.args[0]).split(' More details')[0]))
         # how Python reports a key that a config's class does not know
-        unknown = 'unexpected keyword argument' in str(error)
-        if not (unknown and while_building(error)):
+        if 'unexpected keyword argument' in str(error):
+            _fail(ConfigError(f'{error}; remove or correct it in the config'))
+        if _ours(error):
             raise
-        _fail(ConfigError(f'{error}; remove or correct it in the config'))
-    except KeyError as error:
-        # how MMEngine reports a type that no registry knows
-        unknown = 'is not in the' in str(error)
-        if not (unknown and while_building(error)):
-            raise
-        _fail(ConfigError(str(error.args[0]).split(' More details')[0]))
+        kind = type(error).__name__
+        _fail(
+            ConfigError(
+                f'the config cannot be built{_built(error)}: {kind}: '
+                f'{shortened(str(error))}; correct it'
+            )
+        )
+
+
+def _ours(error: Exception) -> bool:
+    """Whether our own code stumbled, be it over a value of the config."""
+    return [module for module, _ in _frames(error)][-1].startswith(
+        'mmvitcompress'
+    )
+
+
+def _built(error: Exception) -> str:
+    """Of what type the last thing was that was to be built."""
+    name = ''
+    for frame, _ in walk_tb(error.__traceback__):
+        cfg = frame.f_locals.get('cfg')
+        if isinstance(cfg, dict) and isinstance(cfg.get('type'), str):
+            name = f', at {cfg["type"]}'
+    return name
+
+
+def shortened(name: str) -> str:
+    """A name of any length, for messages."""
+    return name if len(name) <= 200 else f'{name[:80]}…{name[-40:]}'
 
 
 def _stop_on_broken_pipe(handler: logging.Handler, record) -> None:
@@ -129,7 +173,7 @@ def _is_broken(stream: TextIO) -> bool:
 
 
 def _fail(error: Exception) -> None:
-    message = ' '.join(str(error).split())
+    message = ' '.join(map(shortened, str(error).split()))
     print(f'{Path(sys.argv[0]).name}: error: {message}', file=sys.stderr)
     sys.exit(1)
 

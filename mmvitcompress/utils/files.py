@@ -6,6 +6,7 @@ A run that is killed in between, or a full disk, leaves the old file.
 
 import errno
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -89,6 +90,18 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` as JSON; see :func:`replacing`."""
+    """Write ``content`` as JSON, numbers that are not finite, which JSON does
+    not have, as null; see :func:`replacing`."""
     # all of it first: what is no JSON must not leave half a file
-    write_atomically(path, json.dumps(content, indent=2) + '\n')
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    write_atomically(path, f'{text}\n')
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content

@@ -42,8 +42,9 @@ def load_model(
         CheckpointError: If the checkpoint is missing or of another model.
     """
     config = load_config(path, options, backbone)
-    checkpoint = checkpoint or config.get('load_from')
-    purpose = 'test' if whole and checkpoint else 'look'
+    if checkpoint is None:
+        checkpoint = config.get('load_from')
+    purpose = 'look' if checkpoint is None or not whole else 'test'
     return config, build(config, checkpoint, purpose)
 
 

@@ -1,5 +1,7 @@
 """CDCP in training: what a step does, and that runs can be trusted."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from mmvitcompress.channels import (
     without,
 )
 from mmvitcompress.engine.hooks import CDCPHook
+from mmvitcompress.errors import ConfigError, DivergenceError
 from mmvitcompress.models import (
     CompressedSwin,
     CompressedViT,
@@ -180,6 +183,41 @@ def test_penalty_is_in_true_scale_under_loss_scaling():
     scaler.scale(model(images)[-1].mean() * torch.inf).backward()
     scaler.step(optimizer)
     assert column[0, 0, 0].item() == pytest.approx(0.95)
+
+
+NUMBERS = {
+    'target': [float('nan'), 0, 1.5, '0.5'],
+    'img_size': [0, -32, (32, 0), 'large'],
+    'num_classes': [-1, 2.5, float('nan')],
+    'warmup': [-1, 1.5],
+    'settle_epochs': [-1, float('inf')],
+    'increment': [0, -1, float('nan'), float('inf')],
+    'interval': [0, 2.5],
+    'lam': [float('nan'), float('inf'), -1, '1e-5'],
+    'shrink': [float('nan'), 1, -0.1],
+    'clear_moments': ['no', 0],
+    'report_interval': [0],
+    'rules': [dict(divisor=0), dict(head_level='no'), dict(heads=1)],
+}
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'), [(k, v) for k in NUMBERS for v in NUMBERS[k]]
+)
+def test_wrong_arguments_are_named(name, value):
+    named = name if name != 'rules' else 'divisor|head_level|heads'
+    with pytest.raises(ConfigError, match=f'({named})'):
+        CDCPHook(**{'target': 0.5, name: value})
+
+
+def test_selection_stops_at_weights_that_are_not_finite(tmp_path):
+    model = CompressedViT(arch=ARCH, compactors=True)
+    hook = CDCPHook(0.5)
+    hook.compactors = find_compactors(model)
+    hook.compactors[0].mlp.weight.data[0, 0] = float('nan')
+    runner = SimpleNamespace(work_dir=tmp_path, epoch=0)
+    with pytest.raises(DivergenceError, match=r'compactor .* iteration 25'):
+        hook._select(runner, 25)
 
 
 @pytest.mark.parametrize(

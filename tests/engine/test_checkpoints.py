@@ -126,6 +126,37 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(tmp_path):
         find_resumable(tmp_path)
 
 
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'iter_4\n',
+        b'<!DOCTYPE html>',
+        bytes(range(256)),
+        b'PK\3\4',
+        b'\0' * 99,
+    ],
+)
+@pytest.mark.parametrize('name', ['iter_{}.pth', 'epoch_{}.pth', 'a-{}.pth'])
+def test_damage_of_any_kind_hides_nothing(tmp_path, content, name):
+    # MMEngine's pointer names other files and other folders, too
+    folder = tmp_path if 'iter' in name else tmp_path / 'elsewhere'
+    folder.mkdir(exist_ok=True)
+    save(folder / name.format(4), age=5)
+    save(folder / 'deit_3.pth')  # of another kind
+    (folder / name.format(8)).write_bytes(content)
+    pointer = tmp_path / 'last_checkpoint'
+    pointer.write_text(str(folder / name.format(8)))
+    assert find_resumable(tmp_path).path == str(folder / name.format(4))
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff\xfe', b'\0' * 20, b'x/y'])
+def test_a_damaged_pointer_hides_nothing(tmp_path, content):
+    save(tmp_path / 'iter_4.pth')
+    (tmp_path / 'last_checkpoint').write_bytes(content)
+    assert find_resumable(tmp_path).path == str(tmp_path / 'iter_4.pth')
+
+
 def check(model, checkpoint, **kwargs):
     runner = SimpleNamespace(model=model, _load_from='some.pth')
     StrictLoadHook(**kwargs).after_load_checkpoint(runner, checkpoint)

@@ -75,6 +75,44 @@ def test_unknown_arguments_are_refused(tool, config):
             ['/none', 'check data_root'],
         ),
         (['--cfg-options', 'train_cfg=None'], ['has no train_cfg']),
+        # a value that was copied into others when the config was read
+        (
+            ['--cfg-options', 'size=(64, 64)'],
+            ['nothing reads size', 'model.data_preprocessor.size'],
+        ),
+        *(
+            (['--cfg-options', pair], [part])
+            for pair, part in (
+                ('load_from=', "a file, but got ''"),
+                ('load_from=1', 'load_from must be a string, but got 1'),
+                ('load_from=http://127.0.0.1:9/x', 'could not be downloaded'),
+                ('model=1', 'model must be a dict, but got 1'),
+                ('model.backbone=None', 'model.backbone must be a dict'),
+                ('model.decode_head=3', 'model.decode_head must be a dict'),
+                ('train_dataloader.batch_size=0', 'batch_size must be a whol'),
+                ('train_dataloader.num_workers=-1', 'num_workers option'),
+                ('train_dataloader=1', 'train_dataloader must be a dict'),
+                ('optim_wrapper.optimizer.lr=abc', "at least 0, but got 'a"),
+                ('optim_wrapper.optimizer.lr=-1', 'but got -1'),
+                ('optim_wrapper=3', 'optim_wrapper must be a dict'),
+                ('optim_wrapper.optimizer=None', 'cannot be built'),
+                ('randomness.seed=-1', 'from 0 to 2**32 - 1'),
+                ('randomness.seed=abc', 'randomness.seed'),
+                ('log_level=NOPE', 'log_level must be one of'),
+                ('train_cfg.max_iters=a', 'train_cfg.max_iters must'),
+                ('train_cfg.max_iters=0', 'train_cfg.max_iters must'),
+                ('train_cfg.val_interval=0', 'train_cfg.val_interval must'),
+                ('param_scheduler=1', 'param_scheduler must be a list'),
+                ('custom_hooks=[(a,b)]', 'custom_hooks must be dicts'),
+                ('val_evaluator=None', 'either all None or not None'),
+                ('model.type=1', 'type must be a str'),
+                ('model.decode_head.num_classes=abc', 'built, at FCNHead'),
+            )
+        ),
+        (['--resume', ''], ["a file, but got ''"]),
+        (['--work-dir', 'w' * 5000], ['too long', 'www…www']),
+        (['--work-dir', __file__], ['exists', 'test_tools.py']),
+        (['--backbone', 'b' * 5000], ['bbb…bbb', 'neither a file']),
         (['--launcher', 'pytorch'], ['torchrun did not start']),
         (['--launcher', 'slurm'], ["but got 'slurm'"]),
     ],
@@ -94,6 +132,7 @@ def test_train_refuses(tool, config, tmp_path, monkeypatch, args, parts):
     ('text', 'parts'),
     [
         (None, ['not found']),
+        ('model = 1', ['model must be a dict, but got 1']),
         ('model = dict(', ['cannot be read', 'SyntaxError']),
         ("_base_ = 'none.py'", ['cannot be read', 'none.py']),
         ('a = 1 / 0', ['cannot be read', 'ZeroDivisionError']),
@@ -109,6 +148,38 @@ def test_broken_configs_are_refused(tool, tmp_path, text, parts):
     if text is not None:
         path.write_text(text)
     assert refused(tool('train', path), *parts)
+
+
+@pytest.mark.parametrize(
+    ('checkpoint', 'part'),
+    [
+        ('', "a file, but got ''"),
+        ('x' * 5000, 'xxx…xxx'),
+        ('http://127.0.0.1:9/x.pth', 'could not be downloaded'),
+        (__file__, 'is a text file'),
+    ],
+    ids=['empty', 'long', 'refusing', 'text'],
+)
+@pytest.mark.parametrize('name', ['test', 'export_pruned', 'benchmark'])
+def test_what_is_no_checkpoint_is_refused(
+    tool, config, tmp_path, name, checkpoint, part
+):
+    args = {
+        'test': [checkpoint],
+        'export_pruned': [checkpoint, tmp_path / 'out.pth'],
+        'benchmark': ['--checkpoint', checkpoint],
+    }
+    assert refused(tool(name, config(), *args[name]), part)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.parametrize('name', ['test', 'train', 'export_pruned'])
+def test_configs_without_model_are_refused(tool, config, tmp_path, name):
+    weights, out = tmp_path / 'w.pth', tmp_path / 'o.pth'
+    torch.save({'state_dict': {'fc.weight': torch.ones(2, 2)}}, weights)
+    args = {'test': [weights], 'train': [], 'export_pruned': [weights, out]}
+    outcome = tool(name, config('del model\n'), *args[name])
+    assert refused(outcome, 'has no model')
 
 
 def test_options_must_be_pairs(tool, config):
@@ -148,8 +219,10 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
     assert [hook['type'] for hook in hooks] == [
         'mmvitcompress.ArchMetaHook',
         'mmvitcompress.ClassificationCheckHook',
+        'mmvitcompress.FiniteHook',
         'mmvitcompress.RNGStateHook',
         'mmvitcompress.StrictLoadHook',
+        'mmvitcompress.ResumeCheckHook',
     ]
 
     out, figures, shown = (tmp_path / name for name in ('o', 'f.json', 's'))
@@ -158,7 +231,10 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
         *('--out', out, '--json', figures, '--show-dir', shown),
     )
     assert outcome[0] == 0, outcome[1]
-    assert json.loads(figures.read_text())['mIoU'] == expected
+    content = json.loads(figures.read_text())
+    assert content['mIoU'] == expected
+    assert content['config'] == path
+    assert content['checkpoint'] == str(checkpoint)
     truth = data / 'annotations' / 'validation'
     assert {p.name for p in out.iterdir()} == {p.name for p in truth.iterdir()}
     labels = np.asarray(Image.open(out / '0.png'))
@@ -189,7 +265,7 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
     assert tool('train', path, *options, weights, '--work-dir', out)[0] == 0
 
     # with the same name, MMEngine would start from random weights
-    torch.save({'state_dict': {'x': torch.zeros(1)}}, tmp_path / 'x.pth')
+    torch.save({'fc.weight': torch.zeros(2, 2)}, tmp_path / 'x.pth')
     outcome = tool('test', path, tmp_path / 'x.pth')
     assert refused(outcome, 'x.pth', 'holds a backbone only')
 
@@ -211,7 +287,11 @@ def test_resume_keeps_a_seed_that_was_drawn(config, tmp_path):
     path = config()
     checkpoint = tmp_path / 'iter_4.pth'
     torch.save(
-        {'state_dict': {'w': torch.zeros(1)}, 'meta': {'seed': 99}}, checkpoint
+        {
+            'state_dict': {'fc.weight': torch.zeros(2, 2)},
+            'meta': {'seed': 99},
+        },
+        checkpoint,
     )
     cfg = Config.fromfile(path)
     cfg.work_dir = str(tmp_path)
@@ -262,8 +342,10 @@ def test_training_hooks_replace_the_usual_ones():
         dict(type='EMAHook'),
         dict(type='mmvitcompress.ArchMetaHook'),
         dict(type='mmvitcompress.ClassificationCheckHook'),
+        dict(type='mmvitcompress.FiniteHook'),
         dict(type='mmvitcompress.RNGStateHook'),
         dict(type='mmvitcompress.StrictLoadHook', whole=True),
+        dict(type='mmvitcompress.ResumeCheckHook'),
         dict(type='mmvitcompress.MeanLossHook'),
     ]
     cfg = Config(dict(launcher='none', default_hooks=dict(checkpoint=None)))
@@ -348,7 +430,11 @@ def test_only_the_main_process_writes_metrics(
     for path in paths:
         assert path.exists() == main
     if main:
-        assert json.loads(paths[1].read_text()) == {'mIoU': 50.0}
+        assert json.loads(paths[1].read_text()) == {
+            'config': config(),
+            'checkpoint': 'x.pth',
+            'mIoU': 50.0,
+        }
 
 
 def test_predictions_of_other_tasks_are_pickled(tmp_path):

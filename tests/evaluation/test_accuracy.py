@@ -49,6 +49,42 @@ def test_top_k_by_hand():
         metric.process((None, targets + 1), list(logits))
 
 
+def accuracy(logits, targets, topk=(1,)):
+    metric = TopKAccuracy(topk)
+    metric.process([None, targets], list(torch.as_tensor(logits)))
+    return metric.evaluate(len(targets))
+
+
+def test_equal_scores_count_as_often_as_chance():
+    """By drawing: noise below the difference of scores orders equal ones."""
+    torch.manual_seed(0)
+    logits = torch.randint(0, 3, (40, 6)).float()
+    targets = torch.randint(0, 6, (40,))
+    noisy = logits + 0.5 * torch.rand(4000, 40, 6)
+    for k in (1, 3):
+        found = (noisy.topk(k).indices == targets[:, None]).any(-1)
+        drawn = 100 * found.float().mean().item()
+        exact = accuracy(logits, targets, (k,))[f'top{k}']
+        assert exact == pytest.approx(drawn, abs=0.5)
+    # nobody knows anything: one of four
+    assert accuracy(torch.zeros(2, 4), [0, 3])['top1'] == 25
+
+
+@pytest.mark.parametrize('value', ['nan', 'inf', '-inf'])
+def test_logits_that_are_not_finite_are_wrong(value):
+    row = [float(value)] * 3
+    assert accuracy([row, row], [0, 2], (1, 3)) == dict(top1=0, top3=0)
+    # the others of the batch are still counted
+    assert accuracy([row, [0.0, 1.0, 0.0]], [1, 1])['top1'] == 50
+
+
+def test_overflow_of_one_class_is_no_hit():
+    assert accuracy([[0.0, torch.inf]], [1])['top1'] == 0
+    assert accuracy([[1.0, torch.nan]], [0])['top1'] == 0
+    # a class that was masked out is just never the best
+    assert accuracy([[1.0, -torch.inf]], [0])['top1'] == 100
+
+
 def test_loss_is_smoothed_cross_entropy():
     model = ImageClassifier(
         dict(type='mmvitcompress.CompressedViT', arch=ARCH),

@@ -41,7 +41,6 @@ NARROW = dict(
     qk_dims=[24, 32, 16, 8, 8, 8, 8, 8],
     v_dims=24,
     mlp_dims=64,
-    token_merging=dict(layers=(2, 4)),
 )
 CONFIGS = {
     # its backbone names a checkpoint that nobody has here
@@ -60,7 +59,6 @@ def runs(tmp_path_factory):
         path = str(ROOT / 'configs' / name)
         cfg = Config.fromfile(path)
         init_default_scope(cfg.default_scope)
-        cfg.model.backbone.pop('token_merging', None)
         cfg.model.backbone.update(
             arch=NARROW, checkpoint=None, compactors=False
         )

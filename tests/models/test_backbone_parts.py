@@ -14,11 +14,14 @@ from mmvitcompress.checkpoints.recognise import Weights
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models import (
     ATMEDeiT,
+    CAITDeiT,
+    CDCPDeiT,
     CompressedSwin,
     CompressedViT,
     UnmergePyramid,
     UnmergeUpsample,
 )
+from mmvitcompress.models.backbones import parts
 from mmvitcompress.utils.checks import output_indices
 
 VIT = ViTArch(embed_dim=16, depth=2, num_heads=2, patch_size=8, img_size=32)
@@ -97,13 +100,27 @@ def test_reconciling():
     assert reconcile(weights, None, lines.append) == VIT
     resolved = reconcile(weights, wanted, lines.append)
     assert resolved == VIT.replace(token_merging=merging)
-    assert [line.split(' of ')[0] for line in lines] == ['mlp_dims']
+    assert [line.split()[0] for line in lines] == ['mlp_dims', 'token_merging']
+    assert lines[1].endswith('x.pth has None')
     with pytest.raises(CheckpointError, match=r'depth is 2, .* for 3'):
         reconcile(
             weights,
             VIT.replace(depth=3, qk_dims=8, v_dims=8, mlp_dims=64),
             lines.append,
         )
+
+
+@pytest.mark.parametrize('kind', [CDCPDeiT, CAITDeiT])
+def test_pruned_by_name_only_is_said(monkeypatch, kind):
+    lines = []
+    monkeypatch.setattr(parts, 'print_log', lambda line, _: lines.append(line))
+    arch = dict(embed_dim=24, depth=8, num_heads=3)
+    kind(arch)
+    assert f'{kind.__name__} has all channels of the dense model' in lines[0]
+    assert 'tools/export_pruned.py' in lines[0]
+    kind({**arch, 'qk_dims': [8, 4] * 4})
+    kind(arch, compactors=True)
+    assert len(lines) == 1
 
 
 def test_output_indices():

@@ -107,12 +107,17 @@ def test_errors():
         MixupPreprocessor(0.8, num_classes=4)(batch(count=3), True)
     for wrong in (
         dict(mixup_alpha=-1),
+        dict(mixup_alpha=float('nan')),
         dict(cutmix_alpha=-1),
+        dict(cutmix_alpha=float('inf')),
+        dict(prob=float('nan')),
         dict(prob=2),
         dict(switch_prob=-0.1),
         dict(mode='half'),
         dict(label_smoothing=1),
+        dict(label_smoothing=float('nan')),
         dict(num_classes=0),
+        dict(num_classes=2.5),
     ):
         (name,) = wrong
         with pytest.raises(ConfigError, match=f'{name} must'):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mmengine.registry import MODELS
@@ -54,6 +55,19 @@ def test_a_type_that_nobody_knows(capsys):
     assert status == 1
     assert len(stderr.splitlines()) == 1
     assert 'RestNet is not in the' in stderr
+
+
+def test_a_value_that_a_library_refuses(capsys):
+    status, stderr = outcome(build(type=Model, width='a'), capsys)
+    assert status == 1
+    assert 'the config cannot be built' in stderr and 'TypeError' in stderr
+
+
+def test_names_that_no_file_can_have(capsys):
+    for name in ('x' * 5000, f'{__file__}/below'):
+        status, stderr = outcome(Path(name).read_text, capsys)
+        assert status == 1
+        assert len(stderr) < 400 and 'choose another name' in stderr
 
 
 def test_wrong_calls_of_ours_keep_their_traceback():

@@ -63,6 +63,17 @@ def test_what_is_no_json_leaves_the_old_file(tmp_path):
     assert json.loads(path.read_text()) == {'a': 1}
 
 
+def test_numbers_that_json_does_not_have_are_null(tmp_path):
+    def refuse(name):
+        raise ValueError(name)
+
+    path, nan, inf = tmp_path / 'figures.json', float('nan'), float('inf')
+    cli.write_json(path, {'a': nan, 'b': [1.5, {'c': -inf}], 'd': (inf,)})
+    # a strict reader, as of other languages
+    content = json.loads(path.read_text(), parse_constant=refuse)
+    assert content == {'a': None, 'b': [1.5, {'c': None}], 'd': [None]}
+
+
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / 'file'
     path.write_text('old')

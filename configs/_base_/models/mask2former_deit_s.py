@@ -1,6 +1,6 @@
-# Mask2Former on DeiT-Small; the head is mmseg's for ADE20K, which takes windows
-# that slide as well. It needs mmdet; where mmcv has no compiled operators, its
-# deformable attention runs on mmvitcompress.compat.ops.
+# Mask2Former on DeiT-Small; the head is that of mmseg for ADE20K, and takes
+# windows that slide as well. It needs mmdet; where mmcv has no compiled
+# operators, its deformable attention runs on mmvitcompress.compat.ops.
 _base_ = './deit_s_pyramid.py'
 num_classes = 150
 positions = dict(num_feats=128, normalize=True)

@@ -5,8 +5,10 @@ from mmvitcompress.engine.hooks.cdcp import CDCPHook
 from mmvitcompress.engine.hooks.classification_checks import (
     ClassificationCheckHook,
 )
+from mmvitcompress.engine.hooks.finite import FiniteHook
 from mmvitcompress.engine.hooks.life_regression import LifeRegressionHook
 from mmvitcompress.engine.hooks.records import ArchMetaHook, MeanLossHook
+from mmvitcompress.engine.hooks.resuming import ResumeCheckHook
 from mmvitcompress.engine.hooks.rng_state import RNGStateHook
 from mmvitcompress.engine.hooks.strict_loading import StrictLoadHook
 
@@ -15,8 +17,10 @@ __all__ = [
     'AtomicCheckpointHook',
     'CDCPHook',
     'ClassificationCheckHook',
+    'FiniteHook',
     'LifeRegressionHook',
     'MeanLossHook',
     'RNGStateHook',
+    'ResumeCheckHook',
     'StrictLoadHook',
 ]

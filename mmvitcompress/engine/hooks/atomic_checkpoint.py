@@ -95,18 +95,9 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def find_resumable(work_dir: str | Path) -> Checkpoint | None:
-    """The newest checkpoint of a run that can be read.
-
-    Args:
-        work_dir: The run's folder, which may have been moved.
-
-    Returns:
-        It, or None if the run never saved one.
-
-    Raises:
-        CheckpointError: If there are checkpoints, but none can be read.
-    """
-    paths = _candidates(Path(work_dir))
+    """The newest checkpoint that can be read of a run, whose folder may have
+    been moved; None if it never saved one, CheckpointError if none can."""
+    paths = saved_checkpoints(work_dir)
     for path in paths:
         try:
             return read_checkpoint(path)
@@ -120,31 +111,31 @@ def find_resumable(work_dir: str | Path) -> Checkpoint | None:
     return None
 
 
-def _candidates(work_dir: Path) -> list[Path]:
-    """What may be resumed from: what was saved last, then what before it."""
-    saved = sorted(
-        (p for p in work_dir.glob('*.pth') if _step(p) is not None),
-        key=lambda path: path.stat().st_mtime_ns,
-        reverse=True,
-    )
+def saved_checkpoints(work_dir: str | Path) -> list[Path]:
+    """What a run may be resumed from: what it saved last, then what before."""
+    work_dir, name = Path(work_dir), ''
     pointer = work_dir / POINTER
-    name = pointer.read_text().strip() if pointer.is_file() else ''
-    if not name:
-        return saved
+    if pointer.is_file():
+        name = pointer.read_text(errors='replace').strip('\0 \n')
     last = Path(name)
     if not last.is_file():
         last = work_dir / last.name
-    # later steps are left over from an older run in the same folder
-    step = _step(last)
-    older = [p for p in saved if step is not None and _step(p) < step]
-    return [last, *older]
+    kind, step = _kind_and_step(last)
+    pointed = bool(name) and (step is not None or last.is_file())
+    folder = last.parent if pointed else work_dir
+    saved = []
+    for path in folder.glob('*.pth'):
+        other, number = _kind_and_step(path)
+        # later steps are left over from an older run in the same folder
+        older = step is not None and other == kind and (number or 0) < step
+        if older if pointed else other in ('iter_', 'epoch_'):
+            saved.append(path)
+    saved.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return [last, *saved] if pointed else saved
 
 
-def _step(path: Path) -> int | None:
-    """``iter_40.pth`` -> 40; None for other names, such as best_*.pth."""
-    kind, _, number = path.stem.partition('_')
-    return (
-        int(number)
-        if kind in ('iter', 'epoch') and number.isdigit()
-        else (None)
-    )
+def _kind_and_step(path: Path) -> tuple[str, int | None]:
+    """``iter_40.pth`` -> 'iter_', 40."""
+    kind = path.stem.rstrip('0123456789')
+    number = path.stem[len(kind) :]
+    return kind, int(number) if number else None

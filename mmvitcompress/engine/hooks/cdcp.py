@@ -2,11 +2,11 @@
 
 import dataclasses
 
+import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmvitcompress.channels import (
-    Kinds,
     MacBudget,
     ReductionSchedule,
     SelectionRules,
@@ -25,11 +25,22 @@ from mmvitcompress.channels import (
 )
 from mmvitcompress.channels.compactors import each_kind
 from mmvitcompress.channels.convergence import MEMORY
+from mmvitcompress.engine.hooks.finite import stop
 from mmvitcompress.engine.learning_rates import foreseen_rates
 from mmvitcompress.engine.optimizers import compactor_groups
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import HOOKS
+from mmvitcompress.utils.checks import (
+    build_spec,
+    check_at_least_zero,
+    check_flag,
+    check_positive,
+    check_positive_number,
+    check_target,
+    is_number,
+    pair,
+)
 
 
 @HOOKS.register_module()
@@ -100,14 +111,29 @@ class CDCPHook(Hook):
             ('warmup', warmup, warmup_epochs),
             ('settle', settle, settle_epochs),
         ):
-            if (iters and epochs) or min(iters, epochs) < 0:
+            check_at_least_zero(f'{name}_epochs', epochs)
+            if type(iters) is not int or iters < 0 or (iters and epochs):
                 raise ConfigError(
-                    f'{name} is given in epochs or in iterations, and not '
-                    f'negative, but got {name}_epochs={epochs} and '
-                    f'{name}={iters}'
+                    f'{name} is given in epochs or in iterations, a whole '
+                    f'number from 0 on, but got {name}_epochs={epochs} and '
+                    f'{name}={iters!r}'
                 )
-        if not 0 <= shrink < 1:
-            raise ConfigError(f'shrink must lie in [0, 1), but got {shrink}')
+        if not is_number(shrink) or not 0 <= shrink < 1:
+            raise ConfigError(f'shrink must lie in [0, 1), but got {shrink!r}')
+        check_target(target)
+        if img_size is not None:
+            for size in pair('img_size', img_size):
+                check_positive('img_size', size)
+        if num_classes:
+            check_positive('num_classes', num_classes)
+        check_positive_number('increment', increment)
+        check_at_least_zero('lam', lam)
+        for name, value in (
+            ('interval', interval),
+            ('report_interval', report_interval),
+        ):
+            check_positive(name, value)
+        check_flag('clear_moments', clear_moments)
         self.target = target
         self.img_size = img_size
         self.num_classes = num_classes
@@ -115,17 +141,20 @@ class CDCPHook(Hook):
         self.settle = (settle, settle_epochs)
         self.growth = dict(increment=increment, interval=interval)
         self.lam = lam
-        self.rules = SelectionRules(**(rules or {}))
+        self.rules = build_spec('rules', SelectionRules, rules or {})
         self.shrink = shrink
         self.clear_moments = clear_moments
         self.report_interval = report_interval
         self._handles = []
 
-    # -- before ---------------------------------------------------------------
-
     def before_train(self, runner: Runner) -> None:
         """Check what can be checked, then watch the optimizer's steps."""
-        backbone = _backbone(runner.model)
+        backbone = getattr(unwrapped(runner.model), 'backbone', None)
+        if not hasattr(backbone, 'arch'):
+            raise ConfigError(
+                'CDCPHook needs a backbone of mmvitcompress, but got '
+                f'{type(backbone).__name__}'
+            )
         self.compactors = find_compactors(backbone)
         if not self.compactors:
             raise ConfigError(
@@ -184,8 +213,6 @@ class CDCPHook(Hook):
         if notice:
             runner.logger.warning(f'CDCP may not converge: {notice}')
 
-    # -- during ---------------------------------------------------------------
-
     def _penalise(self, optimizer, args, kwargs) -> None:
         apply_penalty_(self.compactors, self.lam)
 
@@ -201,44 +228,35 @@ class CDCPHook(Hook):
     ) -> None:
         """Rebuild the masks where it is time, and log."""
         iteration = runner.iter + 1
-        if self.schedule.selects_at(iteration):
+        selects = self.schedule.selects_at(iteration)
+        if selects:
             self._select(runner, iteration)
-        elif iteration % self.schedule.interval == 0:
-            kept = kept_channels(self.compactors)
-            self._log(runner, iteration, kept, column_norms(self.compactors))
+        if selects or iteration % self.schedule.interval == 0:
+            for name, value in self._state(iteration).items():
+                runner.message_hub.update_scalar(f'train/cdcp_{name}', value)
         if iteration % self.report_interval == 0:
             self.report(runner, iteration)
 
     def _select(self, runner: Runner, iteration: int) -> None:
         scores = column_norms(self.compactors)
+        if not all(np.isfinite(kind).all() for kind in each_kind(scores)):
+            stop(runner, 'a compactor is not finite', iteration)
         selection = select(
             scores,
             self.budget,
             self.schedule.reduction_at(iteration),
             self.rules,
         )
-        # each of these reads waits for the device
         before = kept_channels(self.compactors) if self.clear_moments else []
         set_kept_(self.compactors, selection.kept)
         if self.clear_moments:
             clear_moments_(
                 runner.optim_wrapper.optimizer, self.compactors, before
             )
-        self._log(runner, iteration, selection.kept, scores)
 
-    def _log(
-        self,
-        runner: Runner,
-        iteration: int,
-        kept: list[Kinds],
-        scores: list[Kinds],
-    ) -> None:
-        for name, value in self._state(iteration, kept, scores).items():
-            runner.message_hub.update_scalar(f'train/cdcp_{name}', value)
-
-    def _state(
-        self, iteration: int, kept: list[Kinds], scores: list[Kinds]
-    ) -> dict:
+    def _state(self, iteration: int) -> dict:
+        kept = kept_channels(self.compactors)
+        scores = column_norms(self.compactors)
         widths = kept_widths(removable(kept, scores))
         return dict(
             target=self.schedule.reduction_at(iteration),
@@ -263,8 +281,6 @@ class CDCPHook(Hook):
         }
         runner.visualizer.add_scalars(scalars, step=iteration)
 
-    # -- after ----------------------------------------------------------------
-
     def after_train(self, runner: Runner) -> None:
         """Say how it ended."""
         if not self._handles:
@@ -273,21 +289,10 @@ class CDCPHook(Hook):
             handle.remove()
         self._handles = []
         self.report(runner, runner.iter)
-        kept = kept_channels(self.compactors)
-        state = self._state(runner.iter, kept, column_norms(self.compactors))
+        state = self._state(runner.iter)
         runner.logger.info(
             f'CDCP reached a reduction of {state["reached"]:.2%} (target '
             f'{self.target:.2%}); {state["unconverged"]} of '
             f'{state["masked"]} masked channels have not become zero; '
             'tools/export_pruned.py makes the small checkpoint'
         )
-
-
-def _backbone(model):
-    backbone = getattr(unwrapped(model), 'backbone', None)
-    if not hasattr(backbone, 'arch'):
-        raise ConfigError(
-            'CDCPHook needs a backbone of mmvitcompress, but got '
-            f'{type(backbone).__name__}'
-        )
-    return backbone

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.evaluation.accuracy import check_targets
 from mmvitcompress.models.heads.image_classifier import ImageClassifier
 from mmvitcompress.models.losses.mixup import MixupPreprocessor, check_even
 from mmvitcompress.registry import HOOKS
@@ -40,17 +41,24 @@ class ClassificationCheckHook(Hook):
             return
         self._classes = model.num_classes
         loader = runner.train_dataloader
-        known = getattr(loader.dataset, 'class_to_idx', None)
-        check_classes(known, model.num_classes)
+        known = getattr(loader.dataset, 'class_to_idx', None) or {}
+        count = max(known.values(), default=-1) + 1
+        if count > model.num_classes:
+            raise ConfigError(
+                f'model.num_classes must be at least {count}, the number of '
+                'classes in the training data, but got '
+                f'{model.num_classes}'
+            )
         if runner.val_loop is not None:
             others = runner.val_dataloader.dataset
-            check_same_classes(known, getattr(others, 'class_to_idx', None))
-        check_normalisation(loader.dataset, model.teacher)
+            _check_same_classes(known, getattr(others, 'class_to_idx', None))
+        _check_normalisation(loader.dataset, model.teacher)
+        in_sequence = isinstance(loader.dataset, IterableDataset)
         mixup = model.data_preprocessor
         if isinstance(mixup, MixupPreprocessor) and mixup.mixup is not None:
-            check_batches(loader)
-        if isinstance(loader.dataset, IterableDataset):
-            check_sequence(loader)
+            _check_batches(loader, in_sequence)
+        if in_sequence:
+            _check_sequence(loader)
             if hasattr(runner.train_loop, 'dataloader_iterator'):
                 raise ConfigError(
                     'data that are read in sequence are shuffled by the '
@@ -77,42 +85,17 @@ class ClassificationCheckHook(Hook):
         if self._classes is None or data_batch is None:
             return
         targets = data_batch[1]
-        if targets.is_floating_point():
-            return  # soft ones
-        low, high = int(targets.min()), int(targets.max())
-        if low < 0 or high >= self._classes:
-            wrong = low if low < 0 else high
-            raise DataError(
-                f'labels must lie in 0..{self._classes - 1}, but got {wrong}: '
-                'set model.num_classes to the number of classes in the data'
+        if not targets.is_floating_point():  # soft ones
+            check_targets(
+                targets,
+                self._classes,
+                'set model.num_classes to the number of classes in the data',
             )
 
 
-def check_classes(known: dict[str, int] | None, num_classes: int) -> None:
-    """The model must have an output for every class of the data.
-
-    Raises:
-        ConfigError: If it has too few.
-    """
-    count = max(known.values()) + 1 if known else 0
-    if count > num_classes:
-        raise ConfigError(
-            f'model.num_classes must be at least {count}, the number of '
-            f'classes in the training data, but got {num_classes}'
-        )
-
-
-def check_same_classes(
-    train: dict[str, int] | None, other: dict[str, int] | None
-) -> None:
-    """The same class must have the same index, for training and validation.
-
-    Raises:
-        DataError: If it has not; a missing folder shifts all after it.
-    """
-    if not train or not other:
-        return
-    for name, index in other.items():
+def _check_same_classes(train: dict[str, int], other: dict | None) -> None:
+    # a missing folder shifts all after it
+    for name, index in (other or {}).items() if train else ():
         if train.get(name) != index:
             raise DataError(
                 f'class {name!r} is {index} in the validation data, but '
@@ -121,12 +104,7 @@ def check_same_classes(
             )
 
 
-def check_normalisation(data: Dataset, teacher: nn.Module | None) -> None:
-    """A teacher that was told how images are normalised must be told so.
-
-    Raises:
-        ConfigError: If they are normalised otherwise.
-    """
+def _check_normalisation(data: Dataset, teacher: nn.Module | None) -> None:
     for name in ('mean', 'std'):
         told = getattr(teacher, f'input_{name}', None)
         actual = getattr(data, name, None)
@@ -137,27 +115,16 @@ def check_normalisation(data: Dataset, teacher: nn.Module | None) -> None:
             )
 
 
-def check_batches(loader: DataLoader) -> None:
-    """No batch may have an odd number of images.
-
-    Raises:
-        ConfigError: If one would have.
-    """
+def _check_batches(loader: DataLoader, in_sequence: bool) -> None:
     if loader.batch_size is None:
         return  # another batch sampler: seen batch by batch
     check_even(loader.batch_size)
-    in_sequence = isinstance(loader.dataset, IterableDataset)
     if not loader.drop_last and not in_sequence:
         last = len(loader.sampler) % loader.batch_size
         check_even(last, 'the last batch of an epoch')
 
 
-def check_sequence(loader: DataLoader) -> None:
-    """What the data were told of their loader must be true.
-
-    Raises:
-        ConfigError: If it isn't.
-    """
+def _check_sequence(loader: DataLoader) -> None:
     for name in ('batch_size', 'num_workers'):
         told = getattr(loader.dataset, name, None)
         actual = getattr(loader, name)

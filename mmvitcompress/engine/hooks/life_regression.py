@@ -1,7 +1,5 @@
 """Two-stage training of patch slimming (life regression, Algorithm 1)."""
 
-from collections.abc import Iterator
-
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -50,10 +48,10 @@ class LifeRegressionHook(Hook):
         predictor_epochs: int | None = 1,
         predictor_iters: int | None = None,
     ):
-        lengths = dict(
-            predictor_epochs=predictor_epochs, predictor_iters=predictor_iters
-        )
-        for name, value in lengths.items():
+        for name, value in (
+            ('predictor_epochs', predictor_epochs),
+            ('predictor_iters', predictor_iters),
+        ):
             if value is not None and (type(value) is not int or value < 0):
                 raise ConfigError(
                     f'{name} must be a whole number, 0 or more, or None, but '
@@ -63,13 +61,15 @@ class LifeRegressionHook(Hook):
         self.length = predictor_epochs if self.by_epoch else predictor_iters
         self._stage = None
 
-    # -- before ---------------------------------------------------------------
-
     def before_train(self, runner: Runner) -> None:
         """Check what can be checked, and note what is to be trained."""
         inner = unwrapped(runner.model)
-        predictors = list(_predictors(inner))
-        ours = {id(p) for part in predictors for p in part.parameters()}
+        ours = {
+            id(parameter)
+            for module in inner.modules()
+            if isinstance(module, SoftPatchSlimmer)
+            for parameter in module.predictor.parameters()
+        }
         learning = [p for p in inner.parameters() if p.requires_grad]
         self._parts = {
             'predictor': [p for p in learning if id(p) in ours],
@@ -114,8 +114,6 @@ class LifeRegressionHook(Hook):
                 f'{self.length}: train longer or shorten the first stage'
             )
 
-    # -- during ---------------------------------------------------------------
-
     def stage(self, runner: Runner) -> str:
         """What learns in the iteration to come: 'predictor' or 'rest'.
 
@@ -151,18 +149,10 @@ class LifeRegressionHook(Hook):
         }
         runner.logger.info(f'Life regression: {what[stage]}')
 
-    # -- after ----------------------------------------------------------------
-
     def after_train(self, runner: Runner) -> None:
         """Leave the model as it came."""
         for part in self._parts.values():
             _set_learning(part, True)
-
-
-def _predictors(model: nn.Module) -> Iterator[nn.Module]:
-    for module in model.modules():
-        if isinstance(module, SoftPatchSlimmer):
-            yield module.predictor
 
 
 def _set_learning(parameters: list[nn.Parameter], learn: bool) -> None:

@@ -28,10 +28,9 @@ def capture_rng_state() -> dict[str, Any]:
         Tensors and builtin types only, so that a checkpoint holding it can be
         read with ``weights_only=True``.
     """
-    version, words, gauss = random.getstate()
     kind, key, position, has_gauss, cached_gauss = np.random.get_state()
     state = {
-        'python': (version, words, gauss),
+        'python': random.getstate(),
         'numpy': (
             kind,
             torch.from_numpy(key.astype(np.int64)),
@@ -47,12 +46,8 @@ def capture_rng_state() -> dict[str, Any]:
 
 
 def restore_rng_state(state: dict[str, Any]) -> None:
-    """Set every generator to what :func:`capture_rng_state` returned.
-
-    Args:
-        state: Its tensors may have been moved to another device. A state of
-            CUDA is left out where there is no CUDA.
-    """
+    """Set every generator to what :func:`capture_rng_state` returned; that of
+    CUDA where there is CUDA."""
     version, words, gauss = state['python']
     random.setstate((version, tuple(words), gauss))
     kind, key, *rest = state['numpy']

@@ -11,7 +11,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmvitcompress.checkpoints.load import load_strict, some
+from mmvitcompress.checkpoints.file import Checkpoint
+from mmvitcompress.checkpoints.load import load_strict, load_whole, some
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.registry import HOOKS
 
@@ -24,13 +25,16 @@ class StrictLoadHook(Hook):
         whole: Whether every tensor must fit, as for testing and resuming.
             Otherwise at least one must: who trains from weights may have a
             new head, but hardly another model. Defaults to True.
+        testing: Whether token methods may be others than the checkpoint's, if
+            its weights allow it. Defaults to False.
     """
 
     # sees what EMAHook made of the checkpoint
     priority = 'LOWEST'
 
-    def __init__(self, whole: bool = True) -> None:
+    def __init__(self, whole: bool = True, testing: bool = False) -> None:
         self.whole = whole
+        self.testing = testing
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check before MMEngine loads.
@@ -41,19 +45,20 @@ class StrictLoadHook(Hook):
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        check = load_strict if self.whole else require_overlap
-        state_dict = checkpoint.get('state_dict', checkpoint)
-        check(model, _plain(state_dict), runner._load_from)
+        state_dict = _plain(checkpoint.get('state_dict', checkpoint))
+        path = str(runner._load_from)
+        if self.testing:
+            meta = checkpoint.get('meta') or {}
+            stored = Checkpoint(path, checkpoint, state_dict, meta)
+            load_whole(model, stored, runner.logger.info)
+        else:
+            check = load_strict if self.whole else _require_overlap
+            check(model, state_dict, path)
 
 
-def require_overlap(
+def _require_overlap(
     model: nn.Module, state_dict: Mapping[str, Tensor], path: str
 ) -> None:
-    """Check that at least one tensor fits the model.
-
-    Raises:
-        CheckpointError: If none does.
-    """
     own = model.state_dict()
     if not any(
         key in own and getattr(value, 'shape', None) == own[key].shape

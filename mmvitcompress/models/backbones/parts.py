@@ -18,6 +18,7 @@ from mmvitcompress.checkpoints.recognise import (
 from mmvitcompress.errors import ConfigError, MissingCheckpointError
 from mmvitcompress.tokens import METHODS, TokenState
 from mmvitcompress.tokens.restore import check_restore_mode
+from mmvitcompress.utils.checks import build_spec
 
 
 class Backbone:
@@ -97,6 +98,22 @@ def check_methods(backbone: str, methods: Mapping) -> None:
                 f'{backbone} takes no argument {name!r}; token methods are '
                 f'{", ".join(METHODS)}'
             )
+
+
+def switched_off(methods: Mapping) -> list[str]:
+    """Token methods that a config switches off, as by ``layers=()``."""
+    return [
+        key
+        for key, value in methods.items()
+        if value is not None
+        and build_spec(key, METHODS[key], value).is_empty()
+    ]
+
+
+def has_all_channels(arch: Arch) -> bool:
+    """Whether a ViT's heads are whole and its MLPs of one width."""
+    heads = {*arch.qk_dims, *arch.v_dims}
+    return heads == {arch.head_dim} and len({*arch.mlp_dims}) == 1
 
 
 def check_frozen(frozen_stages: int, count: int) -> None:

@@ -18,6 +18,7 @@ from mmvitcompress.models.backbones.parts import (
     need_arch,
     note_arch,
     read_weights,
+    switched_off,
     wanted_arch,
 )
 from mmvitcompress.models.swin import Swin
@@ -115,7 +116,11 @@ class CompressedSwin(Backbone, Swin):
         if checkpoint is not None:
             weights = read_weights(SWIN, checkpoint, wanted, self.how_to_make)
             resolved = reconcile(
-                weights, wanted, log, new_window=window_size is not None
+                weights,
+                wanted,
+                log,
+                new_window=window_size is not None,
+                off=switched_off(methods | dict(token_merging=token_merging)),
             )
         resolved = need_arch(SWIN, resolved)
         if img_size is not None:

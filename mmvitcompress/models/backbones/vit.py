@@ -15,10 +15,12 @@ from mmvitcompress.models.backbones.parts import (
     check_arguments,
     check_frozen,
     check_methods,
+    has_all_channels,
     log,
     need_arch,
     note_arch,
     read_weights,
+    switched_off,
     wanted_arch,
 )
 from mmvitcompress.models.vit import ViT
@@ -94,6 +96,7 @@ class CompressedViT(Backbone, ViT):
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
+    pruned: ClassVar[bool] = False  # by its name
     how_to_make = 'convert a timm or DeiT model by tools/convert_checkpoint.py'
 
     def __init__(
@@ -140,7 +143,11 @@ class CompressedViT(Backbone, ViT):
                 VIT, checkpoint, wanted, self.how_to_make, img_size
             )
             resolved = reconcile(
-                weights, wanted, log, soft_slimming=soft_slimming
+                weights,
+                wanted,
+                log,
+                soft_slimming=soft_slimming,
+                off=switched_off(methods),
             )
         resolved = need_arch(VIT, resolved)
         if img_size is not None:
@@ -174,6 +181,12 @@ class CompressedViT(Backbone, ViT):
             fill_backbone(self, weights, log, soft_slimming)
         if compactors:
             attach_compactors(self)
+        elif self.pruned and has_all_channels(resolved):
+            log(
+                f'{type(self).__name__} has all channels of the dense model: '
+                'its checkpoint brings pruned ones, compactors=True prunes '
+                f'them; {self.how_to_make}'
+            )
         self._register_state_dict_hook(note_arch)
         self._freeze()
 
@@ -246,6 +259,7 @@ class CompressedViT(Backbone, ViT):
 
 
 _MAKE = 'make it by tools/train.py configs/imagenet/{}_deit_s_in1k.py'
+_CONVERT = CompressedViT.how_to_make
 _PRUNE = f'{_MAKE} and tools/export_pruned.py'
 
 
@@ -259,13 +273,16 @@ class ATMEDeiT(CompressedViT):
     """DeiT whose tokens are merged; by default where our recipes merge."""
 
     defaults: ClassVar = {'token_merging': _usual_merges}
-    how_to_make = _MAKE.format('atme')
+    how_to_make = (
+        f'{_CONVERT}, in which merges start as means, or {_MAKE}'
+    ).format('atme')
 
 
 @MODELS.register_module()
 class CDCPDeiT(CompressedViT):
     """DeiT whose channels were pruned; the checkpoint brings the widths."""
 
+    pruned = True
     how_to_make = _PRUNE.format('cdcp')
 
 
@@ -273,6 +290,7 @@ class CDCPDeiT(CompressedViT):
 class CAITDeiT(CompressedViT):
     """DeiT with merged tokens and pruned channels (CAIT)."""
 
+    pruned = True
     defaults: ClassVar = {
         'token_merging': lambda arch: (
             (4, 8) if arch.embed_dim == 768 else (5, 8)

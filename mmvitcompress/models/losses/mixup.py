@@ -6,6 +6,13 @@ from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import MODELS
+from mmvitcompress.utils.checks import (
+    check_at_least_zero,
+    check_choice,
+    check_fraction,
+    check_positive,
+    is_number,
+)
 
 
 @MODELS.register_module()
@@ -47,28 +54,13 @@ class MixupPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = False,
     ):
         super().__init__(non_blocking)
-        for name, value in (
-            ('mixup_alpha', mixup_alpha),
-            ('cutmix_alpha', cutmix_alpha),
-        ):
-            if value < 0:
-                raise ConfigError(
-                    f'{name} must not be below 0, but got {value}'
-                )
-        for name, value in (('prob', prob), ('switch_prob', switch_prob)):
-            if not 0 <= value <= 1:
-                raise ConfigError(
-                    f'{name} must lie in [0, 1], but got {value}'
-                )
-        if mode not in ('batch', 'pair', 'elem'):
-            raise ConfigError(
-                f"mode must be 'batch', 'pair' or 'elem', but got {mode!r}"
-            )
+        check_at_least_zero('mixup_alpha', mixup_alpha)
+        check_at_least_zero('cutmix_alpha', cutmix_alpha)
+        check_fraction('prob', prob)
+        check_fraction('switch_prob', switch_prob)
+        check_choice('mode', mode, ('batch', 'pair', 'elem'))
         check_smoothing(label_smoothing)
-        if num_classes < 1:
-            raise ConfigError(
-                f'num_classes must be at least 1, but got {num_classes}'
-            )
+        check_positive('num_classes', num_classes)
         self.label_smoothing = label_smoothing
         self.num_classes = num_classes
         self.mixup = None
@@ -125,7 +117,7 @@ def check_smoothing(value: float) -> None:
     Raises:
         ConfigError: If it doesn't lie in [0, 1).
     """
-    if not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise ConfigError(
-            f'label_smoothing must lie in [0, 1), but got {value}'
+            f'label_smoothing must lie in [0, 1), but got {value!r}'
         )
