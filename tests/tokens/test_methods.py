@@ -386,7 +386,7 @@ def test_autocast(net, methods):
             assert torch.cosine_similarity(a.float(), b, -1).min() > 0.99
 
 
-@runs(SINGLE, ['vit', 'swin'])
+@runs(SINGLE, ['vit', 'windows', 'swin'])
 def test_one_graph_without_breaks(net, methods):
     torch._dynamo.reset()
     model = build(net, methods, out_indices=[1, -1])
