@@ -159,7 +159,7 @@ class ViT(nn.Module):
         """Images (B, 3, H, W) → tokens (B, prefix + N, D) with position."""
         height, width = x.shape[-2:]
         size = self.arch.patch_size
-        check_patch((height, width), size)
+        check_patch(height, width, size)
         if height % size or width % size:
             x = F.pad(x, (0, -width % size, 0, -height % size))
         x = self.patch_embed(x)

@@ -67,17 +67,16 @@ def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
 
 
 def per_block(
-    name: str, value: int | Sequence[int] | None, defaults: Sequence[int]
+    name: str, value: int | Sequence[int], count: int
 ) -> tuple[int, ...]:
-    """One width for each block, from one for all, one for each, or None."""
-    value = defaults if value is None else value
+    """One width for each of ``count`` blocks, from one for all or each."""
     if isinstance(value, str) or not isinstance(value, Iterable):
-        value = (value,) * len(defaults)
+        value = (value,) * count
     value = tuple(value)
-    if len(value) != len(defaults):
+    if len(value) != count:
         raise ConfigError(
-            f'{name} must be one width or one for each of {len(defaults)} '
-            f'blocks, but got {len(value)} widths'
+            f'{name} must be one width or one for each of {count} blocks, but '
+            f'got {len(value)} widths'
         )
     for width in value:
         check_positive(name, width)

@@ -78,7 +78,7 @@ class ImageClassifier(BaseModel):
         arch = self.backbone.arch
         self.head = ClassTokenHead(
             num_classes,
-            getattr(arch, 'num_features', arch.embed_dim),
+            arch.num_features,
             arch.num_prefix_tokens,
             arch.dist_token,
         )
