@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
+from mmvitcompress.arch.zoo import ARCHS
 from mmvitcompress.compat.versions import require
 from mmvitcompress.engine.backbones import (
     check_fit,
@@ -153,7 +154,25 @@ def _override(cfg: Config, options: dict) -> None:
                 f'{", ".join(sorted(cfg.keys()))}'
             )
     with _merging(f'--cfg-options {" ".join(options)}'):
+        for key, value in options.items():
+            _open_arch(cfg, key, value)
         cfg.merge_from_dict(options)
+
+
+def _open_arch(cfg: Config, key: str, value) -> None:
+    """Let ``ARCH.KEY=…`` change an arch that the config only names."""
+    outer, found, inner = key.partition('.arch')
+    whole = not inner and isinstance(value, dict)
+    if not found or not (whole or inner.startswith('.')):
+        return
+    node = cfg
+    for name in outer.split('.'):
+        node = node.get(name) if hasattr(node, 'get') else None
+    named = node.get('arch') if hasattr(node, 'get') else None
+    if isinstance(named, str) and (
+        named in ARCHS or Path(named).suffix == '.json'
+    ):
+        node['arch'] = dict(base=named)
 
 
 @contextmanager
