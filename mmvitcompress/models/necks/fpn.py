@@ -14,7 +14,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, Sequential
 from torch import Tensor, nn
 
-from mmvitcompress.models.fast.conv import conv
+from mmvitcompress.models.fast.conv_modules import run_conv_module
 from mmvitcompress.models.necks.pyramid import UnmergePyramid
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap
@@ -59,8 +59,7 @@ class UnmergeFPN(Sequential):
         """Token maps or maps (B, C, H, W) of the backbone → (B, O, H·r, W·r)
         for each of ``rescales``, and further outputs."""
         pyramid, fpn = self
-        convs = [module.conv for module in fpn.lateral_convs]
-        return fpn(pyramid(inputs, convs))
+        return fpn(pyramid(inputs, fpn.lateral_convs))
 
 
 class FPNOfLaterals(BaseModule):
@@ -101,7 +100,7 @@ class FPNOfLaterals(BaseModule):
             size = maps[fine].shape[2:]
             maps[fine] = maps[fine] + F.interpolate(maps[fine + 1], size)
         maps = [
-            conv(x, module.conv.weight, module.conv.bias)
+            run_conv_module(module, x)
             for module, x in zip(self.fpn_convs, maps)
         ]
         while len(maps) < self.num_outs:
