@@ -147,6 +147,7 @@ def _parts_of_ours(model: CompressedModel) -> Source:
         final_norm=isinstance(model.norm, nn.LayerNorm),
         pool_include_prefix=model.pool_include_prefix,
         drop_rate=model.head_drop.p,
+        auxiliary=model.auxiliary,
         drop_path_rate=getattr(
             model.backbone.blocks[-1].drop_path, 'drop_prob', 0.0
         ),

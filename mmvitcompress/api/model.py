@@ -114,6 +114,9 @@ class CompressedModel(Classifier):
         macs = self.arch.macs(
             img_size, self.num_classes, None, final, convention
         )
+        if self.auxiliary:
+            patches = self.arch.counts(img_size)[-1].mlp
+            macs += patches * self.num_classes * self.embed_dim
         pooled = isinstance(self.fc_norm, nn.LayerNorm)
         return macs + 5 * self.embed_dim * (pooled and convention == 'fvcore')
 

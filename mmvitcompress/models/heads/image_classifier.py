@@ -41,6 +41,9 @@ class ImageClassifier(BaseModel):
             checkpoints. It is to be fed images of the same size and
             normalisation. Where there is a distillation token, the teacher
             judges its classifier, as in DeiT. Defaults to None.
+        auxiliary_head: Whether a second classifier reads all patches, half of
+            whose largest logits are added, as LV-ViT's released models have
+            it. It trains with the first. Defaults to False.
         data_preprocessor: Config of MMEngine's data preprocessor, or of
             ``MixupPreprocessor``, whose ``num_classes`` is filled in.
             Defaults to one that only moves data to the device.
@@ -58,6 +61,7 @@ class ImageClassifier(BaseModel):
         num_classes: int = 1000,
         label_smoothing: float = 0.0,
         distillation: dict | None = None,
+        auxiliary_head: bool = False,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ):
@@ -81,6 +85,7 @@ class ImageClassifier(BaseModel):
             arch.num_features,
             arch.num_prefix_tokens,
             arch.dist_token,
+            auxiliary_head,
         )
         self.label_smoothing = label_smoothing
         self.has_weights = stored is not None and load_head(
