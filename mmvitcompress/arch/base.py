@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import METHODS, TokenSpec
 from mmvitcompress.tokens.grids import Grid
@@ -50,6 +52,13 @@ class Arch:
                 f'{type(self).__name__!r} object has no attribute {name!r}'
             )
         return next((s for s in self.reductions if s.key == name), None)
+
+    def _make_plain(self) -> None:
+        """Take NumPy's numbers as Python's, which JSON can hold."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                self._set(field.name, value.item())
 
     def _set(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
@@ -205,6 +214,16 @@ def check_patch(height: int, width: int, patch_size: int) -> None:
             f'an image must be at least one patch ({patch_size}×'
             f'{patch_size} px), but got {height}×{width}'
         )
+
+
+def check_images(shape: Sequence[int], arch: Arch) -> None:
+    """Raise ConfigError unless a net of an arch takes images of a shape."""
+    if len(shape) != 4 or shape[1] != arch.in_chans:
+        raise ConfigError(
+            f'images must be of the shape (B, {arch.in_chans}, H, W), but got '
+            f'{tuple(shape)}'
+        )
+    check_patch(shape[2], shape[3], arch.patch_size)
 
 
 def dense(arch: Arch) -> Arch:

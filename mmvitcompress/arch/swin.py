@@ -3,7 +3,7 @@
 Stages are counted from 1 in texts, as in Swin's paper, and from 0 in code.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -95,6 +95,7 @@ class SwinArch(Arch):
     reductions: tuple[TokenSpec, ...] = ()
 
     def __post_init__(self):
+        self._make_plain()
         for name in ('embed_dim', 'window_size', 'patch_size', 'in_chans'):
             check_positive(name, getattr(self, name))
         for name in ('qkv_bias', 'pad_first'):
@@ -116,9 +117,15 @@ class SwinArch(Arch):
 
     def _check_stages(self) -> None:
         for name in ('depths', 'num_heads'):
-            self._set(name, tuple(getattr(self, name)))
-            for value in getattr(self, name):
+            given = getattr(self, name)
+            if not isinstance(given, Iterable) or isinstance(given, str):
+                raise ConfigError(
+                    f'{name} must name one number for each stage, but got '
+                    f'{given!r}'
+                )
+            for value in given:
                 check_positive(name, value)
+            self._set(name, tuple(map(int, given)))
         if not self.depths or len(self.depths) != len(self.num_heads):
             raise ConfigError(
                 'depths and num_heads must name one number for each stage, '

@@ -111,6 +111,7 @@ class ViTArch(Arch):
     reductions: tuple[TokenSpec, ...] = ()
 
     def __post_init__(self):
+        self._make_plain()
         for name in (
             'embed_dim',
             'depth',

@@ -19,6 +19,7 @@ from mmvitcompress.engine.backbones import (
     replace_backbone,
 )
 from mmvitcompress.errors import ConfigError, DependencyError, UserError
+from mmvitcompress.registry import check_config
 
 # what Runner reads from a config besides its own arguments
 TOP_LEVEL = {
@@ -113,8 +114,9 @@ def read_config(
 
     Raises:
         ConfigError: If a file is missing or no config, if the backbone
-            doesn't fit, or if an option names a top-level key that neither
-            the config nor MMEngine knows.
+            doesn't fit, if a type of ours is given what it doesn't take, or
+            if an option names a top-level key that neither the config nor
+            MMEngine knows.
         DependencyError: If a package that the config needs is missing or
             doesn't work here.
     """
@@ -131,6 +133,7 @@ def read_config(
     if backbone:
         check_fit(cfg, replaced, backbone)
     _import_what_it_needs(cfg)
+    check_config(cfg)
     return cfg
 
 

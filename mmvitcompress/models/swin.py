@@ -17,6 +17,7 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmvitcompress.arch.base import check_images
 from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
 from mmvitcompress.models.layers.blocks import Attention, drop_path_rates
 from mmvitcompress.models.layers.windows import (
@@ -285,7 +286,8 @@ class Swin(nn.Module):
         """Images (B, 3, H, W) → token grid (B, h, w, D)."""
         # whole numbers in compiled graphs, too: each size has its windows, and
         # reasoning about symbolic ones takes compilers minutes
-        height, width = (index(side) for side in x.shape[-2:])
+        check_images(x.shape, self.arch)
+        height, width = (index(side) for side in x.shape[2:])
         grid = self.arch.grid((height, width))
         size = self.arch.patch_size
         pad_h, pad_w = grid[0] * size - height, grid[1] * size - width

@@ -14,7 +14,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmvitcompress.arch.base import check_patch
+from mmvitcompress.arch.base import check_images
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.models.layers.blocks import (
     STEMS,
@@ -157,9 +157,9 @@ class ViT(nn.Module):
 
     def embed(self, x: Tensor) -> tuple[Tensor, TokenState]:
         """Images (B, 3, H, W) → tokens (B, prefix + N, D) with position."""
-        height, width = x.shape[-2:]
+        check_images(x.shape, self.arch)
+        height, width = x.shape[2:]
         size = self.arch.patch_size
-        check_patch(height, width, size)
         if height % size or width % size:
             x = F.pad(x, (0, -width % size, 0, -height % size))
         x = self.patch_embed(x)

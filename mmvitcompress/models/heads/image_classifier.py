@@ -11,7 +11,7 @@ from mmvitcompress.models.backbones.parts import log
 from mmvitcompress.models.classifier import ClassTokenHead
 from mmvitcompress.models.losses.distillation import (
     build_teacher,
-    check_alpha,
+    check_distillation,
     hard_distillation,
 )
 from mmvitcompress.models.losses.mixup import (
@@ -19,6 +19,7 @@ from mmvitcompress.models.losses.mixup import (
     check_smoothing,
 )
 from mmvitcompress.registry import MODELS
+from mmvitcompress.utils.checks import check_positive, check_typed
 
 
 @MODELS.register_module()
@@ -66,6 +67,9 @@ class ImageClassifier(BaseModel):
         init_cfg: dict | None = None,
     ):
         check_smoothing(label_smoothing)
+        check_positive('num_classes', num_classes)
+        check_typed('backbone', backbone)
+        check_typed('data_preprocessor', data_preprocessor)
         if isinstance(data_preprocessor, dict) and str(
             data_preprocessor.get('type')
         ).endswith('MixupPreprocessor'):
@@ -93,7 +97,9 @@ class ImageClassifier(BaseModel):
         )
         self._teacher = None
         if distillation is not None:
-            self._learn_from(**distillation)
+            check_distillation(distillation)
+            self._alpha = distillation.get('alpha', 0.25)
+            self._teacher = build_teacher(distillation['teacher'], num_classes)
 
     def _check_targets(self, num_classes: int, smoothing: float) -> None:
         mixup = self.data_preprocessor
@@ -110,12 +116,6 @@ class ImageClassifier(BaseModel):
                 f'data_preprocessor.num_classes must be {num_classes}, as the '
                 f"model's, but got {mixup.num_classes}"
             )
-
-    def _learn_from(
-        self, teacher: dict | nn.Module, alpha: float = 0.25
-    ) -> None:
-        self._alpha = check_alpha(alpha)
-        self._teacher = build_teacher(teacher, self.num_classes)
 
     @property
     def teacher(self) -> nn.Module | None:

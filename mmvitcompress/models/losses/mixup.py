@@ -1,11 +1,14 @@
 """Mixup and cutmix on whole batches, on the device."""
 
+from typing import Literal
+
 from mmengine.model import BaseDataPreprocessor
 from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import MODELS
+from mmvitcompress.utils.checks import check_positive
 
 
 @MODELS.register_module()
@@ -41,7 +44,7 @@ class MixupPreprocessor(BaseDataPreprocessor):
         cutmix_alpha: float = 0.0,
         prob: float = 1.0,
         switch_prob: float = 0.5,
-        mode: str = 'batch',
+        mode: Literal['batch', 'pair', 'elem'] = 'batch',
         label_smoothing: float = 0.0,
         num_classes: int = 1000,
         non_blocking: bool = False,
@@ -60,15 +63,8 @@ class MixupPreprocessor(BaseDataPreprocessor):
                 raise ConfigError(
                     f'{name} must lie in [0, 1], but got {value}'
                 )
-        if mode not in ('batch', 'pair', 'elem'):
-            raise ConfigError(
-                f"mode must be 'batch', 'pair' or 'elem', but got {mode!r}"
-            )
         check_smoothing(label_smoothing)
-        if num_classes < 1:
-            raise ConfigError(
-                f'num_classes must be at least 1, but got {num_classes}'
-            )
+        check_positive('num_classes', num_classes)
         self.label_smoothing = label_smoothing
         self.num_classes = num_classes
         self.mixup = None

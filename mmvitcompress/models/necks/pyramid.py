@@ -20,6 +20,7 @@ from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenState, restore_grid
 from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.utils.batch_norm import batch_norm, uses_batch_statistics
+from mmvitcompress.utils.checks import check_positive, check_typed
 
 RESCALES = (4, 2, 1, 0.5, 0.25)
 
@@ -61,8 +62,8 @@ class UnmergePyramid(BaseModule):
         init_cfg: None = None,
     ):
         super().__init__()
-        if init_cfg is not None:
-            raise ConfigError(f'init_cfg must be None, but got {init_cfg}')
+        check_positive('embed_dim', embed_dim)
+        check_typed('norm_cfg', norm_cfg)
         rescales = tuple(rescales)
         if not set(rescales) <= set(RESCALES) or (
             len(set(rescales)) != len(rescales)
