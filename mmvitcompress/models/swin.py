@@ -19,7 +19,11 @@ from torch.utils.checkpoint import checkpoint
 
 from mmvitcompress.arch.base import check_images
 from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
-from mmvitcompress.models.layers.blocks import Attention, drop_path_rates
+from mmvitcompress.models.layers.blocks import (
+    Attention,
+    drop_path_rates,
+    init_linears,
+)
 from mmvitcompress.models.layers.windows import (
     LayoutCache,
     WindowLayout,
@@ -34,14 +38,8 @@ from mmvitcompress.tokens.method import add_methods
 class WindowAttention(Attention):
     """Attention within windows, with a bias for each relative position.
 
-    Args:
-        dim: Width D of the stage.
-        num_heads: Number of heads h.
-        qk_dim: Width of queries and keys in each head.
-        v_dim: Width of values in each head.
-        scale: Softmax scale: 1/√d of the head width d before pruning.
-        window_size: Edge of the windows that the biases are made for.
-        qkv_bias: Whether the projection has a bias. Defaults to True.
+    Arguments are those of ``Attention``, and the edge of the windows that the
+    biases are made for.
     """
 
     def __init__(
@@ -233,12 +231,9 @@ class Swin(nn.Module):
 
     def _init_weights(self) -> None:
         # merges and the stem keep their own initialisation
+        init_linears(self.layers)
         for module in self.layers.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, WindowAttention):
+            if isinstance(module, WindowAttention):
                 trunc_normal_(module.relative_position_bias_table, std=0.02)
 
     def forward(

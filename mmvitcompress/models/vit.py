@@ -20,6 +20,7 @@ from mmvitcompress.models.layers.blocks import (
     STEMS,
     Block,
     drop_path_rates,
+    init_linears,
 )
 from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.tokens import TokenMethod, TokenState
@@ -100,12 +101,7 @@ class ViT(nn.Module):
 
     def _init_weights(self) -> None:
         # merges and stems keep their own initialisation
-        for block in self.blocks:
-            for module in block.modules():
-                if isinstance(module, nn.Linear):
-                    trunc_normal_(module.weight, std=0.02)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
+        init_linears(self.blocks)
         for name in ('cls_token', 'dist_token', 'reg_token', 'pos_embed'):
             if getattr(self, name) is not None:
                 trunc_normal_(getattr(self, name), std=0.02)

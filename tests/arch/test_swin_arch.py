@@ -186,7 +186,9 @@ def test_families_are_told_apart():
         get_arch(dict(base='deit_tiny', family='swin'))
     with pytest.raises(ConfigError, match='family must be one of vit, swin'):
         get_arch(dict(family='cnn'))
-    with pytest.raises(ConfigError, match="'swin' here, but got 'vit'"):
+    with pytest.raises(
+        ConfigError, match="be swin, as that of its base, but got 'vit'"
+    ):
         get_arch(dict(base='swin_s', family='vit'))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.errors import ConfigError, DataError
-from mmvitcompress.models.layers.hooks import is_bare
+from mmvitcompress.models.layers.hooks import is_bare, works_on_tokens
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenState, restore_grid
 from mmvitcompress.tokens.grids import Grid
@@ -146,7 +146,7 @@ class UnmergePyramid(BaseModule):
                 tokens = F.linear(tokens, conv.weight.flatten(1), conv.bias)
             return spread(tokens, factors, full)
         steps = self.upsample_2x if rescale == 2 else self.upsample_4x
-        if not _works_on_tokens(steps):
+        if not works_on_tokens(steps):
             x = steps(spread(tokens, factors, full))
             return x if conv is None else conv(x)
         *first, last = steps
@@ -155,16 +155,6 @@ class UnmergePyramid(BaseModule):
             tokens = upsample(tokens, transposed)  # (B, h, w, 2, 2, C)
             tokens = activation(_normalise(tokens, norm, factors, full))
         return spread(upsample(tokens, last, conv), factors, full)
-
-
-def _works_on_tokens(steps: nn.Sequential) -> bool:
-    """Whether steps give a token what they'd give all its positions."""
-    return is_bare(steps) and all(
-        type(step) is nn.ConvTranspose2d
-        # Identity stands where a batch norm was folded
-        or isinstance(step, (_BatchNorm, nn.Identity, nn.GELU))
-        for step in steps
-    )
 
 
 def upsample(
