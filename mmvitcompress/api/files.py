@@ -39,13 +39,19 @@ def save(model: CompressedModel, path: str | Path, **meta) -> None:
 
     Raises:
         CheckpointError: If the name ends in something else, the model is of
-            another class, or it has compactors.
+            another class or was cut, or it has compactors.
     """
     if not isinstance(model, CompressedModel):
         raise CheckpointError(
             'save writes what compress or load returned, but got a '
             f'{type(model).__name__}; unwrap it (model.module of '
             'DistributedDataParallel, model._orig_mod of torch.compile)'
+        )
+    if len(model.backbone.blocks) < model.arch.depth:
+        raise CheckpointError(
+            f'blocks were cut away ({len(model.backbone.blocks)} of '
+            f'{model.arch.depth} are left): save the model before '
+            'prune_intermediate_layers'
         )
     if find_compactors(model.backbone):
         raise CheckpointError(

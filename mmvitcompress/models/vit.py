@@ -109,12 +109,12 @@ class ViT(nn.Module):
     def forward(
         self, x: Tensor, take: Sequence[int] | None = None
     ) -> list[tuple[Tensor, TokenState]]:
-        """Run the blocks that were built.
+        """Run the blocks, up to the last one that is wanted.
 
         Args:
             x: Images (B, 3, H, W).
-            take: Blocks, counted from 0, after which tokens are wanted.
-                Defaults to the last one that was built.
+            take: Blocks, counted from 0 and each once, after which tokens are
+                wanted. Defaults to the last one that was built.
 
         Returns:
             For each wanted block the tokens (B, prefix + n, D) and their
@@ -140,11 +140,25 @@ class ViT(nn.Module):
                 # before ``after``: a patch that leaves after this block still
                 # has its feature here
                 outputs.append((x, state))
+            if len(outputs) == len(take):
+                break
             for method in methods:
                 x, state = method.after(layer, x, state)
         if self.norm is not None:
             outputs = [(self.norm(tokens), s) for tokens, s in outputs]
         return outputs
+
+    def cut(self, depth: int) -> None:
+        """Remove all blocks but the first ``depth``, and what acts in them."""
+        self.blocks = self.blocks[:depth]
+        for method in self.methods:
+            for layer in range(depth + 1, self.arch.depth + 1):
+                for part in method.parts_of(layer):
+                    names = [
+                        n for n, m in method.named_children() if m is part
+                    ]
+                    for name in names:
+                        delattr(method, name)
 
     def _run(self, block: nn.Module, *inputs):
         if self.with_cp and torch.is_grad_enabled():
