@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmvitcompress.checkpoints.load_vit import resize_pos_embed
+from mmvitcompress.checkpoints.fill import resize_pos_embed
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.classifier import Classifier
 from mmvitcompress.tokens import restore

@@ -37,6 +37,7 @@ def from_timm_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = {
         'head.fc.': 'fc.',
         'head.fc_dist.': 'fc_dist.',
+        'head.fc_aux.': 'fc_aux.',
         'head_dist.': 'fc_dist.',
         'aux_head.': 'fc_aux.',
         'head.': 'fc.',

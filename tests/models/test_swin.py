@@ -138,7 +138,7 @@ def test_export_records_one_graph():
         (dict(arch='deit_tiny'), 'family swin'),
         (dict(arch=None, token_merging=dict(layers=(1,))), 'needs an arch'),
         (dict(patch_slimming=dict(layers=(5,))), 'windows of a Swin'),
-        (dict(init_cfg=dict(type='Pretrained')), 'use checkpoint='),
+        (dict(init_cfg=dict(type='Pretrained')), 'use backbone.checkpoint'),
         (dict(out_type='cls'), "got 'cls'"),
         (dict(out_indices=(0, 4)), r'0\.\.3 .*got 4'),
         (dict(out_indices=(3, -1)), 'only once'),

@@ -291,7 +291,7 @@ def test_drop_path_rates_rise_to_the_last_block():
         (dict(frozen_stages=13), r'-1..12, but got 13'),
         (dict(drop_path_rate=1.0), 'but got 1.0'),
         (dict(out_type='map'), "got 'map'"),
-        (dict(init_cfg=dict(type='Pretrained')), 'use checkpoint='),
+        (dict(init_cfg=dict(type='Pretrained')), 'use backbone.checkpoint'),
         (dict(token_merging=dict(layers=(13,))), 'but got 13'),
         (dict(arch=None, token_merging=dict(layers=(3,))), 'needs an arch'),
     ],

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -107,7 +107,7 @@ class CompressedSwin(Backbone, Swin):
         frozen_stages: int = -1,
         with_cp: bool = False,
         compactors: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: Any = None,
         **methods,
     ):
         check_no_loading(init_cfg, methods)

@@ -119,7 +119,7 @@ class CompressedViT(Backbone, ViT):
         global_blocks: Sequence[int] | None = None,
         compactors: bool = False,
         soft_slimming: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: Any = None,
         **methods,
     ):
         check_no_loading(init_cfg, methods)
