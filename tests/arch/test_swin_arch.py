@@ -203,6 +203,8 @@ def test_families_are_told_apart():
         (dict(mlp_dims=0), 'at least 1'),
         (dict(img_size=3), 'at least one patch'),
         (dict(depths=(1, 0, 1, 1)), 'depths must be'),
+        (dict(depths=12), 'one number for each stage, but got 12'),
+        (dict(num_heads='1248'), "each stage, but got '1248'"),
         (dict(norm_eps='x'), "norm_eps .* got 'x'"),
         (dict(norm_eps=-1e-5), 'norm_eps .* got -1e-05'),
         (dict(qkv_bias=1), 'qkv_bias .* got 1'),

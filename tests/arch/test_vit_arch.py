@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from mmvitcompress.arch.vit import ViTArch
@@ -313,3 +314,22 @@ def test_damaged_json_is_named(tmp_path):
 def test_image_smaller_than_a_patch():
     with pytest.raises(ConfigError, match=r'16×16 px.* but got 8×40'):
         get_arch('deit_small').grid((8, 40))
+
+
+def test_numbers_of_numpy_and_single_sizes():
+    plain = ViTArch(96, 4, 3, mlp_dims=(8, 8, 16, 16), img_size=(64, 64))
+    found = ViTArch(
+        np.int64(96),
+        np.int32(4),
+        3,
+        mlp_dims=np.array([8, 8, 16, 16]),
+        norm_eps=np.float64(1e-6),
+        img_size=(np.int64(64),),
+    )
+    assert found == plain
+    assert json.dumps(found.to_dict()) == json.dumps(plain.to_dict())
+    assert get_arch('deit_tiny').replace(img_size=np.int64(64)).pos_grid == (
+        4,
+        4,
+    )
+    assert plain.macs(np.int64(64)) == plain.macs((64,)) == plain.macs()
