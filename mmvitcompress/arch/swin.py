@@ -207,8 +207,7 @@ class SwinArch(Arch):
         return grids
 
     def mergeable(self, img_size: int | Grid) -> tuple[Grid, int]:
-        """Where merges may stand: the grid that the first of them meets, and
-        the number of blocks to choose from."""
+        """The grid that a first merge meets, and the blocks to choose from."""
         if len(self.depths) <= MERGE_STAGE:
             return (1, 1), 1
         grid = self.stage_grids(img_size)[MERGE_STAGE]

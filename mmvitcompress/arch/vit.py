@@ -212,8 +212,7 @@ class ViTArch(Arch):
         return self.grid(self.img_size)
 
     def mergeable(self, img_size: int | Grid) -> tuple[Grid, int]:
-        """Where merges may stand: the grid that the first of them meets, and
-        the number of blocks to choose from."""
+        """The grid that a first merge meets, and the blocks to choose from."""
         return self.grid(img_size), self.depth
 
     def counts(self, img_size: int | Grid | None = None) -> list[Counts]:

@@ -72,14 +72,7 @@ class WindowAttention(Attention):
 
 
 class SwinBlock(nn.Module):
-    """Pre-norm transformer block with attention in windows.
-
-    Args:
-        arch: The architecture that the block belongs to.
-        stage: Its stage, counted from 0.
-        block: Which block of the stage, counted from 0.
-        drop_path: Probability of dropping a residual branch. Defaults to 0.
-    """
+    """Pre-norm block with attention in windows; both counts from 0."""
 
     def __init__(
         self, arch: SwinArch, stage: int, block: int, drop_path: float = 0.0
@@ -129,10 +122,6 @@ class PatchMerging(nn.Module):
     """What stands before a stage: 2×2 tokens become one of twice the width.
 
     Grids of odd height or width are padded with zeros.
-
-    Args:
-        dim: Width D of the stage before.
-        eps: Epsilon of the norm.
     """
 
     def __init__(self, dim: int, eps: float):
@@ -152,13 +141,8 @@ class PatchMerging(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """The blocks of one stage and the patch merging before them.
-
-    Args:
-        arch: The architecture that it belongs to.
-        stage: Which stage, counted from 0; the first merges no patches.
-        drop_path: Stochastic depth of each block.
-    """
+    """The blocks of one stage (counted from 0) and the patch merging before
+    them; the first merges no patches."""
 
     def __init__(self, arch: SwinArch, stage: int, drop_path: Sequence[float]):
         super().__init__()

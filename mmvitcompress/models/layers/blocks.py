@@ -122,13 +122,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block.
-
-    Args:
-        arch: The architecture that the block belongs to.
-        layer: Which of its blocks, counted from 1.
-        drop_path: Probability of dropping a residual branch. Defaults to 0.
-    """
+    """Pre-norm transformer block number ``layer``, from 1, of an arch."""
 
     def __init__(self, arch: ViTArch, layer: int, drop_path: float = 0.0):
         super().__init__()

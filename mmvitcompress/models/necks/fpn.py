@@ -78,14 +78,7 @@ class UnmergeFPN(Sequential):
 
 
 class FPNOfLaterals(BaseModule):
-    """What an FPN does with maps after its lateral convolutions.
-
-    Args:
-        in_channels: Channels of the maps before these.
-        out_channels: Channels O after them.
-        levels: Number of maps.
-        num_outs: Number of outputs.
-    """
+    """What an FPN does with maps after its lateral convolutions."""
 
     def __init__(
         self,
