@@ -19,6 +19,9 @@ _WORDS = {
     types.NoneType: 'None',
 }
 
+LONGEST = 200
+"""Characters of a value that messages show."""
+
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value is what an annotation says, as configs can write it.
@@ -109,8 +112,10 @@ def check_values(
             continue
         hint = _hints(function).get(name, Any)
         if not fits(value, hint) and value is not known.default:
+            got = repr(value)
+            got = got if len(got) <= LONGEST else f'{got[:LONGEST]}…'
             raise ConfigError(
-                f'{place}.{name} must be {described(hint)}, but got {value!r}'
+                f'{place}.{name} must be {described(hint)}, but got {got}'
             )
 
 
