@@ -14,6 +14,7 @@ from importlib import import_module
 
 from mmvitcompress import compat
 from mmvitcompress.errors import DependencyError
+from mmvitcompress.utils.annotations import check_values, checked
 
 compat.install()  # before anything of OpenMMLab is imported
 
@@ -23,6 +24,9 @@ from mmengine.registry import Registry  # noqa: E402
 
 class SharedRegistry(Registry):
     """A child registry whose types are known to its parent as well.
+
+    Types check what they are given against their annotations
+    (:func:`~mmvitcompress.utils.annotations.checked`).
 
     Args:
         *args: As MMEngine's.
@@ -53,6 +57,8 @@ class SharedRegistry(Registry):
         return super().get(key)
 
     def _register_module(self, module, module_name=None, force=False):
+        if '__init__' in vars(module):
+            module.__init__ = checked(module.__init__)
         super()._register_module(module, module_name, force)
         self.parent._register_module(module, module_name, force)
 
@@ -98,3 +104,40 @@ HOOKS = _child(
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optimizers'
 )
+
+_OF_KEYS = dict(
+    model=(MODELS,),
+    dataloader=(DATASETS, DATA_SAMPLERS, TRANSFORMS),
+    evaluator=(METRICS,),
+    hooks=(HOOKS,),
+    optim_wrapper=(OPTIM_WRAPPER_CONSTRUCTORS,),
+)
+"""What ends of a config's keys name types of."""
+
+
+def check_config(cfg: dict) -> None:
+    """Check what types of ours are given in a config, before any is built.
+
+    Raises:
+        ConfigError: If a value isn't what the type's annotation says; it is
+            named by its place in the config.
+    """
+    for key, value in cfg.items():
+        for end, registries in _OF_KEYS.items():
+            if key.endswith(end):
+                _check_node(value, key, registries)
+
+
+def _check_node(node, place: str, registries: tuple[SharedRegistry, ...]):
+    if isinstance(node, (list, tuple)):
+        for index, part in enumerate(node):
+            _check_node(part, f'{place}.{index}', registries)
+    if not isinstance(node, dict):
+        return
+    name = str(node.get('type')).removeprefix('mmvitcompress.')
+    for registry in registries if '.' not in name else ():
+        found = registry.get(f'mmvitcompress.{name}')
+        if found is not None:
+            check_values(found.__init__, node, place)
+    for key, value in node.items():
+        _check_node(value, f'{place}.{key}', registries)

@@ -49,7 +49,7 @@ HOMES = {
 SOON = """
 methods  api.compressing arch.zoo deploy.optimize models.backbones.vit
 methods  engine.hooks.life_regression visualization.life
-sizes    arch.swin engine.wrappers
+sizes    engine.wrappers
 names    inference.inputs tokens.placement visualization.attention
 names    visualization.curve visualization.style
 """

@@ -25,7 +25,6 @@ def compress(
     model: nn.Module | str | Path,
     token_merging: Mapping | Sequence[int] | TokenMerging | None = None,
     channels: Mapping | None = None,
-    slimming: Mapping | None = None,
     *,
     img_size: int | tuple[int, int] | None = None,
     drop_path_rate: float | None = None,
@@ -38,8 +37,8 @@ def compress(
     means, so that the result is a start for fine-tuning; so is one with pruned
     channels, which are chosen by the size of their weights. (CDCP, which
     learns to prune while it trains, is
-    :class:`~mmvitcompress.engine.hooks.CDCPHook`.) Slimming needs training
-    before any use: its predictor starts at random.
+    :class:`~mmvitcompress.engine.hooks.CDCPHook`.) What learns which patches
+    leave needs training before any use: its predictor starts at random.
 
     Args:
         model: A DeiT, ViT, DeiT-III or DINOv2 of timm, which stays as it is;
@@ -56,17 +55,15 @@ def compress(
             fractions that every block keeps; or ``dict(qk_dims=48,
             mlp_dims=1024)`` for widths. More in
             :func:`~mmvitcompress.api.pruning.prune_`. Defaults to none.
-        slimming: Arguments of
-            :class:`~mmvitcompress.tokens.PatchSlimming`, such as
-            ``dict(keep_rate=0.7)``. Defaults to none.
         img_size: Image size (H, W), in pixels, that the position embedding is
             made for. Defaults to the model's.
         drop_path_rate: Stochastic depth of the last block. Defaults to the
             model's.
         pretrained: Whether to download the weights of a model that is given
             by its name. Defaults to True.
-        **methods: Arguments of any other token method by its key, see
-            :data:`~mmvitcompress.tokens.METHODS`.
+        **methods: Arguments of any other token method by its key (see
+            :data:`~mmvitcompress.tokens.METHODS`), such as
+            ``patch_slimming=dict(keep_rate=0.7)``.
 
     Returns:
         A model of its own, on the same device, of the same dtype, in the same
@@ -81,8 +78,6 @@ def compress(
     training = isinstance(model, nn.Module) and model.training
     source, name = _parts(model, pretrained)
     methods['token_merging'] = token_merging
-    if slimming is not None:
-        methods = dict(patch_slimming=slimming, **methods)
     arch = _wanted(source.arch, methods, img_size)
     options = dict(source.options)
     if drop_path_rate is not None:
@@ -147,6 +142,7 @@ def _parts_of_ours(model: CompressedModel) -> Source:
         final_norm=isinstance(model.norm, nn.LayerNorm),
         pool_include_prefix=model.pool_include_prefix,
         drop_rate=model.head_drop.p,
+        auxiliary=model.auxiliary,
         drop_path_rate=getattr(
             model.backbone.blocks[-1].drop_path, 'drop_prob', 0.0
         ),

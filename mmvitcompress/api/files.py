@@ -20,8 +20,8 @@ from mmvitcompress.checkpoints.timm import Source, data_config
 from mmvitcompress.errors import CheckpointError
 
 # what stands beside the backbone; all other tensors of timm's belong to it
-_OUTSIDE = ('norm.', 'fc_norm.', 'head.', 'head_dist.')
-_PRETRAINING = ('aux_head', 'return_dense')  # LV-ViT's, of no use later
+_OUTSIDE = ('norm.', 'fc_norm.', 'head.', 'head_dist.', 'aux_head.')
+_PRETRAINING = 'return_dense'  # LV-ViT's, of no use later
 _HEAD = ('global_pool', 'pool_include_prefix')
 
 
@@ -39,13 +39,19 @@ def save(model: CompressedModel, path: str | Path, **meta) -> None:
 
     Raises:
         CheckpointError: If the name ends in something else, the model is of
-            another class, or it has compactors.
+            another class or was cut, or it has compactors.
     """
     if not isinstance(model, CompressedModel):
         raise CheckpointError(
             'save writes what compress or load returned, but got a '
             f'{type(model).__name__}; unwrap it (model.module of '
             'DistributedDataParallel, model._orig_mod of torch.compile)'
+        )
+    if len(model.backbone.blocks) < model.arch.depth:
+        raise CheckpointError(
+            f'blocks were cut away ({len(model.backbone.blocks)} of '
+            f'{model.arch.depth} are left): save the model before '
+            'prune_intermediate_layers'
         )
     if find_compactors(model.backbone):
         raise CheckpointError(
@@ -86,12 +92,11 @@ def read(path: str | Path) -> Source:
         for name, value in to_timm_head(weights.tensors).items()
         if not name.startswith(_PRETRAINING)
     }
-    return Source(
-        weights.arch,
-        _head_options(weights.arch, state_dict, checkpoint.noted('head')),
-        state_dict,
-        data_config(weights.pretrained_cfg),
-    )
+    arch, config = weights.arch, data_config(weights.pretrained_cfg)
+    if arch.stem == 'conv':
+        config = {'crop_pct': 0.9, **config}  # as LV-ViT is evaluated
+    options = _head_options(arch, state_dict, checkpoint.noted('head'))
+    return Source(arch, options, state_dict, config)
 
 
 def _head_options(
@@ -105,6 +110,7 @@ def _head_options(
         'global_pool': pool,
         'fc_norm': pooled,
         'final_norm': 'norm.weight' in state_dict,
+        'auxiliary': 'aux_head.weight' in state_dict,
         **{name: noted[name] for name in _HEAD if name in noted},
     }
 

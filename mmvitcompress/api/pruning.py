@@ -162,7 +162,8 @@ def _widths(arch, channels: Mapping) -> list[tuple]:
     widths = []
     for name in _DIMS:
         own = getattr(arch, name)
-        wanted = per_block(f'channels.{name}', channels.get(name), own)
+        wanted = channels.get(name, own)
+        wanted = per_block(f'channels.{name}', wanted, len(own))
         for block, (new, old) in enumerate(zip(wanted, own), 1):
             if new > old:
                 raise ConfigError(

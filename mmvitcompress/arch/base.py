@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import METHODS, TokenSpec
 from mmvitcompress.tokens.grids import Grid
-from mmvitcompress.utils.checks import build_spec
+from mmvitcompress.utils.checks import build_spec, pair
 from mmvitcompress.utils.files import write_json
 
 CONVENTIONS = ('fvcore', 'matmul')
@@ -19,6 +21,9 @@ CONVENTIONS = ('fvcore', 'matmul')
 LayerNorm, 2 for one of a BatchNorm at inference) to the multiply-accumulates
 of matrix products and convolutions; 'matmul' counts only the latter.
 """
+
+WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
+"""The values that hold one width for each block."""
 
 
 class Arch:
@@ -48,12 +53,38 @@ class Arch:
             )
         return next((s for s in self.reductions if s.key == name), None)
 
+    def _make_plain(self) -> None:
+        """Take NumPy's numbers as Python's, which JSON can hold."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                self._set(field.name, value.item())
+
     def _set(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
 
     def replace(self, **changes) -> 'Arch':
-        """A copy with some values changed."""
-        return dataclasses.replace(self, **changes)
+        """A copy with some values changed.
+
+        Values that are what they would be if left open (such as widths that
+        nothing was removed from) follow the changed ones; others stay.
+        """
+        open_ = {
+            name: None
+            for name, value in self._derived().items()
+            if getattr(self, name) == value
+        }
+        # one width for all blocks is so for any number of blocks
+        same = {
+            name: widths[0]
+            for name in WIDTHS
+            if len(set(widths := getattr(self, name))) == 1
+        }
+        return dataclasses.replace(self, **{**same, **open_, **changes})
+
+    def _derived(self) -> dict:
+        """What stands for each value that may be left open."""
+        raise NotImplementedError
 
     def with_reductions(self, *specs: TokenSpec) -> 'Arch':
         """A copy with these token methods, and no others."""
@@ -112,53 +143,49 @@ class Arch:
     def from_dict(cls, content: dict) -> 'Arch':
         """Build from :meth:`to_dict`'s result or from hand-written values.
 
-        A key ``family`` may be left away;
-        :func:`mmvitcompress.arch.zoo.arch_from_dict` knows a key ``base``.
+        Raises:
+            ConfigError: If a key is unknown or a required one is missing.
+        """
+        cls.check_keys(content)
+        for field in dataclasses.fields(cls):
+            needed = field.default is dataclasses.MISSING
+            if needed and field.name not in content:
+                raise ConfigError(
+                    f'arch needs the key {field.name!r} (or a key base)'
+                )
+        return cls(**{k: v for k, v in content.items() if k != 'family'})
+
+    @classmethod
+    def check_keys(cls, content: dict) -> None:
+        """Raise ConfigError if a key is none of this family's."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        known = [name for name in known if name != 'reductions'] + [*METHODS]
+        for key in content:
+            if key not in ('family', *known):
+                raise ConfigError(
+                    f'arch has no key {key!r}; known keys are '
+                    f'{", ".join(known)}'
+                )
+
+    def grid(self, img_size: int | Grid) -> Grid:
+        """Patch grid of an image; a last incomplete patch counts as one.
 
         Raises:
-            ConfigError: If a key is unknown, a required one is missing, or
-                the values are of another family.
+            ConfigError: If the image is smaller than one patch.
         """
-        content = dict(content)
-        family = content.pop('family', cls.family)
-        if family != cls.family:
-            raise ConfigError(
-                f'arch must be of the family {cls.family!r} here, but got '
-                f'{family!r}'
-            )
-        fields = dataclasses.fields(cls)
-        known = [f.name for f in fields if f.name != 'reductions']
-        known += METHODS
-        unknown = sorted(set(content) - set(known))
-        if unknown:
-            raise ConfigError(
-                f'arch has no key {unknown[0]!r}; known keys are '
-                f'{", ".join(known)}'
-            )
-        missing = [
-            field.name
-            for field in fields
-            if field.default is dataclasses.MISSING
-            and field.name not in content
-        ]
-        if missing:
-            raise ConfigError(
-                f'arch needs the key {missing[0]!r} (or a key base)'
-            )
-        return cls(**content)
+        size = self.patch_size
+        height, width = pair('img_size', img_size)
+        check_patch(height, width, size)
+        return -(-height // size), -(-width // size)
+
+    def widths(self, layer: int) -> tuple[int, int, int]:
+        """(Q/K, V, MLP) widths of block ``layer``, counted from 1."""
+        i = layer - 1
+        return self.qk_dims[i], self.v_dims[i], self.mlp_dims[i]
 
     def save(self, path: str | Path) -> None:
         """Write the arch as JSON, making its folder if need be."""
         write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> 'Arch':
-        """Read an arch JSON.
-
-        Raises:
-            ConfigError: If the file is missing, not JSON or not an arch.
-        """
-        return cls.from_dict(read_json(path))
 
 
 def read_json(path: str | Path) -> dict:
@@ -180,18 +207,8 @@ def read_json(path: str | Path) -> dict:
     return content
 
 
-def check_image(img_size: Grid, patch_size: int) -> None:
-    """Raise ConfigError if an image is smaller than one patch."""
-    if min(img_size) < patch_size:
-        raise ConfigError(
-            f'img_size must be at least one patch ({patch_size} px), but got '
-            f'{img_size}'
-        )
-
-
-def check_patch(img_size: Grid, patch_size: int) -> None:
+def check_patch(height: int, width: int, patch_size: int) -> None:
     """Raise ConfigError if an image (H, W) is smaller than one patch."""
-    height, width = img_size
     if height < patch_size or width < patch_size:
         raise ConfigError(
             f'an image must be at least one patch ({patch_size}×'
@@ -199,16 +216,14 @@ def check_patch(img_size: Grid, patch_size: int) -> None:
         )
 
 
-def patch_grid(img_size: int | Grid, patch_size: int) -> Grid:
-    """Patch grid of an image; a last incomplete patch counts as one.
-
-    Raises:
-        ConfigError: If the image is smaller than one patch.
-    """
-    square = isinstance(img_size, int)
-    height, width = (img_size, img_size) if square else img_size
-    check_patch((height, width), patch_size)
-    return -(-height // patch_size), -(-width // patch_size)
+def check_images(shape: Sequence[int], arch: Arch) -> None:
+    """Raise ConfigError unless a net of an arch takes images of a shape."""
+    if len(shape) != 4 or shape[1] != arch.in_chans:
+        raise ConfigError(
+            f'images must be of the shape (B, {arch.in_chans}, H, W), but got '
+            f'{tuple(shape)}'
+        )
+    check_patch(shape[2], shape[3], arch.patch_size)
 
 
 def dense(arch: Arch) -> Arch:

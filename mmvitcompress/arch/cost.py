@@ -1,15 +1,15 @@
-"""MACs and parameters of a plain ViT, in closed form.
+"""MACs and parameters of plain ViTs and of Swins, in closed form.
 
 Every token method is asked for what its own layers cost.
 """
 
-from mmvitcompress.tokens.grids import Grid
+from mmvitcompress.tokens.grids import Grid, merged_grid
 from mmvitcompress.tokens.spec import Counts
 
 
 def vit_macs(
     arch,
-    img_size: Grid,
+    img_size: int | Grid,
     num_classes: int,
     depth: int,
     final_norm: bool,
@@ -94,3 +94,63 @@ def _stem_params(arch) -> int:
     convs = 49 * arch.in_chans * width + 2 * 9 * width**2
     proj = (width * (arch.patch_size // 2) ** 2 + 1) * arch.embed_dim
     return convs + 3 * 2 * width + proj
+
+
+def swin_macs(
+    arch,
+    img_size: int | Grid,
+    num_classes: int,
+    stages: int,
+    final_norm: bool,
+    convention: str,
+) -> int:
+    """Multiply-accumulates; see :meth:`SwinArch.macs`."""
+    norm = 5 if convention == 'fvcore' else 0
+    grid = arch.grid(img_size)
+    inputs = arch.in_chans * arch.patch_size**2
+    total = grid[0] * grid[1] * arch.embed_dim * (inputs + norm)
+    for stage, block, counts in arch.walk(img_size):
+        if stage >= stages:
+            break
+        dim, tokens = arch.dims[stage], counts.mlp
+        if stage and not block:  # tokens of half the width are put together
+            height, width = merged_grid(grid, 'symmetric')
+            total += height * width * 2 * dim * (dim + norm)
+        grid = counts.grid
+        for spec in arch.reductions_in(stage):
+            total += spec.macs(block + 1, counts, arch, norm)
+        total += _swin_block_macs(arch, stage, block, grid)
+        total += 2 * norm * tokens * dim
+    if final_norm:
+        total += norm * tokens * dim
+    return total + num_classes * dim
+
+
+def _swin_block_macs(arch, stage: int, block: int, grid: Grid) -> int:
+    dim, heads = arch.dims[stage], arch.num_heads[stage]
+    qk, v, mlp = arch.widths(arch.layer(stage, block))
+    windows = arch.windows(grid, bool(block % 2))
+    padded = windows.padded[0] * windows.padded[1]
+    keys = windows.window[0] * windows.window[1]
+    attention = padded * heads * (qk + v) * (2 * dim + keys)
+    return attention + grid[0] * grid[1] * 2 * dim * mlp
+
+
+def swin_params(arch, num_classes: int, stages: int, final_norm: bool) -> int:
+    """Parameters; see :meth:`SwinArch.params`."""
+    dims = arch.dims[:stages]
+    inputs = arch.in_chans * arch.patch_size**2
+    total = (inputs + 3) * arch.embed_dim
+    for dim in dims[1:]:
+        total += 2 * dim * (2 + dim)
+    for stage, dim in enumerate(dims):
+        heads = arch.num_heads[stage]
+        positions = (2 * arch.window_size - 1) ** 2 * heads
+        for block in range(arch.depths[stage]):
+            qk, v, mlp = arch.widths(arch.layer(stage, block))
+            linear = dim * (2 * heads * (qk + v) + 2 * mlp) + 2 * dim + mlp
+            biases = heads * (2 * qk + v) * arch.qkv_bias
+            total += linear + biases + positions + 4 * dim
+            for spec in arch.reductions_in(stage):
+                total += spec.params(block + 1, arch)
+    return total + 2 * dims[-1] * final_norm + num_classes * (dims[-1] + 1)

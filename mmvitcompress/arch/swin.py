@@ -3,17 +3,17 @@
 Stages are counted from 1 in texts, as in Swin's paper, and from 0 in code.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mmvitcompress.arch.base import (
     CONVENTIONS,
+    WIDTHS,
     Arch,
-    check_image,
-    patch_grid,
     takes_token_methods,
 )
+from mmvitcompress.arch.cost import swin_macs, swin_params
 from mmvitcompress.arch.windows import Windows
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import TokenSpec
@@ -95,28 +95,37 @@ class SwinArch(Arch):
     reductions: tuple[TokenSpec, ...] = ()
 
     def __post_init__(self):
+        self._make_plain()
         for name in ('embed_dim', 'window_size', 'patch_size', 'in_chans'):
             check_positive(name, getattr(self, name))
         for name in ('qkv_bias', 'pad_first'):
             check_flag(name, getattr(self, name))
         check_positive_number('norm_eps', self.norm_eps)
         self._check_stages()
-        for name, widths in (
-            ('qk_dims', self.head_dims),
-            ('v_dims', self.head_dims),
-            ('mlp_dims', tuple(4 * dim for dim in self.dims)),
-        ):
-            defaults = [widths[stage] for stage in self.stages]
-            self._set(name, per_block(name, getattr(self, name), defaults))
+        for name, value in self._derived().items():
+            given = getattr(self, name)
+            value = value if given is None else given
+            self._set(name, per_block(name, value, self.depth))
         self._set('img_size', pair('img_size', self.img_size))
-        check_image(self.img_size, self.patch_size)
+        self.grid(self.img_size)  # raises if there is no patch
         self._settle_reductions()
+
+    def _derived(self) -> dict:
+        heads = tuple(self.head_dims[stage] for stage in self.stages)
+        hidden = tuple(4 * self.dims[stage] for stage in self.stages)
+        return dict(zip(WIDTHS, (heads, heads, hidden)))
 
     def _check_stages(self) -> None:
         for name in ('depths', 'num_heads'):
-            self._set(name, tuple(getattr(self, name)))
-            for value in getattr(self, name):
+            given = getattr(self, name)
+            if not isinstance(given, Iterable) or isinstance(given, str):
+                raise ConfigError(
+                    f'{name} must name one number for each stage, but got '
+                    f'{given!r}'
+                )
+            for value in given:
                 check_positive(name, value)
+            self._set(name, tuple(map(int, given)))
         if not self.depths or len(self.depths) != len(self.num_heads):
             raise ConfigError(
                 'depths and num_heads must name one number for each stage, '
@@ -190,14 +199,6 @@ class SwinArch(Arch):
         """Number of blocks that methods choose from."""
         return self.depths[MERGE_STAGE]
 
-    def grid(self, img_size: int | Grid) -> Grid:
-        """Patch grid of an image; a last incomplete patch counts as one.
-
-        Raises:
-            ConfigError: If the image is smaller than one patch.
-        """
-        return patch_grid(img_size, self.patch_size)
-
     def stage_grids(self, img_size: int | Grid) -> list[Grid]:
         """Unmerged grid of each stage: that of its restored output."""
         grids = [self.grid(img_size)]
@@ -206,8 +207,7 @@ class SwinArch(Arch):
         return grids
 
     def mergeable(self, img_size: int | Grid) -> tuple[Grid, int]:
-        """Where merges may stand: the grid that the first of them meets, and
-        the number of blocks to choose from."""
+        """The grid that a first merge meets, and the blocks to choose from."""
         if len(self.depths) <= MERGE_STAGE:
             return (1, 1), 1
         grid = self.stage_grids(img_size)[MERGE_STAGE]
@@ -230,27 +230,26 @@ class SwinArch(Arch):
         )
         return Windows(grid, window, shift)
 
-    def block_grids(
+    def walk(
         self, img_size: int | Grid | None = None
-    ) -> list[tuple[int, int, Grid]]:
-        """(stage, block, grid in its attention) of each block, all of them
-        counted from 0."""
-        walk = self._walk(img_size or self.img_size)
-        return [(stage, block, c.grid) for stage, block, c in walk]
-
-    def _walk(self, img_size: int | Grid) -> Iterator[tuple[int, int, Counts]]:
-        grid = self.grid(img_size)
+    ) -> Iterator[tuple[int, int, Counts]]:
+        """(stage, block of it, its tokens), both counted from 0, in order."""
+        grid = self.grid(self.img_size if img_size is None else img_size)
         for stage, depth in enumerate(self.depths):
             if stage:
                 grid = merged_grid(grid, 'symmetric')
-            specs = self._specs_in(stage)
+            specs = self.reductions_in(stage)
             for block, counts in enumerate(count_tokens(specs, grid, depth)):
                 grid = counts.grid
                 yield stage, block, counts
 
+    def reductions_in(self, stage: int) -> tuple[TokenSpec, ...]:
+        """Token methods of a stage, counted from 0."""
+        return self.reductions if stage == MERGE_STAGE else ()
+
     def counts(self, img_size: int | Grid | None = None) -> list[Counts]:
         """Tokens of each block (without what windows are padded with)."""
-        return [c for *_, c in self._walk(img_size or self.img_size)]
+        return [counts for *_, counts in self.walk(img_size)]
 
     # -- cost ---------------------------------------------------------------
 
@@ -264,58 +263,17 @@ class SwinArch(Arch):
     ) -> int:
         """Multiply-accumulates for one image, in closed form.
 
-        Attention and its projections run on whole windows, so what those are
-        padded with is counted.
-
-        Args:
-            img_size: Image size (H, W), in pixels. Defaults to the arch's.
-            num_classes: Outputs of a linear classifier on the mean token; 0
-                for none. Defaults to 0.
-            stages: How many stages run. Defaults to all.
-            final_norm: Whether the final LayerNorm runs. Defaults to True.
-            convention: See :data:`~mmvitcompress.arch.base.CONVENTIONS`.
-                Defaults to 'fvcore'.
+        What windows are padded with counts, as attention and its projections
+        run on whole windows. Arguments are those of
+        :meth:`~mmvitcompress.arch.vit.ViTArch.macs`; ``stages`` says how many
+        stages run, and a classifier reads the mean token.
         """
         check_choice('convention', convention, CONVENTIONS)
-        norm = 5 if convention == 'fvcore' else 0
-        stages = len(self.depths) if stages is None else stages
-        img_size = pair('img_size', img_size or self.img_size)
-        grid = self.grid(img_size)
-        inputs = self.in_chans * self.patch_size**2
-        total = grid[0] * grid[1] * self.embed_dim * (inputs + norm)
-        for stage, block, counts in self._walk(img_size):
-            if stage >= stages:
-                break
-            dim, tokens, after = self.dims[stage], counts.mlp, counts.grid
-            if stage and not block:
-                h, w = merged_grid(grid, 'symmetric')
-                total += h * w * 2 * dim * (dim + norm)
-            grid = after
-            for spec in self._specs_in(stage):
-                total += spec.macs(block + 1, counts, self, norm)
-            total += self._block_macs(stage, block, grid)
-            total += 2 * norm * tokens * dim
-        if final_norm:
-            total += norm * tokens * dim
-        return total + num_classes * dim
-
-    def _specs_in(self, stage: int) -> tuple[TokenSpec, ...]:
-        return self.reductions if stage == MERGE_STAGE else ()
-
-    def _block_macs(self, stage: int, block: int, grid: Grid) -> int:
-        dim, heads = self.dims[stage], self.num_heads[stage]
-        qk, v, mlp = self.widths(self.layer(stage, block))
-        windows = self.windows(grid, bool(block % 2))
-        padded = windows.padded[0] * windows.padded[1]
-        keys = windows.window[0] * windows.window[1]
-        attention = padded * heads * (qk + v) * (2 * dim + keys)
-        return attention + grid[0] * grid[1] * 2 * dim * mlp
-
-    def widths(self, layer: int) -> tuple[int, int, int]:
-        """(Q/K, V, MLP) widths of block ``layer``, counted from 1 over all
-        stages."""
-        i = layer - 1
-        return self.qk_dims[i], self.v_dims[i], self.mlp_dims[i]
+        size = self.img_size if img_size is None else img_size
+        count = len(self.depths) if stages is None else stages
+        return swin_macs(
+            self, size, num_classes, count, final_norm, convention
+        )
 
     def params(
         self,
@@ -325,23 +283,4 @@ class SwinArch(Arch):
     ) -> int:
         """Parameters, in closed form; arguments as in :meth:`macs`."""
         stages = len(self.depths) if stages is None else stages
-        dims = self.dims[:stages]
-        inputs = self.in_chans * self.patch_size**2
-        total = (inputs + 3) * self.embed_dim
-        for dim in dims[1:]:
-            total += 2 * dim * (2 + dim)
-        for stage in range(stages):
-            for block in range(self.depths[stage]):
-                total += self._block_params(stage, block)
-                for spec in self._specs_in(stage):
-                    total += spec.params(block + 1, self)
-        total += 2 * dims[-1] * final_norm
-        return total + num_classes * (dims[-1] + 1)
-
-    def _block_params(self, stage: int, block: int) -> int:
-        dim, heads = self.dims[stage], self.num_heads[stage]
-        qk, v, mlp = self.widths(self.layer(stage, block))
-        linear = dim * (2 * heads * (qk + v) + 2 * mlp) + 2 * dim + mlp
-        biases = heads * (2 * qk + v) * self.qkv_bias
-        positions = (2 * self.window_size - 1) ** 2 * heads
-        return linear + biases + positions + 4 * dim
+        return swin_params(self, num_classes, stages, final_norm)

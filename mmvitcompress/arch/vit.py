@@ -10,13 +10,16 @@ from typing import ClassVar
 
 from mmvitcompress.arch.base import (
     CONVENTIONS,
+    WIDTHS,
     Arch,
-    check_image,
-    patch_grid,
     takes_token_methods,
 )
 from mmvitcompress.arch.cost import vit_macs, vit_params
-from mmvitcompress.arch.windows import Windows, resolve_global_blocks
+from mmvitcompress.arch.windows import (
+    Windows,
+    check_windows,
+    quarter_ends,
+)
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import Counts, TokenSpec
 from mmvitcompress.tokens.grids import Grid
@@ -108,6 +111,7 @@ class ViTArch(Arch):
     reductions: tuple[TokenSpec, ...] = ()
 
     def __post_init__(self):
+        self._make_plain()
         for name in (
             'embed_dim',
             'depth',
@@ -118,31 +122,39 @@ class ViTArch(Arch):
         ):
             check_positive(name, getattr(self, name))
         self._check_values()
-        if self.head_dim is None:
-            if self.embed_dim % self.num_heads:
-                raise ConfigError(
-                    f'embed_dim must be a multiple of num_heads '
-                    f'({self.num_heads}) or head_dim be given, but got '
-                    f'{self.embed_dim}'
-                )
-            self._set('head_dim', self.embed_dim // self.num_heads)
-        check_positive('head_dim', self.head_dim)
-        for name, default in (
-            ('qk_dims', self.head_dim),
-            ('v_dims', self.head_dim),
-            ('mlp_dims', 4 * self.embed_dim),
-        ):
-            defaults = (default,) * self.depth
-            self._set(name, per_block(name, getattr(self, name), defaults))
         self._set('img_size', pair('img_size', self.img_size))
+        if self.head_dim is None and self.embed_dim % self.num_heads:
+            raise ConfigError(
+                f'embed_dim must be a multiple of num_heads '
+                f'({self.num_heads}) or head_dim be given, but got '
+                f'{self.embed_dim}'
+            )
+        for name, value in self._derived().items():
+            if getattr(self, name) is None:
+                self._set(name, value)
+        check_positive('head_dim', self.head_dim)
+        for name in WIDTHS:
+            self._set(name, per_block(name, getattr(self, name), self.depth))
         if self.stem == 'conv' and self.patch_size % 2:
             raise ConfigError(
                 "stem='conv' halves the image first and needs an even "
                 f'patch_size, but got {self.patch_size}'
             )
-        check_image(self.img_size, self.patch_size)
+        self.grid(self.img_size)  # raises if there is no patch
         self._settle_reductions()
         self._check_windows()
+
+    def _derived(self) -> dict:
+        head = self.embed_dim // self.num_heads
+        attended = head if self.head_dim is None else self.head_dim
+        windows = self.window_size is not None
+        return dict(
+            head_dim=head,
+            qk_dims=(attended,) * self.depth,
+            v_dims=(attended,) * self.depth,
+            mlp_dims=(4 * self.embed_dim,) * self.depth,
+            global_blocks=quarter_ends(self.depth) if windows else None,
+        )
 
     def _check_values(self) -> None:
         for name in ('class_token', 'dist_token', 'layer_scale', 'qkv_bias'):
@@ -158,12 +170,14 @@ class ViTArch(Arch):
         check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
 
     def _check_windows(self) -> None:
-        blocks = resolve_global_blocks(
-            self.window_size, self.global_blocks, self.depth
-        )
+        blocks = self.global_blocks
+        if self.window_size is None and blocks is None:
+            return
+        check_windows(self.window_size, blocks, self.depth)
+        blocks = tuple(blocks)
         self._set('global_blocks', blocks)
         last = self._last_gridded(self.reductions)
-        if blocks is None or last is None:
+        if last is None:
             return
         for index in range(last[0], self.depth):
             if index not in blocks:
@@ -175,19 +189,16 @@ class ViTArch(Arch):
                 )
 
     @property
-    def token_dim(self) -> int:
-        """Width of the tokens that methods reduce, in channels."""
+    def num_features(self) -> int:
+        """Channels of the last block's output."""
         return self.embed_dim
+
+    token_dim = num_features
 
     @property
     def token_depth(self) -> int:
         """Number of blocks that methods choose from."""
         return self.depth
-
-    @property
-    def num_features(self) -> int:
-        """Channels of the last block's output."""
-        return self.embed_dim
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -200,17 +211,8 @@ class ViTArch(Arch):
         """Grid of the position embedding, in patches."""
         return self.grid(self.img_size)
 
-    def grid(self, img_size: int | Grid) -> Grid:
-        """Patch grid of an image; a last incomplete patch counts as one.
-
-        Raises:
-            ConfigError: If the image is smaller than one patch.
-        """
-        return patch_grid(img_size, self.patch_size)
-
     def mergeable(self, img_size: int | Grid) -> tuple[Grid, int]:
-        """Where merges may stand: the grid that the first of them meets, and
-        the number of blocks to choose from."""
+        """The grid that a first merge meets, and the blocks to choose from."""
         return self.grid(img_size), self.depth
 
     def counts(self, img_size: int | Grid | None = None) -> list[Counts]:
@@ -242,23 +244,18 @@ class ViTArch(Arch):
         """Multiply-accumulates for one image, in closed form.
 
         Args:
-            img_size: Image size (H, W), in pixels. Defaults to that of the
-                position embedding.
-            num_classes: Outputs of a linear classifier on [CLS]; 0 for none.
-                Defaults to 0.
+            img_size: Image size (H, W), in pixels. Defaults to the arch's.
+            num_classes: Outputs of a linear classifier; 0 for none. Defaults
+                to 0.
             depth: How many blocks run. Defaults to all.
             final_norm: Whether the final LayerNorm runs. Defaults to True.
-            convention: See :data:`CONVENTIONS`. Defaults to 'fvcore'.
+            convention: See :data:`~mmvitcompress.arch.base.CONVENTIONS`.
+                Defaults to 'fvcore'.
         """
         check_choice('convention', convention, CONVENTIONS)
+        size = self.img_size if img_size is None else img_size
         depth = self.depth if depth is None else depth
-        size = pair('img_size', img_size or self.img_size)
         return vit_macs(self, size, num_classes, depth, final_norm, convention)
-
-    def widths(self, layer: int) -> tuple[int, int, int]:
-        """(Q/K, V, MLP) widths of block ``layer``, counted from 1."""
-        i = layer - 1
-        return self.qk_dims[i], self.v_dims[i], self.mlp_dims[i]
 
     def params(
         self,

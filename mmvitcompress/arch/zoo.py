@@ -87,26 +87,34 @@ ARCHS.update(cait_deit_small=_CAIT_SMALL, cait_deit_s=_CAIT_SMALL)
 
 
 def arch_from_dict(content: dict) -> Arch:
-    """Build an arch from a dict of its values.
+    """An arch from :meth:`Arch.to_dict`'s result or hand-written values.
 
-    A key ``base`` names an arch of :data:`ARCHS` (or is a dict, or an arch
-    JSON's path) whose values the others override.
+    A key ``base`` names an arch whose values the others override (see
+    :meth:`Arch.replace` for what follows them), ``family`` a class; without
+    either, the values are a plain ViT's.
 
     Raises:
         ConfigError: If the family is unknown or the values are wrong.
     """
     content = dict(content)
     base = content.pop('base', None)
-    if base is not None:
-        base = get_arch(base)
-        return base.from_dict({**base.to_dict(), **content})
-    family = content.get('family', ViTArch.family)
+    base = None if base is None else get_arch(base)
+    known = ViTArch.family if base is None else base.family
+    family = content.pop('family', known)
     if family not in CLASSES:
         raise ConfigError(
             f'arch.family must be one of {", ".join(CLASSES)}, but got '
             f'{family!r}'
         )
-    return CLASSES[family].from_dict(content)
+    if base is None:
+        return CLASSES[family].from_dict(content)
+    if family != known:
+        raise ConfigError(
+            f'arch.family must be {known}, as that of its base, but got '
+            f'{family!r}'
+        )
+    base.check_keys(content)
+    return base.replace(**content)
 
 
 def get_arch(arch: str | dict | Arch) -> Arch:

@@ -10,7 +10,11 @@ from mmvitcompress.checkpoints.load import load_strict
 from mmvitcompress.checkpoints.names import to_timm_keys
 
 # ours → timm's and DeiT's
-_TIMM_NAMES = {'head.fc.': 'head.', 'head.fc_dist.': 'head_dist.'}
+_TIMM_NAMES = {
+    'head.fc.': 'head.',
+    'head.fc_dist.': 'head_dist.',
+    'head.fc_aux.': 'aux_head.',  # LV-ViT's
+}
 
 
 def to_timm_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -33,13 +37,15 @@ def from_timm_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = {
         'head.fc.': 'fc.',
         'head.fc_dist.': 'fc_dist.',
+        'head.fc_aux.': 'fc_aux.',
         'head_dist.': 'fc_dist.',
+        'aux_head.': 'fc_aux.',
         'head.': 'fc.',
     }
     return {
         _renamed(key, names): value
         for key, value in state_dict.items()
-        if key.startswith(('head.', 'head_dist.'))
+        if key.startswith(('head.', 'head_dist.', 'aux_head.'))
     }
 
 
@@ -89,6 +95,12 @@ def load_head(head: nn.Module, checkpoint: Checkpoint, log: Log) -> bool:
     elif classes and classes != head.num_classes:
         reason = f'its own has {classes} classes, not {head.num_classes}'
     else:
+        if head.fc_aux is None and 'fc_aux.weight' in tensors:
+            tensors = {k: v for k, v in tensors.items() if 'fc_aux' not in k}
+            log(
+                f'auxiliary classifier of {path} left out: what the released '
+                'model predicts needs it (auxiliary_head=True)'
+            )
         # under the names that a user knows from the file
         named = {f'head.{name}': value for name, value in tensors.items()}
         load_strict(nn.ModuleDict({'head': head}), named, path)

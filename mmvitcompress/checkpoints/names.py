@@ -58,7 +58,9 @@ _HEAD_NAMES = (
     (r'^(cls_)?classifier\.', 'head.'),  # of transformers
     (r'^distillation_classifier\.', 'head_dist.'),
 )
-_CLASSIFIER = re.compile(r'head(_dist|\.fc|\.fc_dist)?\.(weight|bias)$')
+_CLASSIFIER = re.compile(
+    r'(aux_head|head(_dist|\.fc|\.fc_dist|\.fc_aux)?)\.(weight|bias)$'
+)
 # heads, and tokens that serve pre-training only
 HEAD_PREFIXES = ('head', 'aux_head', 'fc_norm', 'return_dense')
 _DROPPED = ('mask_token', 'masked_embed', 'decoder_', 'pooler.')

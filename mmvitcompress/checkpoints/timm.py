@@ -158,7 +158,9 @@ def unsupported(model: nn.Module) -> Iterator[str]:
     yield from _unsupported_stem(model)
     for block in model.blocks:
         yield from _unsupported_block(block)
-    if len({block.norm1.eps for block in model.blocks}) > 1:
+    norms = [getattr(block, 'norm1', None) for block in model.blocks]
+    norms += model.norm, model.fc_norm
+    if len({norm.eps for norm in norms if hasattr(norm, 'eps')}) > 1:
         yield 'norms of different eps'
     yield from _unsupported_head(model)
 
@@ -231,12 +233,9 @@ def _unsupported_head(model: VisionTransformer) -> Iterator[str]:
             type(head) is not nn.Linear or head.bias is None
         ):
             yield 'a classifier other than one linear layer with bias'
-    eps = model.blocks[0].norm1.eps
     for norm in (model.norm, model.fc_norm):
         if not _absent(norm) and not isinstance(norm, nn.LayerNorm):
             yield f'{type(norm).__name__} as norm'
-        elif getattr(norm, 'eps', eps) != eps:
-            yield 'norms of different eps'
 
 
 def _absent(module: nn.Module | None) -> bool:

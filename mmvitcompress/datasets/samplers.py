@@ -1,8 +1,10 @@
 """Samplers for training."""
 
+from collections.abc import Sized
+
 from mmengine.dist import get_dist_info, sync_random_seed
 from timm.data.distributed_sampler import RepeatAugSampler
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import IterableDataset
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import DATA_SAMPLERS
@@ -32,7 +34,7 @@ class RepeatedAugSampler(RepeatAugSampler):
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Sized,
         num_repeats: int | float = 3,
         shuffle: bool = True,
         seed: int | None = None,

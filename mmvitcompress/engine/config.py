@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
+from mmvitcompress.arch.zoo import ARCHS
 from mmvitcompress.compat.versions import require
 from mmvitcompress.engine.backbones import (
     check_fit,
@@ -19,6 +20,7 @@ from mmvitcompress.engine.backbones import (
     replace_backbone,
 )
 from mmvitcompress.errors import ConfigError, DependencyError, UserError
+from mmvitcompress.registry import check_config
 from mmvitcompress.utils.checks import (
     check_at_least_zero,
     check_choice,
@@ -127,8 +129,9 @@ def read_config(
 
     Raises:
         ConfigError: If a file is missing or no config, if the backbone
-            doesn't fit, or if an option names a top-level key that neither
-            the config nor MMEngine knows.
+            doesn't fit, if a type of ours is given what it doesn't take, or
+            if an option names a top-level key that neither the config nor
+            MMEngine knows.
         DependencyError: If a package that the config needs is missing or
             doesn't work here.
     """
@@ -146,6 +149,7 @@ def read_config(
         check_fit(cfg, replaced, backbone)
     check_values(cfg)
     _import_what_it_needs(cfg)
+    check_config(cfg)
     return cfg
 
 
@@ -226,6 +230,8 @@ def _override(cfg: Config, options: dict) -> None:
                 + (f', such as {", ".join(places[:5])}' if places else '')
             )
     with _merging(f'--cfg-options {" ".join(options)}'):
+        for key, value in options.items():
+            _open_arch(cfg, key, value)
         cfg.merge_from_dict(options)
 
 
@@ -239,6 +245,22 @@ def _places(part: object, value: object, name: str) -> Iterator[str]:
             yield from _places(inner, value, f'{name}.{key}')
     elif part == value and isinstance(value, str):
         yield name
+
+
+def _open_arch(cfg: Config, key: str, value) -> None:
+    """Let ``ARCH.KEY=…`` change an arch that the config only names."""
+    outer, found, inner = key.partition('.arch')
+    whole = not inner and isinstance(value, dict)
+    if not found or not (whole or inner.startswith('.')):
+        return
+    node = cfg
+    for name in outer.split('.'):
+        node = node.get(name) if hasattr(node, 'get') else None
+    named = node.get('arch') if hasattr(node, 'get') else None
+    if isinstance(named, str) and (
+        named in ARCHS or named.endswith('.json')
+    ):
+        node['arch'] = dict(base=named)
 
 
 @contextmanager

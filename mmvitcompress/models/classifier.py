@@ -49,6 +49,12 @@ def mean_of(outputs: Sequence[Tensor]) -> Tensor:
     return (first + more[0]) / 2 if more else first
 
 
+def add_auxiliary(logits: Tensor, of_patches: Tensor) -> Tensor:
+    """LV-ViT's prediction: [CLS]'s logits (B, classes) and half of the
+    largest of all patches' (B, n, classes)."""
+    return logits + 0.5 * of_patches.amax(1)
+
+
 def linear_classifier(dim: int, num_classes: int) -> nn.Linear:
     """A new linear layer, (…, D) → (…, classes)."""
     layer = nn.Linear(dim, num_classes)
@@ -69,6 +75,8 @@ class ClassTokenHead(nn.Module):
         num_prefix_tokens: Prefix tokens of the backbone; with none the patch
             tokens are averaged. Defaults to 1.
         distilled: Whether token 1 is a distillation token. Defaults to False.
+        auxiliary: Whether all patches are classified, too; see
+            :func:`add_auxiliary`. Defaults to False.
     """
 
     def __init__(
@@ -77,13 +85,14 @@ class ClassTokenHead(nn.Module):
         in_channels: int,
         num_prefix_tokens: int = 1,
         distilled: bool = False,
+        auxiliary: bool = False,
     ):
         super().__init__()
         self.num_prefix_tokens = num_prefix_tokens
-        self.fc = linear_classifier(in_channels, num_classes)
-        self.fc_dist = None
-        if distilled:
-            self.fc_dist = linear_classifier(in_channels, num_classes)
+        self.fc, self.fc_dist, self.fc_aux = (
+            linear_classifier(in_channels, num_classes) if wanted else None
+            for wanted in (True, distilled, auxiliary)
+        )
 
     @property
     def num_classes(self) -> int:
@@ -98,7 +107,10 @@ class ClassTokenHead(nn.Module):
         prefix, distilled = self.num_prefix_tokens, self.fc_dist is not None
         pool = 'token' if prefix else 'avg'
         read = class_tokens(tokens, prefix, distilled, pool)
-        return tuple(fc(x) for fc, x in zip((self.fc, self.fc_dist), read))
+        first, *more = (fc(x) for fc, x in zip((self.fc, self.fc_dist), read))
+        if self.fc_aux is not None:
+            first = add_auxiliary(first, self.fc_aux(tokens[:, prefix:]))
+        return first, *more
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (B, prefix + n, D) → logits (B, classes)."""
@@ -127,6 +139,8 @@ class Classifier(nn.Module):
         drop_rate: Dropout before the classifier. Defaults to 0.
         drop_path_rate: Stochastic depth of the last block; it rises linearly
             over the blocks. Defaults to 0.
+        auxiliary: Whether all patches are classified, too; see
+            :func:`add_auxiliary`. Defaults to False.
 
     Attributes:
         backbone: The :class:`~mmvitcompress.models.ViT`.
@@ -147,6 +161,7 @@ class Classifier(nn.Module):
         pool_include_prefix: bool = False,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        auxiliary: bool = False,
     ):
         super().__init__()
         self._check_pool(arch, global_pool)
@@ -163,6 +178,7 @@ class Classifier(nn.Module):
         self.fc_norm = nn.LayerNorm(dim, eps=eps) if fc_norm else nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
         self.distilled_training = False
+        self.auxiliary = auxiliary
         self.reset_classifier(num_classes)
 
     @staticmethod
@@ -227,6 +243,9 @@ class Classifier(nn.Module):
             if self.arch.dist_token:
                 heads.append(self.head_dist)
             outputs = tuple(head(x) for head, x in zip(heads, outputs))
+            if self.auxiliary and self.num_classes:
+                patches = self.aux_head(x[:, self.arch.num_prefix_tokens :])
+                outputs = add_auxiliary(outputs[0], patches), *outputs[1:]
             if self.distilled_training and self.training and outputs[1:]:
                 return outputs
         return mean_of(outputs)
@@ -247,6 +266,8 @@ class Classifier(nn.Module):
         self.head = self._classifier(num_classes)
         if self.arch.dist_token:
             self.head_dist = self._classifier(num_classes)
+        if self.auxiliary:
+            self.aux_head = self._classifier(num_classes)
 
     def _classifier(self, num_classes: int) -> nn.Module:
         if not num_classes:

@@ -17,8 +17,13 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmvitcompress.arch.base import check_images
 from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
-from mmvitcompress.models.layers.blocks import Attention, drop_path_rates
+from mmvitcompress.models.layers.blocks import (
+    Attention,
+    drop_path_rates,
+    init_linears,
+)
 from mmvitcompress.models.layers.windows import (
     LayoutCache,
     WindowLayout,
@@ -33,14 +38,8 @@ from mmvitcompress.tokens.method import add_methods
 class WindowAttention(Attention):
     """Attention within windows, with a bias for each relative position.
 
-    Args:
-        dim: Width D of the stage.
-        num_heads: Number of heads h.
-        qk_dim: Width of queries and keys in each head.
-        v_dim: Width of values in each head.
-        scale: Softmax scale: 1/√d of the head width d before pruning.
-        window_size: Edge of the windows that the biases are made for.
-        qkv_bias: Whether the projection has a bias. Defaults to True.
+    Arguments are those of ``Attention``, and the edge of the windows that the
+    biases are made for.
     """
 
     def __init__(
@@ -73,14 +72,7 @@ class WindowAttention(Attention):
 
 
 class SwinBlock(nn.Module):
-    """Pre-norm transformer block with attention in windows.
-
-    Args:
-        arch: The architecture that the block belongs to.
-        stage: Its stage, counted from 0.
-        block: Which block of the stage, counted from 0.
-        drop_path: Probability of dropping a residual branch. Defaults to 0.
-    """
+    """Pre-norm block with attention in windows; both counts from 0."""
 
     def __init__(
         self, arch: SwinArch, stage: int, block: int, drop_path: float = 0.0
@@ -130,10 +122,6 @@ class PatchMerging(nn.Module):
     """What stands before a stage: 2×2 tokens become one of twice the width.
 
     Grids of odd height or width are padded with zeros.
-
-    Args:
-        dim: Width D of the stage before.
-        eps: Epsilon of the norm.
     """
 
     def __init__(self, dim: int, eps: float):
@@ -153,13 +141,8 @@ class PatchMerging(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """The blocks of one stage and the patch merging before them.
-
-    Args:
-        arch: The architecture that it belongs to.
-        stage: Which stage, counted from 0; the first merges no patches.
-        drop_path: Stochastic depth of each block.
-    """
+    """The blocks of one stage (counted from 0) and the patch merging before
+    them; the first merges no patches."""
 
     def __init__(self, arch: SwinArch, stage: int, drop_path: Sequence[float]):
         super().__init__()
@@ -232,12 +215,9 @@ class Swin(nn.Module):
 
     def _init_weights(self) -> None:
         # merges and the stem keep their own initialisation
+        init_linears(self.layers)
         for module in self.layers.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, WindowAttention):
+            if isinstance(module, WindowAttention):
                 trunc_normal_(module.relative_position_bias_table, std=0.02)
 
     def forward(
@@ -285,7 +265,8 @@ class Swin(nn.Module):
         """Images (B, 3, H, W) → token grid (B, h, w, D)."""
         # whole numbers in compiled graphs, too: each size has its windows, and
         # reasoning about symbolic ones takes compilers minutes
-        height, width = (index(side) for side in x.shape[-2:])
+        check_images(x.shape, self.arch)
+        height, width = (index(side) for side in x.shape[2:])
         grid = self.arch.grid((height, width))
         size = self.arch.patch_size
         pad_h, pad_w = grid[0] * size - height, grid[1] * size - width

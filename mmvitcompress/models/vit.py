@@ -14,12 +14,13 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmvitcompress.arch.base import check_patch
+from mmvitcompress.arch.base import check_images
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.models.layers.blocks import (
     STEMS,
     Block,
     drop_path_rates,
+    init_linears,
 )
 from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.tokens import TokenMethod, TokenState
@@ -70,7 +71,12 @@ class ViT(nn.Module):
         self.reg_token = (
             _token(arch.reg_tokens, dim) if arch.reg_tokens else None
         )
-        self.pos_embed = self._make_pos_embed()
+        height, width = arch.pos_grid
+        self.pos_embed = (
+            None
+            if arch.pos_embed == 'none'
+            else _token(height * width + self._pos_prefix, dim)
+        )
         rates = drop_path_rates(drop_path_rate, arch.depth)
         self.blocks = nn.ModuleList(
             Block(arch, layer, rates[layer - 1])
@@ -87,12 +93,6 @@ class ViT(nn.Module):
         """The token methods of the blocks that were built."""
         return tuple(getattr(self, key) for key in self.method_keys)
 
-    def _make_pos_embed(self) -> nn.Parameter | None:
-        if self.arch.pos_embed == 'none':
-            return None
-        height, width = self.arch.pos_grid
-        return _token(height * width + self._pos_prefix, self.arch.embed_dim)
-
     @property
     def _pos_prefix(self) -> int:
         """Prefix tokens that the position embedding has entries for."""
@@ -100,12 +100,7 @@ class ViT(nn.Module):
 
     def _init_weights(self) -> None:
         # merges and stems keep their own initialisation
-        for block in self.blocks:
-            for module in block.modules():
-                if isinstance(module, nn.Linear):
-                    trunc_normal_(module.weight, std=0.02)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
+        init_linears(self.blocks)
         for name in ('cls_token', 'dist_token', 'reg_token', 'pos_embed'):
             if getattr(self, name) is not None:
                 trunc_normal_(getattr(self, name), std=0.02)
@@ -113,12 +108,12 @@ class ViT(nn.Module):
     def forward(
         self, x: Tensor, take: Sequence[int] | None = None
     ) -> list[tuple[Tensor, TokenState]]:
-        """Run the blocks that were built.
+        """Run the blocks, up to the last one that is wanted.
 
         Args:
             x: Images (B, 3, H, W).
-            take: Blocks, counted from 0, after which tokens are wanted.
-                Defaults to the last one that was built.
+            take: Blocks, counted from 0 and each once, after which tokens are
+                wanted. Defaults to the last one that was built.
 
         Returns:
             For each wanted block the tokens (B, prefix + n, D) and their
@@ -144,11 +139,25 @@ class ViT(nn.Module):
                 # before ``after``: a patch that leaves after this block still
                 # has its feature here
                 outputs.append((x, state))
+            if len(outputs) == len(take):
+                break
             for method in methods:
                 x, state = method.after(layer, x, state)
         if self.norm is not None:
             outputs = [(self.norm(tokens), s) for tokens, s in outputs]
         return outputs
+
+    def cut(self, depth: int) -> None:
+        """Remove all blocks but the first ``depth``, and what acts in them."""
+        self.blocks = self.blocks[:depth]
+        for method in self.methods:
+            for layer in range(depth + 1, self.arch.depth + 1):
+                for part in method.parts_of(layer):
+                    names = [
+                        n for n, m in method.named_children() if m is part
+                    ]
+                    for name in names:
+                        delattr(method, name)
 
     def _run(self, block: nn.Module, *inputs):
         if self.with_cp and torch.is_grad_enabled():
@@ -157,9 +166,9 @@ class ViT(nn.Module):
 
     def embed(self, x: Tensor) -> tuple[Tensor, TokenState]:
         """Images (B, 3, H, W) → tokens (B, prefix + N, D) with position."""
-        height, width = x.shape[-2:]
+        check_images(x.shape, self.arch)
+        height, width = x.shape[2:]
         size = self.arch.patch_size
-        check_patch((height, width), size)
         if height % size or width % size:
             x = F.pad(x, (0, -width % size, 0, -height % size))
         x = self.patch_embed(x)
@@ -183,10 +192,8 @@ class ViT(nn.Module):
     def _position(self, grid: tuple[int, int]) -> Tensor | None:
         """Position embedding for a grid; interpolated if need be.
 
-        Anew in each call, since nothing tells for sure whether the parameter
-        has changed: fused optimizers and what writes through ``.data``, such
-        as MMEngine's EMAHook, leave its version as it was. On a CPU that is
-        0.2 % of the time of DeiT-Small at 512x512 pixels.
+        Anew in each call (0.2 % of a forward pass): fused optimizers and what
+        writes through ``.data`` leave the parameter's version as it was.
         """
         if self.pos_embed is None or grid == self.arch.pos_grid:
             return self.pos_embed

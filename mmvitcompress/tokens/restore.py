@@ -1,6 +1,6 @@
 """From reduced tokens back to full feature maps."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from mmvitcompress.tokens.grids import to_map
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.utils.checks import check_choice
 
-RESTORE_MODES = ('nearest', 'bilinear')
+RestoreMode = Literal['nearest', 'bilinear']
 
 
 class TokenMap(NamedTuple):
@@ -20,7 +20,7 @@ class TokenMap(NamedTuple):
 
 def check_restore_mode(name: str, mode: str) -> None:
     """Raise ConfigError unless merges can be undone by ``mode``."""
-    check_choice(name, mode, RESTORE_MODES)
+    check_choice(name, mode, get_args(RestoreMode))
 
 
 def restore(

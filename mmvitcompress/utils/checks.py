@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 from mmvitcompress.errors import ConfigError
 
@@ -16,6 +17,11 @@ def is_number(value) -> bool:
     )
 
 
+def is_whole(value) -> bool:
+    """Whether this is a whole number, NumPy's included; a bool is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_flag(name: str, value) -> None:
     """Raise ConfigError unless ``value`` is True or False."""
     if type(value) is not bool:
@@ -24,7 +30,7 @@ def check_flag(name: str, value) -> None:
 
 def check_positive(name: str, value) -> None:
     """Raise ConfigError unless ``value`` is a whole number of at least 1."""
-    if type(value) is not int or value < 1:
+    if not is_whole(value) or value < 1:
         raise ConfigError(
             f'{name} must be a whole number of at least 1, but got {value!r}'
         )
@@ -60,6 +66,15 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         )
 
 
+def check_typed(name: str, config) -> None:
+    """Raise ConfigError if a config, given as a dict, names no type."""
+    if isinstance(config, dict) and 'type' not in config:
+        raise ConfigError(
+            f'{name} must name its type, such as {name}=dict(type=…), but got '
+            f'{config}'
+        )
+
+
 def check_target(target: float) -> None:
     """Raise ConfigError if a target reduction is no fraction."""
     if not is_number(target) or not 0 < target < 1:
@@ -71,39 +86,39 @@ def check_target(target: float) -> None:
 
 def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) from one size or two."""
-    pair = tuple(value) if isinstance(value, Iterable) else (value, value)
-    if len(pair) != 2 or not all(type(size) is int for size in pair):
+    sizes = tuple(value) if isinstance(value, Iterable) else (value,)
+    if len(sizes) not in (1, 2) or not all(map(is_whole, sizes)):
         raise ConfigError(
             f'{name} must be one or two sizes in whole numbers, but got '
             f'{value!r}'
         )
-    return pair
+    return int(sizes[0]), int(sizes[-1])
 
 
 def per_block(
-    name: str, value: int | Sequence[int] | None, defaults: Sequence[int]
+    name: str, value: int | Sequence[int], count: int
 ) -> tuple[int, ...]:
-    """One width for each block, from one for all, one for each, or None."""
-    value = defaults if value is None else value
+    """One width for each of ``count`` blocks, from one for all or each."""
     if isinstance(value, str) or not isinstance(value, Iterable):
-        value = (value,) * len(defaults)
+        value = (value,) * count
     value = tuple(value)
-    if len(value) != len(defaults):
+    if len(value) != count:
         raise ConfigError(
-            f'{name} must be one width or one for each of {len(defaults)} '
-            f'blocks, but got {len(value)} widths'
+            f'{name} must be one width or one for each of {count} blocks, but '
+            f'got {len(value)} widths'
         )
     for width in value:
         check_positive(name, width)
-    return value
+    return tuple(map(int, value))
 
 
 def layer_tuple(name: str, layers: int | Sequence[int]) -> tuple[int, ...]:
     """Whole numbers that ascend; ConfigError if ``layers`` are not."""
     given = layers
     layers = tuple(given) if isinstance(given, Iterable) else (given,)
-    if not all(type(layer) is int for layer in layers):
+    if not all(map(is_whole, layers)):
         raise ConfigError(f'{name} must be whole numbers, but got {given!r}')
+    layers = tuple(map(int, layers))
     if len(set(layers)) != len(layers):
         raise ConfigError(f'{name} must not repeat a layer, but got {layers}')
     if list(layers) != sorted(layers):
@@ -138,8 +153,14 @@ def output_indices(
     Raises:
         ConfigError: If there is none, or one is out of range or named twice.
     """
-    if isinstance(out_indices, int):
+    if is_whole(out_indices):
         out_indices = [out_indices]
+    if not isinstance(out_indices, Iterable) or not all(
+        map(is_whole, out_indices := list(out_indices))
+    ):
+        raise ConfigError(
+            f'out_indices must be whole numbers, but got {out_indices!r}'
+        )
     indices = []
     for index in out_indices:
         if not -count <= index < count:
@@ -147,11 +168,11 @@ def output_indices(
                 f'out_indices must lie in 0..{count - 1} ({unit}s are counted '
                 f'from 0 here), but got {index}'
             )
-        indices.append(index % count)
+        indices.append(int(index) % count)
     if not indices or len(set(indices)) != len(indices):
         raise ConfigError(
             f'out_indices must name at least one {unit}, and each only once, '
-            f'but got {list(out_indices)}'
+            f'but got {out_indices}'
         )
     return tuple(indices)
 

@@ -21,6 +21,8 @@ from mmvitcompress.errors import CheckpointError, ConfigError
         ('vit_tiny_patch16_224', dict(attn_drop_rate=0.1), ['attn_drop_rate']),
         ('swin_tiny_patch4_window7_224', {}, ['CompressedSwin']),
         ('resnet18', {}, ['ResNet']),
+        ('vit_small_patch16_18x2_224', {}, ['ParallelThingsBlock']),
+        ('vit_pwee_patch16_reg1_gap_256', {}, ['ParallelScalingBlock']),
     ],
 )
 def test_what_is_not_supported_is_named(name, kwargs, reasons):
@@ -57,8 +59,8 @@ def test_what_only_shows_in_numbers_is_refused():
             dict(token_merging=[1], channels=dict(target=0.1)),
             'tokens alone save',
         ),
-        (dict(slimming=dict(keep_rate=2)), 'keep_rate must lie'),
-        (dict(slimming=dict(keep_rate=0.7)), r'must lie in 1..3'),
+        (dict(patch_slimming=dict(keep_rate=2)), 'keep_rate must lie'),
+        (dict(patch_slimming=dict(keep_rate=0.7)), r'must lie in 1..3'),
     ],
 )
 def test_wrong_arguments(arguments, message):

@@ -9,7 +9,7 @@ import torch
 
 from mmvitcompress.arch.base import dense
 from mmvitcompress.arch.swin import SwinArch
-from mmvitcompress.arch.zoo import ARCHS, get_arch
+from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.compactors import Kinds
 from mmvitcompress.channels.folding import pruned_arch
@@ -161,20 +161,34 @@ def test_json_round_trip(name, tmp_path):
     arch = merged(name, (5, 6)).replace(v_dims=24, pad_first=True)
     path = tmp_path / 'arch.json'
     arch.save(path)
-    assert SwinArch.load(path) == arch
     assert get_arch(str(path)) == arch
     assert get_arch(json.loads(path.read_text())) == arch
+
+
+def test_what_was_derived_follows():
+    base = dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))
+    for changes in (
+        dict(depths=(2, 2, 18, 2)),
+        dict(embed_dim=128, num_heads=(4, 8, 16, 32)),
+        dict(num_heads=(6, 12, 24, 48)),
+    ):
+        found = get_arch(dict(base='swin_tiny', **changes))
+        assert found == SwinArch(**{**base, **changes})
+    pruned = merged('swin_tiny').replace(v_dims=24, embed_dim=192)
+    assert pruned.v_dims == (24,) * 12 and pruned.qk_dims == (64,) * 12
 
 
 def test_families_are_told_apart():
     assert get_arch(dict(base='swin_s', mlp_dims=64)).mlp_dims == (64,) * 24
     small = get_arch(dict(family='swin', **SMALL))
     assert small == SwinArch(**SMALL)
-    with pytest.raises(ConfigError, match="family 'swin' here"):
-        SwinArch.from_dict(ARCHS['deit_tiny'].to_dict())
+    with pytest.raises(ConfigError, match='be vit, as that of its base'):
+        get_arch(dict(base='deit_tiny', family='swin'))
     with pytest.raises(ConfigError, match='family must be one of vit, swin'):
         get_arch(dict(family='cnn'))
-    with pytest.raises(ConfigError, match="'swin' here, but got 'vit'"):
+    with pytest.raises(
+        ConfigError, match="be swin, as that of its base, but got 'vit'"
+    ):
         get_arch(dict(base='swin_s', family='vit'))
 
 
@@ -189,6 +203,8 @@ def test_families_are_told_apart():
         (dict(mlp_dims=0), 'at least 1'),
         (dict(img_size=3), 'at least one patch'),
         (dict(depths=(1, 0, 1, 1)), 'depths must be'),
+        (dict(depths=12), 'one number for each stage, but got 12'),
+        (dict(num_heads='1248'), "each stage, but got '1248'"),
         (dict(norm_eps='x'), "norm_eps .* got 'x'"),
         (dict(norm_eps=-1e-5), 'norm_eps .* got -1e-05'),
         (dict(qkv_bias=1), 'qkv_bias .* got 1'),

@@ -66,6 +66,7 @@ CLASSIFIERS = {
                 skip_scale=2.0,
                 norm_eps=1e-5,
             ),
+            'auxiliary_head': False,
             **CLASSES,
         },
         size=(112, 112),

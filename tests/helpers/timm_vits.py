@@ -57,4 +57,4 @@ def compressed(family='deit'):
 
 def slimmed(family='deit'):
     slimming = dict(base_layer=1, layers=(1, 2), keep_rate=0.5)
-    return mmvitcompress.compress(make(family), slimming=slimming)
+    return mmvitcompress.compress(make(family), patch_slimming=slimming)

@@ -18,6 +18,7 @@ from mmvitcompress.models import (
     CDCPDeiT,
     CompressedSwin,
     CompressedViT,
+    ToMeViT,
     UnmergePyramid,
     UnmergeUpsample,
 )
@@ -193,3 +194,34 @@ def test_necks_can_be_initialised(neck):
     neck.init_weights()
     for key, value in neck.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_what_is_written_in_short():
+    """Layers alone, one output, one size; each as if written out."""
+    net = dict(embed_dim=16, depth=4, num_heads=2, patch_size=8)
+    short = CompressedViT(
+        net, token_merging=(2, 3), out_indices=-1, img_size=(32,)
+    )
+    long = CompressedViT(
+        net,
+        token_merging=dict(layers=(2, 3)),
+        out_indices=[3],
+        img_size=(32, 32),
+    )
+    assert short.arch == long.arch and short.out_indices == long.out_indices
+
+
+@pytest.mark.parametrize('shape', [(3, 32, 32), (32, 32), (1, 4, 32, 32)])
+def test_what_is_no_batch_of_images_is_named(shape):
+    vit = ToMeViT(
+        dict(embed_dim=16, depth=2, num_heads=2, patch_size=8, img_size=32),
+        token_matching=dict(r=1),
+        restore=False,
+    )
+    assert vit(torch.zeros(2, 3, 32, 32))[-1].tokens.shape == (2, 14, 16)
+    swin = CompressedSwin(
+        dict(embed_dim=8, depths=(1, 1), num_heads=(1, 2), img_size=32)
+    )
+    for model in (vit, swin):
+        with pytest.raises(ConfigError, match=r'shape \(B, 3, H, W\), but'):
+            model(torch.zeros(shape))

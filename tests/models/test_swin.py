@@ -5,9 +5,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from swins import (
-    MERGES,
     SHAPE,
-    SIZES,
     assert_close,
     randomised,
     run,
@@ -115,18 +113,6 @@ def test_unequal_widths_by_hand():
     torch.testing.assert_close(attention(x, layout), expected)
 
 
-@pytest.mark.parametrize('method', MERGES)
-@pytest.mark.parametrize('size', SIZES)
-def test_costs_are_those_of_the_arch(method, size):
-    model = small(method, final_norm=True, out_type='raw')
-    x = torch.randn(1, 3, *size)
-    for convention in ('fvcore', 'matmul'):
-        count = count_macs(model, x, convention=convention)
-        assert not count.uncounted
-        assert count.total == model.arch.macs(size, convention=convention)
-    assert sum(count_params(model).values()) == model.arch.params()
-
-
 def test_fewer_stages_cost_less():
     model = small('atme', out_indices=(1, 2), out_norms=False, restore=False)
     assert model.out_channels == (16, 32)
@@ -134,16 +120,6 @@ def test_fewer_stages_cost_less():
     count = count_macs(model, torch.randn(1, 3, 64, 48))
     assert count.total == arch.macs((64, 48), **some)
     assert sum(count_params(model).values()) == arch.params(**some)
-
-
-def test_autocast():
-    model = small('atme')
-    x = torch.randn(1, 3, 64, 64)
-    full = run(model, x)
-    with torch.autocast('cpu', torch.bfloat16):
-        half = run(model, x)
-    for a, b in zip(half, full):
-        assert_close(a.float(), b, 0.1)
 
 
 def test_export_records_one_graph():
@@ -162,7 +138,7 @@ def test_export_records_one_graph():
         (dict(arch='deit_tiny'), 'family swin'),
         (dict(arch=None, token_merging=dict(layers=(1,))), 'needs an arch'),
         (dict(patch_slimming=dict(layers=(5,))), 'windows of a Swin'),
-        (dict(init_cfg=dict(type='Pretrained')), 'use checkpoint='),
+        (dict(init_cfg=dict(type='Pretrained')), 'use backbone.checkpoint'),
         (dict(out_type='cls'), "got 'cls'"),
         (dict(out_indices=(0, 4)), r'0\.\.3 .*got 4'),
         (dict(out_indices=(3, -1)), 'only once'),

@@ -1,10 +1,8 @@
 """The ToMe peer: the dense ViT with tokens merged by similarity."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 
-from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.models import CompressedViT, ToMeViT
 from mmvitcompress.tokens import TokenMatching, TokenMerging
 
@@ -29,32 +27,6 @@ def pair(**matching):
     dense = CompressedViT(SMALL, out_indices=(0, 1, 2, 3))
     dense.load_state_dict(peer.state_dict())
     return peer.eval(), dense.eval()
-
-
-@pytest.mark.parametrize('proportional', [False, True])
-def test_merging_nothing_is_the_dense_model(proportional):
-    peer, dense = pair(layers='all', r=0, proportional=proportional)
-    images = torch.randn(2, 3, *ODD)
-    with torch.no_grad():
-        for ours, theirs in zip(peer(images), dense(images), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_optimised_copy():
-    """Its blocks are others, which have to tell their keys as well."""
-    peer, _ = pair(r=5, proportional=True)
-    fast = optimize_for_inference(peer.double())
-    images = torch.randn(2, 3, *ODD, dtype=torch.double)
-    with torch.no_grad():
-        for ours, theirs in zip(fast(images), peer(images), strict=True):
-            torch.testing.assert_close(ours, theirs)
-
-
-def test_small_images_run_out_of_pairs():
-    peer, _ = pair(layers='all', r=10)
-    with torch.no_grad():
-        maps = peer(torch.randn(1, 3, 4, 8))  # two patches
-    assert [x.shape for x in maps] == [(1, 24, 1, 2)] * 4
 
 
 def test_copies_of_a_patch_merge_without_loss():
@@ -100,30 +72,3 @@ def test_peer_of_atme_by_default():
     with torch.device('meta'):
         larger = ToMeViT('deit_small', img_size=512)
     assert larger.arch.token_matching.r > 4 * peer.arch.token_matching.r
-
-
-@pytest.mark.parametrize('with_cp', [False, True])
-def test_every_parameter_learns(with_cp):
-    peer, _ = pair(r=3, proportional=True)
-    peer.train().with_cp = with_cp
-    sum(x.square().mean() for x in peer(torch.randn(2, 3, 20, 28))).backward()
-    for name, parameter in peer.named_parameters():
-        assert parameter.grad is not None and parameter.grad.any(), name
-
-
-def test_raw_tokens_and_low_precision():
-    peer, _ = pair(r=5)
-    peer.out_type = 'raw'
-    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        shapes = [x.shape[1] for x in peer(torch.randn(2, 3, 20, 28))]
-    assert shapes == [2 + 30 - 5 * i for i in range(4)]
-
-
-@pytest.mark.slow
-def test_compiles_without_graph_breaks():
-    peer, _ = pair(r=5, proportional=True)
-    compiled = torch.compile(peer, backend='eager', fullgraph=True)
-    images = torch.randn(2, 3, 20, 28)
-    with torch.no_grad():
-        for ours, theirs in zip(compiled(images), peer(images)):
-            torch.testing.assert_close(ours, theirs)

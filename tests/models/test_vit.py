@@ -9,10 +9,8 @@ import timm
 import torch
 from mmengine.hooks import EMAHook
 
-from mmvitcompress.analysis.macs import count_macs, count_params
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT, UnmergeUpsample
-from mmvitcompress.tokens import TokenMap
 
 FAMILIES = {
     'deit_tiny_patch16_224': 'deit_tiny',
@@ -125,61 +123,6 @@ def test_unequal_widths_by_hand():
         heads.append(weights @ v[..., 6 * a : 6 * a + 6])
     expected = attention.proj(torch.cat(heads, 2))
     torch.testing.assert_close(attention(x), expected)
-
-
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('size', [(32, 32), (30, 53), (4, 7), (61, 20)])
-@pytest.mark.parametrize('mode', ['nearest', 'bilinear'])
-def test_backbone_and_neck_restore_alike(method, size, mode):
-    model = small(method, restore_mode=mode)
-    x = torch.randn(2, 3, *size)
-    full = maps(model, x)
-    model.restore = False
-    reduced = maps(model, x)
-    assert all(isinstance(level, TokenMap) for level in reduced)
-    neck = UnmergeUpsample(mode)
-    for ours, theirs in zip(neck(reduced), full):
-        assert torch.equal(ours, theirs)
-        assert ours.shape == (2, 24, -(-size[0] // 4), -(-size[1] // 4))
-
-
-@pytest.mark.parametrize('method', METHODS)
-def test_images_do_not_influence_each_other(method):
-    model = small(method)
-    x = torch.randn(3, 3, 36, 44)
-    together = maps(model, x)
-    for i in range(3):
-        for a, b in zip(maps(model, x[i : i + 1]), together):
-            torch.testing.assert_close(a[0], b[i], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize('method', METHODS)
-def test_gradients_reach_every_parameter(method):
-    model = small(method).train()
-    sum(
-        out.square().mean() for out in model(torch.randn(2, 3, 32, 36))
-    ).backward()
-    for name, parameter in model.named_parameters():
-        if name.startswith('patch_slimming.'):
-            assert not parameter.requires_grad
-        else:
-            assert parameter.grad is not None, name
-            assert parameter.grad.abs().sum() > 0, name
-
-
-@pytest.mark.parametrize('method', METHODS)
-def test_checkpointing_changes_nothing(method):
-    grads = []
-    for with_cp in (False, True):
-        model = small(method, with_cp=with_cp).train()
-        torch.manual_seed(1)
-        x = torch.randn(2, 3, 32, 36)
-        sum(out.square().mean() for out in model(x)).backward()
-        grads.append(
-            [p.grad.clone() for p in model.parameters() if p.requires_grad]
-        )
-    for plain, recomputed in zip(*grads):
-        torch.testing.assert_close(plain, recomputed)
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -348,7 +291,7 @@ def test_drop_path_rates_rise_to_the_last_block():
         (dict(frozen_stages=13), r'-1..12, but got 13'),
         (dict(drop_path_rate=1.0), 'but got 1.0'),
         (dict(out_type='map'), "got 'map'"),
-        (dict(init_cfg=dict(type='Pretrained')), 'use checkpoint='),
+        (dict(init_cfg=dict(type='Pretrained')), 'use backbone.checkpoint'),
         (dict(token_merging=dict(layers=(13,))), 'but got 13'),
         (dict(arch=None, token_merging=dict(layers=(3,))), 'needs an arch'),
     ],
@@ -382,19 +325,3 @@ def test_mask_token_neck():
     holes = [int((level == 7).all(1).sum()) for level in restored]
     # outputs come before the patches of their own block leave
     assert holes == [0, 0, 64 - 45, 64 - 32]
-
-
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('size', [(32, 32), (30, 53)])
-def test_costs_are_those_of_the_arch(method, size):
-    """Closed form and what really runs agree to the digit."""
-    model = small(method, final_norm=True, out_indices=[-1])
-    counted = count_macs(model, torch.randn(1, 3, *size))
-    # position embeddings of other grids are interpolated
-    assert all('bicubic' in name for name in counted.uncounted)
-    # restoring upsamples, which fvcore counts by element; it is no part of it
-    restored = sum(
-        cost for name, cost in counted.operators.items() if 'upsample' in name
-    )
-    assert counted.total - restored == model.arch.macs(size)
-    assert sum(count_params(model).values()) == model.arch.params()

@@ -17,7 +17,6 @@ from mmvitcompress.checkpoints.recognise import (
 )
 from mmvitcompress.errors import ConfigError, MissingCheckpointError
 from mmvitcompress.tokens import METHODS, TokenState
-from mmvitcompress.tokens.restore import check_restore_mode
 from mmvitcompress.utils.checks import build_spec
 
 
@@ -70,11 +69,8 @@ class Backbone:
 # -- arguments --------------------------------------------------------------
 
 
-def check_arguments(
-    init_cfg: None, out_type: str, restore_mode: str, methods: dict
-) -> None:
-    """Raise ConfigError for MMEngine's ways to weights, or for an
-    ``out_type`` or a ``restore_mode`` that there is not."""
+def check_no_loading(init_cfg, methods: dict) -> None:
+    """Raise ConfigError for MMEngine's ways to weights."""
     # mmseg's segmentors hand over their own argument ``pretrained``
     pretrained = methods.pop('pretrained', None)
     for name, value in dict(init_cfg=init_cfg, pretrained=pretrained).items():
@@ -83,11 +79,6 @@ def check_arguments(
                 f'{name} is not supported, since it skips what does not fit; '
                 f'use checkpoint=… of the backbone, but got {value!r}'
             )
-    if out_type not in ('featmap', 'raw'):
-        raise ConfigError(
-            f"out_type must be 'featmap' or 'raw', but got {out_type!r}"
-        )
-    check_restore_mode('restore_mode', restore_mode)
 
 
 def check_methods(backbone: str, methods: Mapping) -> None:

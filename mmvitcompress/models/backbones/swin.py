@@ -1,19 +1,22 @@
 """The compressed Swin as an OpenMMLab backbone."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
+from mmvitcompress.arch.base import Arch
+from mmvitcompress.arch.swin import MERGE_STAGE
 from mmvitcompress.channels import attach_compactors
 from mmvitcompress.checkpoints.fill import fill_backbone, reconcile
 from mmvitcompress.checkpoints.recognise import SWIN
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.backbones.parts import (
     Backbone,
-    check_arguments,
     check_frozen,
     check_methods,
+    check_no_loading,
     log,
     need_arch,
     note_arch,
@@ -24,6 +27,7 @@ from mmvitcompress.models.backbones.parts import (
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenMerging, restore
+from mmvitcompress.tokens.restore import RestoreMode
 from mmvitcompress.utils.checks import output_indices
 
 
@@ -40,7 +44,7 @@ class CompressedSwin(Backbone, Swin):
             pixels. Images of any size are taken. Defaults to the arch's.
         window_size: Edge of the windows, in tokens; the position biases of a
             checkpoint with other windows are resized. Defaults to the arch's.
-        token_merging: Arguments of
+        token_merging: Layers, or arguments of
             :class:`~mmvitcompress.tokens.TokenMerging`, such as
             ``dict(layers=(5, 6))``; layers are blocks of stage 3, counted
             from 1 within it. Defaults to the arch's.
@@ -89,25 +93,25 @@ class CompressedSwin(Backbone, Swin):
 
     def __init__(
         self,
-        arch: str | dict | SwinArch | None = None,
-        img_size: int | tuple[int, int] | None = None,
+        arch: str | dict | Arch | None = None,
+        img_size: int | Sequence[int] | None = None,
         window_size: int | None = None,
-        token_merging: dict | TokenMerging | None = None,
-        checkpoint: str | None = None,
-        out_indices: Sequence[int] | None = None,
+        token_merging: dict | Sequence[int] | TokenMerging | None = None,
+        checkpoint: str | Path | None = None,
+        out_indices: int | Sequence[int] | None = None,
         restore: bool = True,
-        restore_mode: str = 'nearest',
-        out_type: str = 'featmap',
+        restore_mode: RestoreMode = 'nearest',
+        out_type: Literal['featmap', 'raw'] = 'featmap',
         final_norm: bool = False,
         out_norms: bool | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
         compactors: bool = False,
-        init_cfg: None = None,
+        init_cfg: Any = None,
         **methods,
     ):
-        check_arguments(init_cfg, out_type, restore_mode, methods)
+        check_no_loading(init_cfg, methods)
         check_methods(type(self).__name__, methods)
         wanted = wanted_arch(
             SWIN, arch, token_merging=token_merging, **methods

@@ -1,10 +1,12 @@
 """Compressed ViTs as OpenMMLab backbones."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.windows import quarter_ends
 from mmvitcompress.channels import attach_compactors
@@ -12,9 +14,9 @@ from mmvitcompress.checkpoints.fill import fill_backbone, reconcile
 from mmvitcompress.checkpoints.recognise import VIT
 from mmvitcompress.models.backbones.parts import (
     Backbone,
-    check_arguments,
     check_frozen,
     check_methods,
+    check_no_loading,
     has_all_channels,
     log,
     need_arch,
@@ -31,6 +33,7 @@ from mmvitcompress.tokens import (
     TokenMerging,
     restore,
 )
+from mmvitcompress.tokens.restore import RestoreMode
 from mmvitcompress.utils.checks import output_indices, pair
 
 
@@ -46,7 +49,7 @@ class CompressedViT(Backbone, ViT):
         img_size: Image size (H, W) that the position embedding is made for,
             in pixels; other sizes are interpolated on the fly. Defaults to
             the arch's.
-        token_merging: Arguments of
+        token_merging: Layers, or arguments of
             :class:`~mmvitcompress.tokens.TokenMerging`, such as
             ``dict(layers=(5, 8), directions='alternate')``; blocks are
             counted from 1. Defaults to the arch's.
@@ -101,15 +104,15 @@ class CompressedViT(Backbone, ViT):
 
     def __init__(
         self,
-        arch: str | dict | ViTArch | None = None,
-        img_size: int | tuple[int, int] | None = None,
-        token_merging: dict | TokenMerging | None = None,
+        arch: str | dict | Arch | None = None,
+        img_size: int | Sequence[int] | None = None,
+        token_merging: dict | Sequence[int] | TokenMerging | None = None,
         patch_slimming: dict | PatchSlimming | None = None,
-        checkpoint: str | None = None,
-        out_indices: Sequence[int] | None = None,
+        checkpoint: str | Path | None = None,
+        out_indices: int | Sequence[int] | None = None,
         restore: bool = True,
-        restore_mode: str = 'nearest',
-        out_type: str = 'featmap',
+        restore_mode: RestoreMode = 'nearest',
+        out_type: Literal['featmap', 'raw'] = 'featmap',
         final_norm: bool = False,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
@@ -119,10 +122,10 @@ class CompressedViT(Backbone, ViT):
         global_blocks: Sequence[int] | None = None,
         compactors: bool = False,
         soft_slimming: bool = False,
-        init_cfg: None = None,
+        init_cfg: Any = None,
         **methods,
     ):
-        check_arguments(init_cfg, out_type, restore_mode, methods)
+        check_no_loading(init_cfg, methods)
         check_methods(type(self).__name__, methods)
         self.soft_slimming = soft_slimming
         methods |= dict(

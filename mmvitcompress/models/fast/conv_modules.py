@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.models.fast.conv import conv, is_plain
 from mmvitcompress.models.fast.winograd import reorders
+from mmvitcompress.models.layers.hooks import is_bare
 
 
 def run_conv_module(module: ConvModule, x: Tensor) -> Tensor:
@@ -27,6 +28,7 @@ def can_fold(module: ConvModule) -> bool:
         module.order != ('conv', 'norm', 'act')
         or module.with_spectral_norm
         or not is_plain(module.conv)
+        or not is_bare(module)
     ):
         return False
     norm = module.norm

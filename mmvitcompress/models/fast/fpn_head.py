@@ -8,8 +8,9 @@ from mmseg.models.utils import Upsample, resize
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from mmvitcompress.models.fast.conv import conv, is_plain
+from mmvitcompress.models.fast.conv import use_fast_convs
 from mmvitcompress.models.fast.conv_modules import run_conv_module
+from mmvitcompress.models.layers.hooks import has_hooks
 from mmvitcompress.registry import MODELS
 
 
@@ -22,8 +23,13 @@ class FastFPNHead(FPNHead):
     one's stride has no upsampling and shares nothing. At inference on a CPU
     batch norm is folded and convolutions run as
     :class:`~mmvitcompress.models.fast.conv.FastConv2d`. Arguments, state
-    dict, outputs and gradients are those of FPNHead, up to rounding.
+    dict, outputs and gradients are those of FPNHead, up to rounding. Parts
+    that carry hooks are called as FPNHead calls them.
     """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        use_fast_convs(self.conv_seg)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Maps of several strides → logits (B, classes, H, W) at the
@@ -32,11 +38,13 @@ class FastFPNHead(FPNHead):
         total = self._run(self.scale_heads[0], inputs[0])
         last: list[tuple[Tensor, nn.Module]] = []
         for head, x in zip(self.scale_heads[1:], inputs[1:]):
-            if not isinstance(head[-1], Upsample):
+            upsample = head[-1]
+            if not isinstance(upsample, Upsample) or (
+                has_hooks(head) or has_hooks(upsample)
+            ):
                 total = total + self._resize(self._run(head, x), total)
                 continue
-            *steps, upsample = head
-            x = self._run(steps, x)
+            x = self._run(head[:-1], x)
             for place, (other, _) in enumerate(last):
                 if _same_size(x, other):
                     last[place] = (x + other, upsample)
@@ -47,14 +55,6 @@ class FastFPNHead(FPNHead):
             total = total + self._resize(upsample(x), total)
         return self.cls_seg(total)
 
-    def cls_seg(self, feat: Tensor) -> Tensor:
-        """(B, channels, H, W) → logits (B, classes, H, W)."""
-        if self.dropout is not None:
-            feat = self.dropout(feat)
-        if not is_plain(self.conv_seg):
-            return self.conv_seg(feat)
-        return conv(feat, self.conv_seg.weight, self.conv_seg.bias)
-
     def _resize(self, x: Tensor, like: Tensor) -> Tensor:
         return resize(
             x,
@@ -63,8 +63,10 @@ class FastFPNHead(FPNHead):
             align_corners=self.align_corners,
         )
 
-    def _run(self, steps: Sequence, x: Tensor) -> Tensor:
-        for step in steps:
+    def _run(self, head: nn.Sequential, x: Tensor) -> Tensor:
+        if has_hooks(head):
+            return head(x)
+        for step in head:
             is_conv = isinstance(step, ConvModule)
             x = run_conv_module(step, x) if is_conv else step(x)
         return x

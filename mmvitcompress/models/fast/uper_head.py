@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import UPerHead
@@ -9,7 +10,7 @@ from mmseg.models.utils import resize
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models.fast.conv import conv, is_plain
+from mmvitcompress.models.fast.conv import is_plain, use_fast_convs
 from mmvitcompress.models.fast.conv_modules import (
     activated,
     can_fold,
@@ -18,6 +19,7 @@ from mmvitcompress.models.fast.conv_modules import (
 )
 from mmvitcompress.models.fast.upsampled_conv import conv_of_upsampled
 from mmvitcompress.models.fast.winograd import winograd_conv, winograd_pays
+from mmvitcompress.models.layers.hooks import has_hooks, is_bare
 from mmvitcompress.registry import MODELS
 
 
@@ -33,7 +35,8 @@ class FastUPerHead(UPerHead):
     holds for the pooled maps. At inference on a CPU batch norm is folded and
     3×3 convolutions take a quarter of their multiplications
     (:mod:`~mmvitcompress.models.fast.winograd`). Arguments, state dict,
-    outputs and gradients are those of UPerHead, up to rounding.
+    outputs and gradients are those of UPerHead, up to rounding. Parts that
+    carry hooks are called as UPerHead calls them.
 
     Raises:
         ConfigError: If ``conv_cfg`` makes the convolutions other ones.
@@ -48,9 +51,12 @@ class FastUPerHead(UPerHead):
                     'must be a plain Conv2d, but conv_cfg made it '
                     f'{module.conv}: use UPerHead'
                 )
+        use_fast_convs(self.conv_seg)
 
     def psp_forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Maps of several strides → (B, channels, h, w) of the last one."""
+        if has_hooks(self.psp_modules):
+            return super().psp_forward(inputs)
         x = inputs[-1]
         return self._conv_of_all(
             [x, *(pool(x) for pool in self.psp_modules)], self.bottleneck
@@ -65,12 +71,8 @@ class FastUPerHead(UPerHead):
         ]
         maps.append(self.psp_forward(inputs))
         for fine in reversed(range(len(maps) - 1)):
-            maps[fine] = maps[fine] + resize(
-                maps[fine + 1],
-                size=maps[fine].shape[2:],
-                mode='bilinear',
-                align_corners=self.align_corners,
-            )
+            size = maps[fine].shape[2:]
+            maps[fine] = maps[fine] + self._resize(maps[fine + 1], size)
         top = maps.pop()
         maps = [
             run_conv_module(module, x)
@@ -78,17 +80,22 @@ class FastUPerHead(UPerHead):
         ]
         return self._conv_of_all([*maps, top], self.fpn_bottleneck)
 
-    def cls_seg(self, feat: Tensor) -> Tensor:
-        """(B, channels, H, W) → logits (B, classes, H, W)."""
-        if self.dropout is not None:
-            feat = self.dropout(feat)
-        return conv(feat, self.conv_seg.weight, self.conv_seg.bias)
+    def _resize(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        return resize(
+            x,
+            size=size,
+            mode='bilinear',
+            align_corners=self.align_corners,
+        )
 
     def _conv_of_all(
         self, maps: Sequence[Tensor], module: ConvModule
     ) -> Tensor:
         """``module`` of all maps, put together at the size of the first."""
         size = tuple(maps[0].shape[2:])
+        if not is_bare(module) or not is_plain(module.conv):
+            resized = (self._resize(x, size) for x in maps[1:])
+            return module(torch.cat([maps[0], *resized], 1))
         fold = can_fold(module)
         weight, bias = (
             folded(module) if fold else (module.conv.weight, module.conv.bias)

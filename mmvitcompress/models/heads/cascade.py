@@ -30,11 +30,8 @@ def conv_norm_act(
 class AttentionGate(nn.Module):
     """Weighs each position of a skip map by what the decoder knows there.
 
-    ``x · σ(BN(ψ(ReLU(BN(W_g g) + BN(W_x x)))))``; all convolutions are 1×1.
-
-    Args:
-        channels: Of the gating map g and the skip map x.
-        inner: Channels in between.
+    ``x · σ(BN(ψ(ReLU(BN(W_g g) + BN(W_x x)))))`` of a gating map g and a skip
+    map x of as many channels; all convolutions are 1×1.
     """
 
     def __init__(self, channels: int, inner: int):

@@ -11,7 +11,7 @@ from mmvitcompress.models.backbones.parts import log
 from mmvitcompress.models.classifier import ClassTokenHead
 from mmvitcompress.models.losses.distillation import (
     build_teacher,
-    check_alpha,
+    check_distillation,
     hard_distillation,
 )
 from mmvitcompress.models.losses.mixup import (
@@ -19,6 +19,7 @@ from mmvitcompress.models.losses.mixup import (
     check_smoothing,
 )
 from mmvitcompress.registry import MODELS
+from mmvitcompress.utils.checks import check_positive, check_typed
 
 
 @MODELS.register_module()
@@ -41,6 +42,9 @@ class ImageClassifier(BaseModel):
             checkpoints. It is to be fed images of the same size and
             normalisation. Where there is a distillation token, the teacher
             judges its classifier, as in DeiT. Defaults to None.
+        auxiliary_head: Whether a second classifier reads all patches, half of
+            whose largest logits are added, as LV-ViT's released models have
+            it. It trains with the first. Defaults to False.
         data_preprocessor: Config of MMEngine's data preprocessor, or of
             ``MixupPreprocessor``, whose ``num_classes`` is filled in.
             Defaults to one that only moves data to the device.
@@ -58,10 +62,14 @@ class ImageClassifier(BaseModel):
         num_classes: int = 1000,
         label_smoothing: float = 0.0,
         distillation: dict | None = None,
+        auxiliary_head: bool = False,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ):
         check_smoothing(label_smoothing)
+        check_positive('num_classes', num_classes)
+        check_typed('backbone', backbone)
+        check_typed('data_preprocessor', data_preprocessor)
         if isinstance(data_preprocessor, dict) and str(
             data_preprocessor.get('type')
         ).endswith('MixupPreprocessor'):
@@ -78,9 +86,10 @@ class ImageClassifier(BaseModel):
         arch = self.backbone.arch
         self.head = ClassTokenHead(
             num_classes,
-            getattr(arch, 'num_features', arch.embed_dim),
+            arch.num_features,
             arch.num_prefix_tokens,
             arch.dist_token,
+            auxiliary_head,
         )
         self.label_smoothing = label_smoothing
         self.has_weights = stored is not None and load_head(
@@ -88,7 +97,9 @@ class ImageClassifier(BaseModel):
         )
         self._teacher = None
         if distillation is not None:
-            self._learn_from(**distillation)
+            check_distillation(distillation)
+            self._alpha = distillation.get('alpha', 0.25)
+            self._teacher = build_teacher(distillation['teacher'], num_classes)
 
     def _check_targets(self, num_classes: int, smoothing: float) -> None:
         mixup = self.data_preprocessor
@@ -105,12 +116,6 @@ class ImageClassifier(BaseModel):
                 f'data_preprocessor.num_classes must be {num_classes}, as the '
                 f"model's, but got {mixup.num_classes}"
             )
-
-    def _learn_from(
-        self, teacher: dict | nn.Module, alpha: float = 0.25
-    ) -> None:
-        self._alpha = check_alpha(alpha)
-        self._teacher = build_teacher(teacher, self.num_classes)
 
     @property
     def teacher(self) -> nn.Module | None:

@@ -6,7 +6,7 @@ Parameter names are timm's, so that its checkpoints load as they are.
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from timm.layers import DropPath, LayerScale, Mlp
+from timm.layers import DropPath, LayerScale, Mlp, trunc_normal_
 from torch import Tensor, nn
 
 from mmvitcompress.arch.vit import ViTArch
@@ -28,6 +28,15 @@ def drop_path_rates(rate: float, depth: int) -> list[float]:
         raise ConfigError(f'drop_path_rate must lie in [0, 1), but got {rate}')
     # plain numbers: tensors on the meta device could not be read
     return [rate * block / max(depth - 1, 1) for block in range(depth)]
+
+
+def init_linears(blocks: nn.Module) -> None:
+    """Initialise linear layers as ViTs do, from a normal of 0.02."""
+    for module in blocks.modules():
+        if isinstance(module, nn.Linear):
+            trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 Reduce = Callable[[Tensor, Attended], tuple[Tensor, TokenState]]
@@ -113,13 +122,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block.
-
-    Args:
-        arch: The architecture that the block belongs to.
-        layer: Which of its blocks, counted from 1.
-        drop_path: Probability of dropping a residual branch. Defaults to 0.
-    """
+    """Pre-norm transformer block number ``layer``, from 1, of an arch."""
 
     def __init__(self, arch: ViTArch, layer: int, drop_path: float = 0.0):
         super().__init__()
@@ -152,7 +155,7 @@ class Block(nn.Module):
 
         Args:
             x: Tokens (B, n, D).
-            bias: As of :class:`Attention`, as the next.
+            bias: See :class:`Attention`.
             windows: See there.
             reduce: Leaves fewer tokens between attention and MLP; their state
                 is then returned as well. Defaults to None.

@@ -21,15 +21,8 @@ FAR = -100.0
 
 
 class WindowLayout(NamedTuple):
-    """How attention runs in the windows of one block.
-
-    Attributes:
-        windows: Grid, window and shift.
-        index: (N, N) rows of the position bias table for each query and key
-            of a window of N tokens.
-        mask: (windows, N, N), what is added to the logits where a shift put
-            tokens of opposite borders into one window; None without a shift.
-    """
+    """How attention runs in the windows of one block: see
+    :func:`position_index` and :func:`shift_mask`."""
 
     windows: Windows
     index: Tensor

@@ -12,6 +12,7 @@ from mmvitcompress.checkpoints.load import load_strict
 from mmvitcompress.checkpoints.timm import create
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import MODELS
+from mmvitcompress.utils.checks import check_typed, is_number
 
 
 @MODELS.register_module()
@@ -47,10 +48,17 @@ class TimmClassifier(BaseModel):
         num_classes: int | None = None,
         input_mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
         input_std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | list[dict] | None = None,
         **kwargs,
     ):
+        check_typed('data_preprocessor', data_preprocessor)
+        for part, value in (('mean', input_mean), ('std', input_std)):
+            if len(value) != 3 or (part == 'std' and min(value) <= 0):
+                raise ConfigError(
+                    f'input_{part} must be a number for each of 3 channels, '
+                    f'deviations above 0, but got {value}'
+                )
         super().__init__(data_preprocessor, init_cfg)
         if pretrained and checkpoint_path:
             raise ConfigError(
@@ -165,17 +173,19 @@ def build_teacher(
     return FrozenTeacher(model)
 
 
-def check_alpha(alpha: float) -> float:
-    """The teacher's share α in the loss.
-
-    Raises:
-        ConfigError: If it doesn't lie in (0, 1].
-    """
-    if not 0 < alpha <= 1:
+def check_distillation(config: dict) -> None:
+    """Raise ConfigError unless there is a teacher and an α in (0, 1]."""
+    if not {'teacher'} <= set(config) <= {'teacher', 'alpha'}:
         raise ConfigError(
-            f'distillation.alpha must lie in (0, 1], but got {alpha}'
+            'distillation must be dict(teacher=…, alpha=…), but got the keys '
+            f'{sorted(map(str, config))}'
         )
-    return alpha
+    check_typed('distillation.teacher', config['teacher'])
+    alpha = config.get('alpha', 1)
+    if not is_number(alpha) or not 0 < alpha <= 1:
+        raise ConfigError(
+            f'distillation.alpha must lie in (0, 1], but got {alpha!r}'
+        )
 
 
 def hard_distillation(

@@ -1,5 +1,7 @@
 """Mixup and cutmix on whole batches, on the device."""
 
+from typing import Literal
+
 from mmengine.model import BaseDataPreprocessor
 from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor
@@ -48,7 +50,7 @@ class MixupPreprocessor(BaseDataPreprocessor):
         cutmix_alpha: float = 0.0,
         prob: float = 1.0,
         switch_prob: float = 0.5,
-        mode: str = 'batch',
+        mode: Literal['batch', 'pair', 'elem'] = 'batch',
         label_smoothing: float = 0.0,
         num_classes: int = 1000,
         non_blocking: bool = False,

@@ -117,14 +117,7 @@ def _refuse_weights(weight: Tensor | None) -> None:
 
 @MODELS.register_module()
 class BatchDiceLoss(_Loss):
-    """See :func:`batch_dice_loss`.
-
-    Args:
-        loss_weight: Factor of the loss. Defaults to 1.
-        eps: What keeps absent classes from dividing by zero. Defaults to
-            1e-5.
-        loss_name: Name in the log. Defaults to 'loss_dice'.
-    """
+    """:func:`batch_dice_loss` times a weight, under a name in the log."""
 
     def __init__(
         self,
@@ -150,13 +143,7 @@ class BatchDiceLoss(_Loss):
 
 @MODELS.register_module()
 class StructureLoss(_Loss):
-    """See :func:`structure_loss`.
-
-    Args:
-        loss_weight: Factor of the loss. Defaults to 1.
-        window: Side of the square that tells edges, odd, in pixels. Defaults
-            to 31.
-        loss_name: Name in the log. Defaults to 'loss_structure'.
+    """:func:`structure_loss` times a weight, under a name in the log.
 
     Raises:
         ConfigError: If the window is even.

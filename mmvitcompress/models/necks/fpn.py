@@ -14,10 +14,15 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, Sequential
 from torch import Tensor, nn
 
-from mmvitcompress.models.fast.conv import conv
+from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.fast.conv_modules import run_conv_module
 from mmvitcompress.models.necks.pyramid import UnmergePyramid
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap
+from mmvitcompress.utils.checks import check_positive
+
+MORE = 8
+"""Outputs that there may be beyond the levels, each half of the one before."""
 
 
 @MODELS.register_module()
@@ -33,10 +38,13 @@ class UnmergeFPN(Sequential):
     Args:
         embed_dim: Channels C of all levels.
         out_channels: Channels O of the outputs.
-        num_outs: Number of outputs, as many as levels or more. Defaults to
-            one for each level.
+        num_outs: Number of outputs, as many as levels or some more. Defaults
+            to one for each level.
         rescales: See ``UnmergePyramid``. Defaults to (4, 2, 1, 0.5).
         norm_cfg: See ``UnmergePyramid``. Defaults to SyncBN.
+
+    Raises:
+        ConfigError: If an argument is out of range.
     """
 
     def __init__(
@@ -48,6 +56,13 @@ class UnmergeFPN(Sequential):
         norm_cfg: dict | None = None,
     ):
         levels = len(rescales)
+        check_positive('out_channels', out_channels)
+        num_outs = levels if num_outs is None else num_outs
+        if not levels <= num_outs <= levels + MORE:
+            raise ConfigError(
+                f'num_outs must lie in {levels}..{levels + MORE}, as there '
+                f'are {levels} levels, but got {num_outs}'
+            )
         super().__init__(
             UnmergePyramid(embed_dim, rescales, norm_cfg),
             FPNOfLaterals(embed_dim, out_channels, levels, num_outs),
@@ -59,32 +74,24 @@ class UnmergeFPN(Sequential):
         """Token maps or maps (B, C, H, W) of the backbone → (B, O, H·r, W·r)
         for each of ``rescales``, and further outputs."""
         pyramid, fpn = self
-        convs = [module.conv for module in fpn.lateral_convs]
-        return fpn(pyramid(inputs, convs))
+        return fpn(pyramid(inputs, fpn.lateral_convs))
 
 
 class FPNOfLaterals(BaseModule):
-    """What an FPN does with maps after its lateral convolutions.
-
-    Args:
-        in_channels: Channels of the maps before these.
-        out_channels: Channels O after them.
-        levels: Number of maps.
-        num_outs: Number of outputs. Defaults to one for each map.
-    """
+    """What an FPN does with maps after its lateral convolutions."""
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         levels: int,
-        num_outs: int | None = None,
+        num_outs: int,
     ):
         # as the FPNs of mmseg and mmdet start
         super().__init__(
             dict(type='Xavier', layer='Conv2d', distribution='uniform')
         )
-        self.num_outs = levels if num_outs is None else num_outs
+        self.num_outs = num_outs
         self.lateral_convs = nn.ModuleList(
             ConvModule(in_channels, out_channels, 1, act_cfg=None)
             for _ in range(levels)
@@ -101,7 +108,7 @@ class FPNOfLaterals(BaseModule):
             size = maps[fine].shape[2:]
             maps[fine] = maps[fine] + F.interpolate(maps[fine + 1], size)
         maps = [
-            conv(x, module.conv.weight, module.conv.bias)
+            run_conv_module(module, x)
             for module, x in zip(self.fpn_convs, maps)
         ]
         while len(maps) < self.num_outs:

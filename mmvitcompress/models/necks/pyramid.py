@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.models.layers.hooks import is_bare, works_on_tokens
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenState, restore_grid
 from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.utils.batch_norm import batch_norm, uses_batch_statistics
+from mmvitcompress.utils.checks import check_positive, check_typed
 
 RESCALES = (4, 2, 1, 0.5, 0.25)
 
@@ -35,8 +37,9 @@ class UnmergePyramid(BaseModule):
 
     What does not fit this is restored first: diagonal merges, tokens that were
     matched or fused, and maps before a norm that is no batch norm (such as GN,
-    which looks at all positions). Dropped patches return to their places
-    before anything else, with the feature that they left with.
+    which looks at all positions) or before parts that carry hooks. Dropped
+    patches return to their places before anything else, with the feature that
+    they left with.
 
     Args:
         embed_dim: Channels C of all levels.
@@ -59,8 +62,8 @@ class UnmergePyramid(BaseModule):
         init_cfg: None = None,
     ):
         super().__init__()
-        if init_cfg is not None:
-            raise ConfigError(f'init_cfg must be None, but got {init_cfg}')
+        check_positive('embed_dim', embed_dim)
+        check_typed('norm_cfg', norm_cfg)
         rescales = tuple(rescales)
         if not set(rescales) <= set(RESCALES) or (
             len(set(rescales)) != len(rescales)
@@ -86,16 +89,16 @@ class UnmergePyramid(BaseModule):
     def forward(
         self,
         inputs: Sequence[TokenMap | Tensor],
-        laterals: Sequence[nn.Conv2d] | None = None,
-    ) -> tuple:
+        laterals: Sequence[nn.Module] | None = None,
+    ) -> tuple[Tensor, ...]:
         """One level for each of ``rescales`` → maps (B, C, H·r, W·r).
 
         Args:
             inputs: :class:`~mmvitcompress.tokens.TokenMap` or full maps
                 (B, C, H, W), which a dense backbone may return as well.
-            laterals: A 1×1 convolution for each level, from C channels to
-                those of the result. It is done before restoring, in one with
-                the transposed convolution before it. Defaults to none.
+            laterals: For each level an MMCV ``ConvModule`` that is nothing
+                but a 1×1 convolution. It is done before restoring, in one
+                with the transposed convolution before it. Defaults to none.
         """
         if len(inputs) != len(self.rescales):
             raise ConfigError(
@@ -126,31 +129,32 @@ class UnmergePyramid(BaseModule):
         x: Tensor,
         state: TokenState,
         rescale: float,
-        lateral: nn.Conv2d | None,
+        lateral: nn.Module | None,
     ) -> Tensor:
+        if lateral is not None and not is_bare(lateral):
+            return lateral(self._level(x, state, rescale, None))
+        conv = None if lateral is None else lateral.conv
         factors, full = (1, 1), state.full_grid
         for record in state.undo:
             factors = record.factors
         if rescale < 1:
             x = pool(x, factors, full, round(1 / rescale))
-            return x if lateral is None else _mix(x, lateral)
+            return x if conv is None else conv(x)
         tokens = x.permute(0, 2, 3, 1)  # (B, h, w, C)
         if rescale == 1:
-            if lateral is not None:
-                weight = lateral.weight.flatten(1)
-                tokens = F.linear(tokens, weight, lateral.bias)
+            if conv is not None:
+                tokens = F.linear(tokens, conv.weight.flatten(1), conv.bias)
             return spread(tokens, factors, full)
-        if rescale == 2:
-            tokens = upsample(tokens, self.upsample_2x[0], lateral)
-            return spread(tokens, factors, full)
-        first, norm, activation, second = self.upsample_4x
-        # Identity stands where a batch norm was folded
-        if not isinstance(norm, (_BatchNorm, nn.Identity)):
-            x = self.upsample_4x(spread(tokens, factors, full))
-            return x if lateral is None else _mix(x, lateral)
-        tokens = upsample(tokens, first)  # (B, h, w, 2, 2, C)
-        tokens = activation(_normalise(tokens, norm, factors, full))
-        return spread(upsample(tokens, second, lateral), factors, full)
+        steps = self.upsample_2x if rescale == 2 else self.upsample_4x
+        if not works_on_tokens(steps):
+            x = steps(spread(tokens, factors, full))
+            return x if conv is None else conv(x)
+        *first, last = steps
+        if first:
+            transposed, norm, activation = first
+            tokens = upsample(tokens, transposed)  # (B, h, w, 2, 2, C)
+            tokens = activation(_normalise(tokens, norm, factors, full))
+        return spread(upsample(tokens, last, conv), factors, full)
 
 
 def upsample(
@@ -177,11 +181,6 @@ def upsample(
         bias = F.linear(bias, mix, lateral.bias)
     x = F.linear(x, weight.flatten(0, 2), bias.repeat(4))
     return x.unflatten(-1, (2, 2, -1))
-
-
-def _mix(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 1×1 convolution of (B, C, H, W)."""
-    return F.conv2d(x, conv.weight, conv.bias)
 
 
 def _normalise(

@@ -1,6 +1,7 @@
 """Necks that bring reduced tokens back to full feature maps."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from mmengine.model import BaseModule
@@ -9,9 +10,7 @@ from torch import Tensor, nn
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, restore
-from mmvitcompress.tokens.restore import check_restore_mode
-
-FILLS = ('structured', 'mask_token')
+from mmvitcompress.tokens.restore import RestoreMode
 
 
 @MODELS.register_module()
@@ -34,19 +33,12 @@ class UnmergeUpsample(BaseModule):
 
     def __init__(
         self,
-        mode: str = 'nearest',
-        fill: str = 'structured',
+        mode: RestoreMode = 'nearest',
+        fill: Literal['structured', 'mask_token'] = 'structured',
         in_channels: Sequence[int] | None = None,
         init_cfg: None = None,
     ):
         super().__init__()
-        if init_cfg is not None:
-            raise ConfigError(f'init_cfg must be None, but got {init_cfg}')
-        check_restore_mode('mode', mode)
-        if fill not in FILLS:
-            raise ConfigError(
-                f"fill must be 'structured' or 'mask_token', but got {fill!r}"
-            )
         if fill == 'mask_token' and in_channels is None:
             raise ConfigError("fill='mask_token' needs in_channels")
         self.mode = mode
