@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitcompress.models.layers.blocks import Attention, Block
-from mmvitcompress.tokens import LifePredictor
 
 WIDTH_STEP = 8
 """Channels of which CUDA's kernels want a multiple in half precision: they
@@ -74,27 +73,3 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         linear.bias = nn.Parameter(bias, requires_grad=False)
     return linear.eval()
-
-
-class FoldedLifePredictor(nn.Module):
-    """:class:`~mmvitcompress.tokens.LifePredictor` with one projection.
-
-    ⟨P x̄_cls, Q x̄_i⟩ = ⟨Qᵀ P x̄_cls, x̄_i⟩: of each image only one token is
-    projected. That is N·D multiply-accumulates instead of about 2·N·D².
-
-    Args:
-        predictor: What to fold.
-    """
-
-    def __init__(self, predictor: LifePredictor):
-        super().__init__()
-        self.norm = predictor.norm
-        product = predictor.key.weight.t() @ predictor.query.weight
-        self.project = _linear(product, None)
-        self.eval()
-
-    def forward(self, x: Tensor, num_prefix: int) -> Tensor:
-        """Scores (B, N) of the patches of (B, num_prefix + N, D)."""
-        x = self.norm(x)
-        wanted = self.project(x[:, :1])  # (B, 1, D)
-        return (wanted @ x[:, num_prefix:].transpose(1, 2)).squeeze(1)

@@ -7,7 +7,6 @@ from torch import nn
 
 from mmvitcompress.channels.compactors import is_compactor
 from mmvitcompress.deploy.folded_blocks import (
-    FoldedLifePredictor,
     fold_scales,
     pad_widths,
 )
@@ -53,9 +52,8 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
             fold_scales(block)
             if block.mlp.fc1.weight.is_cuda:
                 pad_widths(block)
-        slimmer = getattr(vit, 'patch_slimming', None)
-        if slimmer is not None:
-            slimmer.predictor = FoldedLifePredictor(slimmer.predictor)
+        for method in vit.methods:
+            method.fold_()
     fold_batch_norms(model)
     use_fast_convs(model)
     return model

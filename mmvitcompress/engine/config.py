@@ -147,13 +147,13 @@ def read_config(
         _override(cfg, options)
     if backbone:
         check_fit(cfg, replaced, backbone)
-    check_values(cfg)
+    check_settings(cfg)
     _import_what_it_needs(cfg)
     check_config(cfg)
     return cfg
 
 
-def check_values(cfg: Config) -> None:
+def check_settings(cfg: Config) -> None:
     """Check what MMEngine trips over without saying what it is about.
 
     Raises:
@@ -257,9 +257,7 @@ def _open_arch(cfg: Config, key: str, value) -> None:
     for name in outer.split('.'):
         node = node.get(name) if hasattr(node, 'get') else None
     named = node.get('arch') if hasattr(node, 'get') else None
-    if isinstance(named, str) and (
-        named in ARCHS or named.endswith('.json')
-    ):
+    if isinstance(named, str) and (named in ARCHS or named.endswith('.json')):
         node['arch'] = dict(base=named)
 
 

@@ -15,7 +15,7 @@ VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
 
 
 @dataclass(frozen=True)
-class Source:
+class Input:
     """The file of an image or video."""
 
     path: Path
@@ -31,14 +31,14 @@ class Source:
 class Frame:
     """One image to predict on."""
 
-    source: Source
+    source: Input
     index: int  # of a video's frame, from 0; 0 for an image
     image: np.ndarray  # (H, W, 3), uint8, in BGR as OpenMMLab loads images
 
 
 def find_sources(
     inputs: Sequence[str | Path], besides: str | Path | None = None
-) -> list[Source]:
+) -> list[Input]:
     """All images and videos that are named, or lie in folders that are.
 
     Args:
@@ -51,7 +51,7 @@ def find_sources(
             folder without images and videos; or if two of them have one name.
     """
     kinds = (*IMAGES, *VIDEOS)
-    sources: dict[str, Source] = {}
+    sources: dict[str, Input] = {}
     results = Path(besides).resolve() if besides is not None else None
     for given in map(Path, inputs):
         if not given.exists():
@@ -80,15 +80,15 @@ def find_sources(
                     'rename one, or predict on them one after the other into '
                     'different folders'
                 )
-            sources[name] = Source(path, name)
+            sources[name] = Input(path, name)
     if not sources:
         raise DataError('no inputs are given; name images, videos or folders')
     return list(sources.values())
 
 
 def read_frames(
-    sources: Sequence[Source],
-    failures: dict[Source, str],
+    sources: Sequence[Input],
+    failures: dict[Input, str],
     color_type: str = 'color',
 ) -> Iterator[Frame]:
     """All images, and all frames of videos, in their order.
@@ -108,7 +108,7 @@ def read_frames(
             failures[source] = str(error)
 
 
-def _read_video(source: Source) -> Iterator[Frame]:
+def _read_video(source: Input) -> Iterator[Frame]:
     video = open_video(source.path)
     index = 0
     while (image := video.read()[1]) is not None:
@@ -130,7 +130,7 @@ def open_video(path: Path) -> cv2.VideoCapture:
         return cv2.VideoCapture()
 
 
-def count_frames(source: Source) -> int:
+def count_frames(source: Input) -> int:
     """How many frames there are, as far as a video tells."""
     frames = cv2.CAP_PROP_FRAME_COUNT
     video = source.is_video and open_video(source.path)

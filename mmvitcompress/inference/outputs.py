@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmvitcompress.datasets.palettes import Colour, background_of
 from mmvitcompress.errors import DataError
-from mmvitcompress.inference.inputs import Frame, Source, open_video
+from mmvitcompress.inference.inputs import Frame, Input, open_video
 from mmvitcompress.inference.predictor import Predictor
 from mmvitcompress.utils.files import replacing, write_json
 from mmvitcompress.utils.images import write_image
@@ -53,7 +53,7 @@ class Writer:
         self.opacity = opacity
         self.overlay = overlay
         self.records: list[dict] = []
-        self._source: Source | None = None
+        self._source: Input | None = None
         self._found: list[dict] = []
         self._video: cv2.VideoWriter | None = None
         self._stack = ExitStack()
@@ -106,7 +106,7 @@ class Writer:
             content = dict(detections=str(path))
         record.update(content)
 
-    def _path(self, folder: str, source: Source, suffix: str) -> Path:
+    def _path(self, folder: str, source: Input, suffix: str) -> Path:
         return self.out / folder / (source.name + suffix)
 
     def _top(self, probabilities: Tensor) -> list[dict]:

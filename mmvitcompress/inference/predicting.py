@@ -14,7 +14,7 @@ from rich.progress import track
 from mmvitcompress.errors import ConfigError, UserError
 from mmvitcompress.inference.inputs import (
     Frame,
-    Source,
+    Input,
     count_frames,
     find_sources,
     read_frames,
@@ -80,7 +80,7 @@ def predict(
     total = sum(map(count_frames, sources))
     predictor = Predictor(config, checkpoint, device, classes)
     start, count = time.perf_counter(), 0
-    failures: dict[Source, str] = {}
+    failures: dict[Input, str] = {}
     frames = track(
         read_frames(sources, failures, predictor.color_type),
         description=predictor.task,
@@ -123,7 +123,7 @@ def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
 def predict_each(
     predictor: Predictor,
     batch: Sequence[Frame],
-    failures: dict[Source, str],
+    failures: dict[Input, str],
 ) -> list[tuple[Frame, Any]]:
     """Predict on frames of one size, one by one where they fail together;
     what fails alone is noted and left out."""
@@ -138,7 +138,7 @@ def predict_each(
 
 
 @contextmanager
-def noting(failures: dict[Source, str], source: Source) -> Iterator[None]:
+def noting(failures: dict[Input, str], source: Input) -> Iterator[None]:
     """Note what goes wrong with an input, whatever it is: others are to go
     on, unless there is no room left for them."""
     try:

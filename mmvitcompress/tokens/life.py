@@ -20,6 +20,7 @@ from torch import Tensor
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.life_predictor import (
     SHARPNESS,
+    FoldedLifePredictor,
     LifePredictor,
     key_bias,
     scores_to_lives,
@@ -247,6 +248,9 @@ class PatchSlimmer(TokenMethod):
             kept = self.spec.kept(x.shape[1] - prefix)
             x, state = drop_last(x, kept, state, prefix)
         return x, state
+
+    def fold_(self) -> None:
+        self.predictor = FoldedLifePredictor(self.predictor)
 
     def layer_of(self, name: str) -> int:
         return self.spec.base_layer

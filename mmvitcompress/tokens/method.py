@@ -88,6 +88,10 @@ class TokenMethod(nn.Module):
     def extra_repr(self) -> str:
         return '' if self.spec is None else str(self.spec)
 
+    def fold_(self) -> None:
+        """Turn what training needs apart into less work for inference, with
+        equal results."""
+
     def layer_of(self, name: str) -> int:
         """The block that a parameter belongs to, for layer-wise decay.
 

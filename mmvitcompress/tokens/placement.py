@@ -27,7 +27,7 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.utils.checks import check_target
 
-TOLERANCE = 0.0025
+TARGET_TOLERANCE = 0.0025
 """By how much the reduction may miss the target, as a fraction of the dense
 MACs: the papers' figures are of this precision."""
 
@@ -130,9 +130,9 @@ def _cheapest(
         for layers in shifted(even, depth, shift):
             reduction = reduction_of(layers)
             over = reduction - target
-            cost = max(0.0, over - TOLERANCE) + STEP_WORTH * shift
+            cost = max(0.0, over - TARGET_TOLERANCE) + STEP_WORTH * shift
             cost += TIE * abs(over)
-            if over >= -TOLERANCE and (best is None or cost < best[0]):
+            if over >= -TARGET_TOLERANCE and (best is None or cost < best[0]):
                 best = cost, Placement(layers, reduction)
     return best
 
@@ -146,10 +146,13 @@ def _pull(
     """The fewest merges that can reach a target, moved forward one by one
     until they do."""
     for count in range(1, most + 1):
-        if reduction_of(tuple(range(1, count + 1))) < target - TOLERANCE:
+        if (
+            reduction_of(tuple(range(1, count + 1)))
+            < target - TARGET_TOLERANCE
+        ):
             continue
         layers = even_layers(count, depth)
-        while (reduction := reduction_of(layers)) < target - TOLERANCE:
+        while (reduction := reduction_of(layers)) < target - TARGET_TOLERANCE:
             layers = max(_one_earlier(layers), key=reduction_of)
         return Placement(layers, reduction)
     first = tuple(range(1, most + 1))
@@ -197,7 +200,7 @@ def nearest(
     saved = {spec: reduction_of(spec) for spec in specs}
     fitting = [spec for spec in specs if saved[spec] <= most] or [*specs]
     best = min(fitting, key=lambda spec: abs(saved[spec] - target))
-    if most == 1 and max(saved.values()) < target - TOLERANCE:
+    if most == 1 and max(saved.values()) < target - TARGET_TOLERANCE:
         raise ConfigError(
             f'a reduction of {target:.2%} cannot be reached by {best.key}: '
             f'the most is {max(saved.values()):.2%}; lower the target or '

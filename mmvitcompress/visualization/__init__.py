@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
 
 from mmvitcompress.checkpoints.widths import read_heads, read_widths
 from mmvitcompress.visualization.attention import (
-    Attention,
+    ReceivedAttention,
     attention_weights,
     class_attention,
     draw_attention,
@@ -57,13 +57,13 @@ from mmvitcompress.visualization.merges import (
     draw_merges,
     merge_stages,
 )
-from mmvitcompress.visualization.style import save, to_array
+from mmvitcompress.visualization.style import save_figure, to_array
 
 FIGURES: dict[str, Kind] = {
     'merges': Merges(),
     'life': Life(),
     'channels': Channels(),
-    'attention': Attention(),
+    'attention': ReceivedAttention(),
     'features': Features(),
     'compare': Compare(),
     'curve': Curve(),
@@ -91,7 +91,7 @@ __all__ = [
     'read_results',
     'read_widths',
     'restored_maps',
-    'save',
+    'save_figure',
     'to_array',
     'token_map',
 ]

@@ -138,7 +138,7 @@ def draw_attention(
     return style.draw_rows(pictures, rows, lambda row: heads, paint, title)
 
 
-class Attention(base.ModelKind):
+class ReceivedAttention(base.ModelKind):
     """What the last block looks at."""
 
     about = 'what the last block looks at, dense beside compressed'

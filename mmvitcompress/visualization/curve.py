@@ -20,7 +20,7 @@ from mmvitcompress.engine.backbones import run_name
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.visualization import base, style
 
-METRICS = {
+AXIS_METRICS = {
     'top1': 'top-1 accuracy (%)',
     'mIoU': 'mIoU (%)',
     'mFscore': 'mF1 (%)',
@@ -121,12 +121,12 @@ def join_results(
 
 def _quality(path: str | Path) -> dict:
     values = _read(path)
-    for key, label in METRICS.items():
+    for key, label in AXIS_METRICS.items():
         if isinstance(values, dict) and key in values:
             return {'quality': values[key], 'metric': label}
     raise ConfigError(
-        f'file {str(path)!r} holds none of the metrics {", ".join(METRICS)}; '
-        'give what tools/test.py --json has written'
+        f'file {str(path)!r} holds none of the metrics '
+        f'{", ".join(AXIS_METRICS)}; give what tools/test.py --json has written'
     )
 
 

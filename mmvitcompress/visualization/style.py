@@ -146,7 +146,7 @@ def to_array(figure: Figure, dpi: int = DPI) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save(figure: Figure, path: str | Path, dpi: int = DPI) -> None:
+def save_figure(figure: Figure, path: str | Path, dpi: int = DPI) -> None:
     """Write a figure; one that was there before stays if that fails.
 
     Raises:

@@ -25,7 +25,7 @@ from mmvitcompress.errors import (
 from mmvitcompress.inference import Predictor, deployed_config, predict
 from mmvitcompress.inference.inputs import (
     Frame,
-    Source,
+    Input,
     find_sources,
     read_frames,
 )
@@ -344,7 +344,7 @@ def test_an_exported_classifier(runs, folder, tmp_path):
 
 
 def test_batches_are_of_one_size():
-    source = Source(Path('x.png'), 'x')
+    source = Input(Path('x.png'), 'x')
     shapes = [(4, 4, 3)] * 3 + [(4, 5, 3)] + [(4, 4, 3)]
     frames = [Frame(source, 0, np.zeros(shape)) for shape in shapes]
     sizes = [len(batch) for batch in batches(frames, 2)]

@@ -11,7 +11,7 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.placement import (
     FARTHEST,
     STEP_WORTH,
-    TOLERANCE,
+    TARGET_TOLERANCE,
     even_layers,
     most_merges,
     place_merges,
@@ -81,7 +81,7 @@ def test_the_papers_choices(name, target, layers):
     most = most_merges(*arch.mergeable(224))
     placement = place_merges(savings(name), arch.token_depth, most, target)
     assert placement.layers == layers
-    assert placement.reduction == pytest.approx(target, abs=TOLERANCE)
+    assert placement.reduction == pytest.approx(target, abs=TARGET_TOLERANCE)
 
 
 def linear(depth, share=0.5):
@@ -110,14 +110,14 @@ def test_placement_follows_the_rule(depth, target, most):
         return sum(abs(a - b) for a, b in zip(layers, even))
 
     def cost(layers):
-        over = saves(layers) - target - TOLERANCE
+        over = saves(layers) - target - TARGET_TOLERANCE
         return max(0, over) + STEP_WORTH * shift(layers)
 
     choices = [
         layers
         for count in range(1, most + 1)
         for layers in itertools.combinations(range(1, depth + 1), count)
-        if saves(layers) >= target - TOLERANCE
+        if saves(layers) >= target - TARGET_TOLERANCE
     ]
     if not choices:
         first = tuple(range(1, most + 1))

@@ -1,14 +1,14 @@
 """The nets as OpenMMLab backbones: arguments → arch → net."""
 
-from mmvitcompress.models.backbones.swin import CompressedSwin
-from mmvitcompress.models.backbones.vit import (
+from mmvitcompress.models.backbones.named import (
     ATMEDeiT,
     CAITDeiT,
     CDCPDeiT,
-    CompressedViT,
     LifeSlimDeiT,
     ToMeViT,
 )
+from mmvitcompress.models.backbones.swin import CompressedSwin
+from mmvitcompress.models.backbones.vit import CompressedViT
 
 __all__ = [
     'ATMEDeiT',
