@@ -68,7 +68,7 @@ def described(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return ' or '.join(dict.fromkeys(map(described, inner)))
     if origin is typing.Literal:
-        return ' or '.join(map(repr, inner))
+        return f'one of {", ".join(map(str, inner))}'
     if hint in _WORDS:
         return _WORDS[hint]
     kind = origin or hint

@@ -46,12 +46,10 @@ class CompressedViT(Backbone, ViT):
         arch: Name, dict of values, or path of an arch JSON; see
             :mod:`mmvitcompress.arch.zoo`. Defaults to the checkpoint's.
         img_size: Image size (H, W) that the position embedding is made for,
-            in pixels; other sizes are interpolated on the fly. Defaults to
-            the arch's.
+            in pixels; others are interpolated. Defaults to the arch's.
         token_merging: Layers, or arguments of
-            :class:`~mmvitcompress.tokens.TokenMerging`, such as
-            ``dict(layers=(5, 8), directions='alternate')``; blocks are
-            counted from 1. Defaults to the arch's.
+            :class:`~mmvitcompress.tokens.TokenMerging`; blocks are counted
+            from 1. Defaults to the arch's.
         patch_slimming: Arguments of
             :class:`~mmvitcompress.tokens.PatchSlimming`, such as
             ``dict(layers=(4, 7, 10), keep_rate=0.7)``. Defaults to the arch's.
@@ -72,10 +70,9 @@ class CompressedViT(Backbone, ViT):
         drop_path_rate: Stochastic depth of the last block. Defaults to 0.
         frozen_stages: How many blocks to freeze together with all that comes
             before them; 0 freezes the stem only, -1 nothing. Defaults to -1.
-        norm_eval: Whether a stem's batch norms stay in evaluation mode.
-            Defaults to False.
-        with_cp: Whether to recompute blocks when going back, which saves
-            memory. Defaults to False.
+        norm_eval: Whether a stem's batch norms keep evaluating. Defaults to
+            False.
+        with_cp: Whether to recompute blocks to save memory. Defaults to False.
         window_size: Edge, in tokens of the current grid, of the windows that
             patches attend in. Defaults to the arch's.
         global_blocks: Blocks that attend to all tokens all the same, counted
@@ -84,10 +81,10 @@ class CompressedViT(Backbone, ViT):
             :class:`~mmvitcompress.engine.hooks.CDCPHook`. Defaults to False.
         soft_slimming: Whether patch slimming trains its life predictor: in
             training mode all patches stay and are weighted by their lives, in
-            evaluation mode they leave as ever. A checkpoint without a
-            predictor gets a new one. ``frozen_stages`` leaves it trainable;
-            see :class:`~mmvitcompress.engine.hooks.LifeRegressionHook`.
-            Defaults to False.
+            evaluation mode they leave as ever. ``frozen_stages`` leaves it
+            trainable; see
+            :class:`~mmvitcompress.engine.hooks.LifeRegressionHook`. Defaults
+            to False.
         init_cfg: Must be None; use ``checkpoint``, which is strict.
         **methods: Arguments of any other token method by its key, see
             :data:`~mmvitcompress.tokens.METHODS`.
