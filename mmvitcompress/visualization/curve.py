@@ -126,7 +126,8 @@ def _quality(path: str | Path) -> dict:
             return {'quality': values[key], 'metric': label}
     raise ConfigError(
         f'file {str(path)!r} holds none of the metrics '
-        f'{", ".join(AXIS_METRICS)}; give what tools/test.py --json wrote'
+        f'{", ".join(AXIS_METRICS)}; give what tools/test.py --json '
+        'has written'
     )
 
 
