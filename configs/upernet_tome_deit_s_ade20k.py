@@ -1,7 +1,8 @@
 # UperNet, DeiT-Small whose tokens merge by similarity (ToMe's bipartite
 # matching), ADE20K 512x512: what merging by place is compared with. Half of
-# the tokens merge before blocks 5 and 8, as in upernet_atme_deit_s_ade20k.py,
-# without layers that are learned for it.
+# the tokens merge in blocks 5 and 8, between attention and MLP, where
+# upernet_atme_deit_s_ade20k.py merges before the attention; no layers are
+# learned for it.
 _base_ = [
     './_base_/models/upernet_tome_deit_s.py',
     './_base_/datasets/ade20k.py',

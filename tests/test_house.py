@@ -32,7 +32,7 @@ __init__
 """
 FLOOR = {r: i for i, row in enumerate(ROOMS.split('\n')) for r in row.split()}
 NETS = 'tokens arch channels planning models.layers models.vit models.swin'
-NETS += ' models.classifier'
+NETS += ' models.classifier checkpoints api'
 WITHOUT_TIMM = 'tokens arch channels planning'
 HOMES = {
     'torch.load': ['checkpoints.reading'],

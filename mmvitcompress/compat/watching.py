@@ -37,7 +37,7 @@ def register() -> None:
 
 def watch() -> None:
     """Register our types now if MMEngine is there, else when a host comes."""
-    if 'mmengine' in sys.modules:
+    if sys.modules.get('mmengine'):
         register()
     elif not any(isinstance(f, HostWatcher) for f in sys.meta_path):
         sys.meta_path.insert(0, HostWatcher())
