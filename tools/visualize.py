@@ -44,7 +44,7 @@ def main():
     if page:
         style.check_page(page)
     view = kind.view(**arguments)
-    style.save(view.whole(), out)
+    style.save_figure(view.whole(), out)
     print(f'picture: {out}')
     if page:
         style.write_page(

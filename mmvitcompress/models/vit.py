@@ -139,10 +139,10 @@ class ViT(nn.Module):
                 # before ``after``: a patch that leaves after this block still
                 # has its feature here
                 outputs.append((x, state))
-            if len(outputs) == len(take):
-                break
             for method in methods:
                 x, state = method.after(layer, x, state)
+            if len(outputs) == len(take):
+                break
         if self.norm is not None:
             outputs = [(self.norm(tokens), s) for tokens, s in outputs]
         return outputs

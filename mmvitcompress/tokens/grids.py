@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import prod
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -32,8 +31,11 @@ def merged_grid(grid: Grid, direction: str) -> Grid:
 
 def merge_factors(directions: Sequence[str]) -> Grid:
     """Multiply up by how much merges shrank height and width."""
-    steps = [STEPS[direction] for direction in directions]
-    return prod(h for h, _ in steps), prod(w for _, w in steps)
+    height = width = 1
+    for direction in directions:  # which graphs can follow, unlike math.prod
+        step_h, step_w = STEPS[direction]
+        height, width = height * step_h, width * step_w
+    return height, width
 
 
 class GridMerge(NamedTuple):

@@ -75,8 +75,10 @@ def pruned_arch():
 
 @pytest.mark.parametrize('whole', [True, False])
 def test_the_checkpoint_knows_its_shape(config, tmp_path, whole):
-    """A run's and a backbone's bring widths and merges of their own."""
+    """A run's and a backbone's bring widths, and merges of their own where
+    the config asks for none."""
     arch = pruned_arch()
+    config.model.backbone.pop('token_merging')
     backbone = dict(type='mmvitcompress.CompressedViT', arch=arch.to_dict())
     shaped = config.copy()
     shaped.model = {**config.model, 'backbone': backbone}

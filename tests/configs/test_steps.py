@@ -54,8 +54,10 @@ def narrow(model):
     heads = ('decode_head', 'auxiliary_head', 'panoptic_head')
     for node in (
         *(neck if isinstance(neck, list) else [neck]),
-        *(model.get(head, {}) for head in heads),
+        *(model.get(head) for head in heads),
     ):
+        if not isinstance(node, dict):  # none, or only whether there is one
+            continue
         for key in ('embed_dim', 'in_channels'):
             value = node.get(key)
             if isinstance(value, int):
@@ -91,7 +93,7 @@ def shrink(model):
         if 'sizes' in model.data_preprocessor:
             model.data_preprocessor.sizes = [(96, 96)]
         head = model.decode_head
-        if head.type == 'Mask2FormerHead':
+        if head.type.endswith('Mask2FormerHead'):
             lighten(head)
         elif 'widths' in head:
             head.widths = (8, 8, 8, 8)

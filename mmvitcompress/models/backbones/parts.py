@@ -77,7 +77,7 @@ def check_no_loading(init_cfg, methods: dict) -> None:
         if value is not None:
             raise ConfigError(
                 f'{name} is not supported, since it skips what does not fit; '
-                f'use checkpoint=… of the backbone, but got {value!r}'
+                f'use backbone.checkpoint=…, but got {value!r}'
             )
 
 
