@@ -1,4 +1,4 @@
-"""When how many MACs are to be saved."""
+"""CDCP's schedule: the MAC reduction that is due at each iteration."""
 
 import math
 from dataclasses import dataclass

@@ -99,7 +99,8 @@ def select(
     (block, then Q, K, V, MLP, then head, then channel).
 
     Args:
-        scores: Column norms of each block's compactors.
+        scores: Of each block's channels, larger for what should stay, such
+            as the column norms of compactors.
         budget: What the channels cost.
         reduction: Overall reduction to reach, as a fraction of the dense
             model's MACs.

@@ -1,4 +1,4 @@
-"""Being registered in time, without importing MMEngine for it.
+"""Register our types when MMSegmentation, MMDetection or MMCV is imported.
 
 Plain names of our types are found by MMSegmentation and MMDetection once
 ``mmvitcompress`` has been imported, and MMCV finds its stand-in for compiled

@@ -1,4 +1,4 @@
-"""From a config to graphs and the figures that speak for them."""
+"""Export a model of a config; compare, time and quantise its graphs."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

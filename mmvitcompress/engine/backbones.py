@@ -140,7 +140,9 @@ def maps_of(backbone: dict) -> Maps | None:
         arch = get_arch(backbone['arch'])
     except (ConfigError, KeyError, TypeError):  # another library's
         return None
-    indices = list(backbone.get('out_indices') or range(4))
+    indices = backbone.get('out_indices')
+    indices = range(4) if indices is None else indices
+    indices = [indices] if isinstance(indices, int) else [*indices]
     if arch.family != 'swin':
         count = len(indices)
         return Maps([arch.embed_dim] * count, [arch.patch_size] * count)

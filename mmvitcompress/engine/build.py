@@ -1,7 +1,8 @@
-"""The door: where a config and weights become a model.
+"""Where a config and weights become a model.
 
-What was merged, pruned or slimmed stands in the checkpoint. A config tells
-what training started from, so the checkpoint's arch wins over it.
+Widths and shape are the checkpoint's: a config tells what training started
+from. Token methods that the config names run as it says, where the weights
+allow it.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """The compressed ViT itself, free of OpenMMLab.
 
 Data flow: image → padded to whole patches → stem → tokens with position →
-blocks, between which tokens are merged or leave → (tokens, state) at the
-wanted blocks.
+blocks, between and within which tokens are merged or leave → (tokens, state)
+at the wanted blocks.
 """
 
 from collections.abc import Sequence

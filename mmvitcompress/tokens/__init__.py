@@ -43,4 +43,5 @@ METHODS: dict[str, type[TokenSpec]] = {
         TokenSpec.__subclasses__(), key=lambda spec: spec.__module__
     )
 }
-"""Specifications by their keys."""
+"""Specifications by their keys, in the order in which methods act: that of
+their files' names."""

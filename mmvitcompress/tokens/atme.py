@@ -1,4 +1,4 @@
-"""ATME: asymmetric token merging (CAIT III-B), and its inverse.
+"""ATME: asymmetric token merging (CAIT III-B); its inverse is in grids.py.
 
 Neighbouring patch tokens are concatenated and fused by one linear layer,
 horizontally or vertically, so that what remains is again a rectangular grid.

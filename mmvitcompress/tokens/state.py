@@ -1,4 +1,4 @@
-"""Where the tokens of a reduced sequence came from."""
+"""``TokenState``: what became of the tokens, which ``restore`` undoes."""
 
 from typing import Any, NamedTuple, Protocol
 

@@ -1,4 +1,4 @@
-"""What all command-line tools share; whose fault an exception is.
+"""What all tools share; tells a user's errors from bugs.
 
 The same exception may be a mistake in a config or a bug of ours: which one
 can be told from where it came, as its message does not say.

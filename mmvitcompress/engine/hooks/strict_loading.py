@@ -37,7 +37,7 @@ class StrictLoadHook(Hook):
         self.testing = testing
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check before MMEngine loads.
+        """Load strictly, before MMEngine loads the same leniently.
 
         Raises:
             CheckpointError: If it doesn't fit; the message names tensors.

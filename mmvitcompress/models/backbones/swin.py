@@ -48,9 +48,9 @@ class CompressedSwin(Backbone, Swin):
             :class:`~mmvitcompress.tokens.TokenMerging`, such as
             ``dict(layers=(5, 6))``; layers are blocks of stage 3, counted
             from 1 within it. Defaults to the arch's.
-        checkpoint: Weights to start from. A pruned checkpoint carries its
-            arch, which wins over ``arch`` and ``token_merging``; others' are
-            converted. Loading is strict.
+        checkpoint: Weights to start from, loaded strictly; others' are
+            converted. Its widths and shape count, and its token methods where
+            none are given here.
         out_indices: Stages whose outputs are returned, counted from 0;
             negative ones from the end. Defaults to all.
         restore: Whether to return full maps; if not, each output is a

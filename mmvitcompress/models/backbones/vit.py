@@ -53,9 +53,9 @@ class CompressedViT(Backbone, ViT):
         patch_slimming: Arguments of
             :class:`~mmvitcompress.tokens.PatchSlimming`, such as
             ``dict(layers=(4, 7, 10), keep_rate=0.7)``. Defaults to the arch's.
-        checkpoint: Weights to start from. A pruned checkpoint carries its
-            arch, which wins over the arguments above (``img_size``
-            excepted); others' are converted. Loading is strict.
+        checkpoint: Weights to start from, loaded strictly; others' are
+            converted. Its widths and shape count, and its token methods where
+            none are given here.
         out_indices: Blocks whose outputs are returned, counted from 0;
             negative ones from the end. Defaults to the ends of the four
             quarters of the depth.

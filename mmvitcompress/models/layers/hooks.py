@@ -1,4 +1,4 @@
-"""What may be computed in another order than modules are called in.
+"""Whether a module carries hooks, so that it must be called as it is.
 
 Not what carries hooks: ``torch.nn.utils.prune`` and the old ``weight_norm``
 make weights anew in one, and whoever registers a hook wants to see what goes
