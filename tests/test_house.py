@@ -120,11 +120,12 @@ def words(modules):
 
 
 def methods(modules):
-    """Token methods are named in tokens and where backbones are made."""
+    """Token methods are named in tokens and where models are made."""
     constructors = {
         part
         for name, node in nodes(modules, ast.FunctionDef)
-        if within(name, 'models.backbones') and node.name == '__init__'
+        if (within(name, 'models.backbones') and node.name == '__init__')
+        or node.name == 'compress'
         for part in ast.walk(node)
     }
     free = 'tokens', 'models.backbones.named'

@@ -1,6 +1,6 @@
 """``compress``: from a ViT of timm to a compressed model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -18,13 +18,14 @@ from mmvitcompress.channels import (
 from mmvitcompress.checkpoints.fill import resize_pos_embed
 from mmvitcompress.checkpoints.timm import Source, compare, create, describe
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens import METHODS
+from mmvitcompress.tokens import METHODS, TokenMerging
 
 
 def compress(
     model: nn.Module | str | Path,
-    *,
+    token_merging: Mapping | Sequence[int] | TokenMerging | None = None,
     channels: Mapping | None = None,
+    *,
     img_size: int | tuple[int, int] | None = None,
     drop_path_rate: float | None = None,
     pretrained: bool = True,
@@ -45,6 +46,10 @@ def compress(
             :class:`CompressedModel` to compress further. Compactors that a
             training loop of yours put into its ``backbone`` (see
             :mod:`mmvitcompress.channels`) are folded.
+        token_merging: Blocks, counted from 1, before which tokens are merged;
+            or the arguments of
+            :class:`~mmvitcompress.tokens.TokenMerging`, such as
+            ``dict(layers=(5, 8), directions='alternate')``. Defaults to none.
         channels: ``dict(target=0.4)`` to save so much of the dense model's
             MACs, merges included; ``dict(qk=0.75, v=0.75, mlp=0.6)`` for
             fractions that every block keeps; or ``dict(qk_dims=48,
@@ -56,10 +61,9 @@ def compress(
             model's.
         pretrained: Whether to download the weights of a model that is given
             by its name. Defaults to True.
-        **methods: Token methods by their keys (see
-            :data:`~mmvitcompress.tokens.METHODS`): blocks, counted from 1, at
-            which tokens are reduced, or a dict of arguments, such as
-            ``token_merging=(5, 8)`` or ``patch_slimming=dict(keep_rate=0.7)``.
+        **methods: Arguments of any other token method by its key (see
+            :data:`~mmvitcompress.tokens.METHODS`), such as
+            ``patch_slimming=dict(keep_rate=0.7)``.
 
     Returns:
         A model of its own, on the same device, of the same dtype, in the same
@@ -73,6 +77,7 @@ def compress(
     """
     training = isinstance(model, nn.Module) and model.training
     source, name = _parts(model, pretrained)
+    methods['token_merging'] = token_merging
     arch = _wanted(source.arch, methods, img_size)
     options = dict(source.options)
     if drop_path_rate is not None:

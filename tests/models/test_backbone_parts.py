@@ -153,7 +153,8 @@ def test_mmengine_ways_to_weights_are_refused(backbone, own, other):
     """mmseg hands ``model.pretrained`` to the backbone."""
     for name in ('pretrained', 'init_cfg'):
         with pytest.raises(
-            ConfigError, match=f"{name} is not .*use checkpoint=.*'x.pth'"
+            ConfigError,
+            match=f"{name} is not .*use backbone.checkpoint=.*'x.pth'",
         ):
             backbone(own, **{name: 'x.pth'})
         backbone(own, **{name: None})
