@@ -1,0 +1,20 @@
+# Semantic FPN on DINOv2's ViT-S without compression, CamVid at 336x252: the
+# control. It starts from the pretrained backbone (tools/convert_checkpoint.py
+# vit_small_patch14_dinov2.lvd142m checkpoints/dinov2_small.pth), without class
+# labels. A head of half the usual width leaves the time to the backbone.
+_base_ = [
+    './_base_/models/semfpn_dinov2_s.py',
+    './_base_/datasets/camvid_patch14.py',
+    './_base_/schedules/dinov2_240.py',
+    './_base_/default_runtime.py',
+]
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(
+        img_size=_base_.crop_size,
+        checkpoint='checkpoints/dinov2_small.pth',
+    ),
+    neck=dict(out_channels=128),
+    decode_head=dict(in_channels=[128] * 4, channels=64, num_classes=11),
+)
+train_dataloader = dict(batch_size=4)
