@@ -36,3 +36,7 @@ class DependencyError(UserError, ImportError):
 
 class WriteError(UserError, OSError):
     """A file can't be written: a full disk, a folder that is locked."""
+
+
+class RunError(UserError, RuntimeError):
+    """One of several runs failed; its log says why."""

@@ -3,11 +3,12 @@
 A result is a dict of builtin types::
 
     {"name": "CAIT", "quality": 63.4, "metric": "top-1 (%)",
-     "macs": 32854272, "latency_ms": 11.7, "series": "CAIT"}
+     "macs": 32854272, "latency_ms": 11.7, "series": "CAIT", "spread": 0.3}
 
 ``name``, ``quality`` and at least one of ``macs`` (of one image) and
 ``latency_ms`` (of a batch) are needed. Results of one ``series`` are joined
-by a line.
+by a line; a ``spread`` of the quality, such as a standard deviation over
+seeds, is drawn as a bar.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,19 +17,11 @@ from typing import ClassVar
 
 from mmengine.fileio import load
 
+from mmvitcompress.analysis.comparison import METRICS
 from mmvitcompress.engine.backbones import run_name
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.visualization import base, style
 
-AXIS_METRICS = {
-    'top1': 'top-1 accuracy (%)',
-    'mIoU': 'mIoU (%)',
-    'mFscore': 'mF1 (%)',
-    'aAcc': 'pixel accuracy (%)',
-    'coco/segm_mAP': 'mask AP',
-    'coco/bbox_mAP': 'box AP',
-}
-"""What is looked for in the metrics of tools/test.py, in this order."""
 COSTS = ('macs', 'latency_ms')
 MARKERS = 'osD^vP*X'
 
@@ -121,12 +114,12 @@ def join_results(
 
 def _quality(path: str | Path) -> dict:
     values = _read(path)
-    for key, label in AXIS_METRICS.items():
+    for key, label in METRICS.items():
         if isinstance(values, dict) and key in values:
             return {'quality': values[key], 'metric': label}
     raise ConfigError(
         f'file {str(path)!r} holds none of the metrics '
-        f'{", ".join(AXIS_METRICS)}; give what tools/test.py --json '
+        f'{", ".join(METRICS)}; give what tools/test.py --json '
         'has written'
     )
 
@@ -176,13 +169,17 @@ def _draw_series(
         points = series.setdefault(result.get('series') or result['name'], [])
         if result.get(cost) is not None:
             at = (result[cost] / unit, result['quality'])
-            points.append((*at, result['name']))
+            spread = result.get('spread') or 0
+            points.append((*at, result['name'], spread))
     for index, points in enumerate(series.values()):
         if not points:
             continue
-        x, y, labels = zip(*sorted(points))
-        axis.plot(
+        x, y, labels, spreads = zip(*sorted(points))
+        axis.errorbar(
             *(x, y),
+            yerr=spreads if any(spreads) else None,
+            capsize=3,
+            elinewidth=1,
             color=style.SERIES[index % len(style.SERIES)],
             marker=MARKERS[index % len(MARKERS)],
             markersize=7,
