@@ -87,6 +87,7 @@ MODELS = _child(
         FastFPNHead='models.fast.fpn_head',
         FastMSDeformAttnPixelDecoder='models.fast.deformable_attention',
         FastUPerHead='models.fast.uper_head',
+        LinearHead='models.heads.linear_head',
         UnmergeFPN='models.necks.fpn',
         MultiScalePreProcessor='models.heads.multi_scale',
         WindowMask2FormerHead='models.heads.window_mask2former',
