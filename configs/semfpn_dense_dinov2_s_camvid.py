@@ -12,6 +12,7 @@ model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
         img_size=_base_.crop_size,
+        drop_path_rate=0.0,  # the run is short
         checkpoint='checkpoints/dinov2_small.pth',
     ),
     neck=dict(out_channels=128),

@@ -88,7 +88,9 @@ def main():
         cfg.model.backbone.out_indices = [block - 1]
         model = build(cfg, args.checkpoint, 'look')
         (known, labels), (queries, truth) = (
-            collect_features(model, track_iter_progress(loader), args.pool)
+            collect_features(
+                model, track_iter_progress((loader, len(loader))), args.pool
+            )
             for loader in data
         )
         predicted = classify_by_neighbours(
