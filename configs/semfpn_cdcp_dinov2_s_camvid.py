@@ -10,8 +10,8 @@ custom_hooks = [
         warmup=24,
         increment=0.02,
         interval=5,
-        settle=80,
+        settle=100,
         shrink=0.03,
-        report_interval=80,
+        report_interval=100,
     ),
 ]

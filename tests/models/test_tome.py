@@ -1,8 +1,10 @@
 """The ToMe peer: the dense ViT with tokens merged by similarity."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
+from mmvitcompress.arch.base import dense
 from mmvitcompress.models import CompressedViT, ToMeViT
 from mmvitcompress.tokens import TokenMatching, TokenMerging
 
@@ -24,9 +26,9 @@ def pair(**matching):
     peer = ToMeViT(SMALL, token_matching=matching, out_indices=(0, 1, 2, 3))
     for parameter in peer.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    dense = CompressedViT(SMALL, out_indices=(0, 1, 2, 3))
-    dense.load_state_dict(peer.state_dict())
-    return peer.eval(), dense.eval()
+    control = CompressedViT(SMALL, out_indices=(0, 1, 2, 3))
+    control.load_state_dict(peer.state_dict())
+    return peer.eval(), control.eval()
 
 
 def test_copies_of_a_patch_merge_without_loss():
@@ -72,3 +74,15 @@ def test_peer_of_atme_by_default():
     with torch.device('meta'):
         larger = ToMeViT('deit_small', img_size=512)
     assert larger.arch.token_matching.r > 4 * peer.arch.token_matching.r
+
+
+def test_peer_costs_the_same_at_the_size_that_the_backbone_runs_at():
+    with torch.device('meta'):
+        net = CompressedViT(
+            'deit_tiny',
+            img_size=(160, 96),
+            token_matching=dict(macs_of=dict(layers=(5, 8))),
+        )
+    atme = dense(net.arch).replace(token_merging=dict(layers=(5, 8)))
+    saved = [1 - a.macs() / dense(net.arch).macs() for a in (net.arch, atme)]
+    assert saved[0] == pytest.approx(saved[1], abs=0.02)  # r is whole

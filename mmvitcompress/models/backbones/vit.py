@@ -129,17 +129,15 @@ class CompressedViT(Backbone, ViT):
         )
         if img_size is not None:
             img_size = pair('img_size', img_size)
-        wanted = wanted_arch(
-            VIT,
-            arch,
-            window_size=window_size,
-            global_blocks=global_blocks,
-            **methods,
-        )
+        windows = dict(window_size=window_size, global_blocks=global_blocks)
+        trained = wanted_arch(VIT, arch, **windows)
+        # methods that derive their values from costs do so at this size
+        size = None if arch is None else img_size
+        wanted = wanted_arch(VIT, arch, img_size=size, **windows, **methods)
         weights, resolved = None, wanted
         if checkpoint is not None:
             weights = read_weights(
-                VIT, checkpoint, wanted, self.how_to_make, img_size
+                VIT, checkpoint, trained, self.how_to_make, img_size
             )
             resolved = reconcile(
                 weights,

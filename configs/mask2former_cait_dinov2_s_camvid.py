@@ -1,0 +1,4 @@
+# CAIT in the task itself: merges before blocks 5 and 8, and channels that
+# vanish, half of the MACs together.
+_base_ = './mask2former_cdcp_dinov2_s_camvid.py'
+model = dict(backbone=dict(token_merging=dict(layers=(5, 8))))

@@ -1,0 +1,17 @@
+# Mask2Former, DINOv2's ViT-S without compression, ADE20K 504x504: the control.
+# It starts from the pretrained backbone (tools/convert_checkpoint.py
+# vit_small_patch14_dinov2.lvd142m checkpoints/dinov2_small.pth).
+_base_ = [
+    './_base_/models/mask2former_dinov2_s.py',
+    './_base_/datasets/ade20k_patch14.py',
+    './_base_/schedules/adamw_160k.py',
+    './_base_/default_runtime.py',
+]
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(
+        img_size=_base_.crop_size,
+        checkpoint='checkpoints/dinov2_small.pth',
+    ),
+)
+optim_wrapper = _base_.head_optim_wrapper

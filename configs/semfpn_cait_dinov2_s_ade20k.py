@@ -1,0 +1,4 @@
+# CAIT in the task itself: merges before blocks 6 and 9, and channels that
+# vanish, half of the MACs together.
+_base_ = './semfpn_cdcp_dinov2_s_ade20k.py'
+model = dict(backbone=dict(token_merging=dict(layers=(6, 9))))

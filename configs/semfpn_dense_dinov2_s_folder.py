@@ -1,0 +1,23 @@
+# Semantic FPN, DINOv2's ViT-S without compression, images of your own: the
+# control. It starts from the pretrained backbone (tools/convert_checkpoint.py
+# vit_small_patch14_dinov2.lvd142m checkpoints/dinov2_small.pth).
+_base_ = [
+    './_base_/models/semfpn_dinov2_s.py',
+    './_base_/datasets/folder_patch14.py',
+    './_base_/schedules/adamw_20k.py',
+    './_base_/default_runtime.py',
+]
+classes = ('background', 'object')  # name yours, in the order of the labels
+labelled = dict(dataset=dict(metainfo=dict(classes=classes)))
+train_dataloader = labelled
+val_dataloader = labelled
+test_dataloader = labelled
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(
+        img_size=_base_.crop_size,
+        checkpoint='checkpoints/dinov2_small.pth',
+    ),
+    decode_head=dict(num_classes=len(classes)),
+)
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.75))

@@ -1,0 +1,19 @@
+# UperNet, DINOv2's ViT-S without compression, CamVid at 336x252: the control.
+# It starts from the pretrained backbone (tools/convert_checkpoint.py
+# vit_small_patch14_dinov2.lvd142m checkpoints/dinov2_small.pth).
+_base_ = [
+    './_base_/models/upernet_dinov2_s.py',
+    './_base_/datasets/camvid_patch14.py',
+    './_base_/schedules/adamw_20k.py',
+    './_base_/default_runtime.py',
+]
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(
+        img_size=_base_.crop_size,
+        checkpoint='checkpoints/dinov2_small.pth',
+    ),
+    decode_head=dict(num_classes=11),
+    auxiliary_head=dict(num_classes=11),
+)
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.75))
