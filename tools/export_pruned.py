@@ -2,17 +2,30 @@
 
 Folds the compactors into the layers, removes what was masked, compares the
 result with the trained model on images of the config's validation data, and
-writes one file that carries its own shape: what model.backbone.checkpoint
-takes. Runs that only merged or slimmed tokens are exported in the same way.
+writes one file that carries its own shape: the whole model, neck and heads
+included, for test.py and its like; model.backbone.checkpoint of another model
+takes it as well. Runs that only merged or slimmed tokens are exported in the
+same way.
 """
 
 from functools import partial
 from pathlib import Path
 
-from mmvitcompress.checkpoints.file import check_suffix, write_checkpoint
-from mmvitcompress.engine import export, launch
+from mmvitcompress.checkpoints.file import (
+    check_suffix,
+    read_checkpoint,
+    write_checkpoint,
+)
+from mmvitcompress.checkpoints.load import load_strict
+from mmvitcompress.engine import launch
 from mmvitcompress.engine.build import build, build_shape
 from mmvitcompress.engine.config import add_overrides, read_config
+from mmvitcompress.engine.export import (
+    classes_of,
+    export,
+    last_weights,
+    real_images,
+)
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils import cli
 
@@ -41,6 +54,17 @@ def parse_args():
         default=16,
         metavar='N',
         help='validation images to compare on',
+    )
+    parser.add_argument(
+        '--backbone-only',
+        action='store_true',
+        help="leave neck and heads out, and use timm's names",
+    )
+    parser.add_argument(
+        '--last',
+        action='store_true',
+        help='of a run with EMAHook export the last weights, not their '
+        'average',
     )
     add_overrides(
         parser,
@@ -77,11 +101,19 @@ def main():
     check_suffix(args.out)
     cfg = read_config(args.config, args.cfg_options, args.backbone)
     model = build(cfg, args.checkpoint, 'export')
+    stored = read_checkpoint(args.checkpoint)
+    if args.last:
+        load_strict(model, last_weights(stored), stored.path)
     with launch.naming_data_errors():
-        batch = export.real_images(cfg, args.images)
-    images = export.preprocessed(model, batch)
-    shaped = partial(build_shape, cfg)
-    result = export.export(model, shaped, images, args.divisor, args.force)
+        images = real_images(cfg, model, args.images)
+    result = export(
+        model,
+        partial(build_shape, cfg),
+        images,
+        args.divisor,
+        args.force,
+        args.backbone_only,
+    )
     report = dict(result.report, checkpoint=args.out, images=len(images))
     metrics = {key: report[key] for key in ('reduction', 'macs', 'params')}
     write_checkpoint(
@@ -91,13 +123,15 @@ def main():
         source=Path(args.checkpoint).name,
         config=Path(args.config).name,
         metrics=metrics,
+        **classes_of(stored),
     )
     print(table(report))
+    parts = ', '.join(report['compared'])
     print(
-        f'MACs −{report["reduction"]:.2%} against the dense model; '
-        f'{sum(report["unconverged"])} masked channels were not zero; on '
-        f'{len(images)} images removing channels moves the output by '
-        f'{report["output_shift"]:.2g} of its largest value, folding by '
+        f'MACs of the backbone −{report["reduction"]:.2%} against the dense '
+        f'one; {sum(report["unconverged"])} masked channels were not zero; '
+        f'on {len(images)} images removing channels moves outputs ({parts}) '
+        f'by {report["output_shift"]:.2g} of the largest value, folding by '
         f'{report["folding_error"]:.2g}'
     )
     print(f'written to {args.out}')

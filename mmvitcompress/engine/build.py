@@ -137,8 +137,7 @@ def fit(model: dict, stored: Checkpoint | None, purpose: str) -> None:
         for key in ('pretrained', 'init_cfg'):
             if part.get(key):
                 part[key] = None
-    if backbone is not None:
-        backbone.pop('compactors', None)
+    compactors = backbone is not None and backbone.pop('compactors', None)
     if stored is not None:
         if not pruning:
             refuse_compactors(stored.state_dict, stored.path)
@@ -150,8 +149,41 @@ def fit(model: dict, stored: Checkpoint | None, purpose: str) -> None:
                     'the one that training the whole model wrote'
                 )
             _take_shape(backbone, stored)
+            if compactors and not stored.pruning:
+                log(
+                    f'compactors of the config are left out: {stored.path} '
+                    'has none, since they are folded'
+                )
     if not learned:
         _pass_over_missing(model)
+
+
+def fit_start(model: dict, stored: Checkpoint) -> None:
+    """Let a run's config build the shape of what it starts from, in place.
+
+    Compactors and what else is to be trained are the config's.
+
+    Args:
+        model: Config of a segmentor, detector or classifier.
+        stored: A whole model's checkpoint. Without an arch of ours the shape
+            stays the config's.
+
+    Raises:
+        CheckpointError: If it is a backbone's alone, or of another one.
+        ConfigError: If its arch has wrong values.
+    """
+    backbone = model.get('backbone')
+    if not isinstance(backbone, dict) or not stored.arch:
+        return
+    if not stored.whole:
+        raise CheckpointError(
+            f'load_from={stored.path!r} holds a backbone only: set '
+            'model.backbone.checkpoint to it'
+        )
+    compactors = backbone.get('compactors')
+    _take_shape(backbone, stored)
+    if compactors:
+        backbone['compactors'] = True
 
 
 def load_stored(model: nn.Module, stored: Checkpoint, purpose: str) -> None:
@@ -206,6 +238,7 @@ def _settled(
         wanted_arch(family, own or stored.arch, **asked),
         log,
         new_window=backbone.get('window_size') is not None,
+        soft_slimming=bool(backbone.get('soft_slimming')),
         off=off,
     )
 

@@ -7,8 +7,9 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 
 from mmvitcompress.checkpoints.file import Checkpoint, read_checkpoint
-from mmvitcompress.engine.build import fit, load_stored
+from mmvitcompress.engine.build import fit, fit_start, load_stored
 from mmvitcompress.engine.hooks.atomic_checkpoint import find_resumable
+from mmvitcompress.engine.hooks.resuming import refuse_unresumable
 from mmvitcompress.engine.launch import add_hook, build_runner
 from mmvitcompress.engine.wrappers import unwrapped
 
@@ -22,7 +23,8 @@ def choose_weights(cfg: Config, resume: str | None) -> None:
             dir, from scratch if there is none; None for what the config says.
 
     Raises:
-        CheckpointError: If a checkpoint is missing or cannot be read.
+        CheckpointError: If a checkpoint is missing, cannot be read, or can't
+            be gone on with.
     """
     if resume is None and cfg.get('resume') and not cfg.get('load_from'):
         resume = 'auto'
@@ -37,6 +39,9 @@ def choose_weights(cfg: Config, resume: str | None) -> None:
     if cfg.get('load_from') is None:
         return
     stored = read_checkpoint(cfg.load_from)
+    if cfg.get('resume'):
+        refuse_unresumable(stored)
+    fit_start(cfg.get('model') or {}, stored)
     hand_over(stored, cfg.load_from)
     # MMEngine would draw a new seed for the sampler first
     if cfg.get('resume') and (cfg.get('randomness') or {}).get('seed') is None:

@@ -219,14 +219,15 @@ def test_student_and_teacher_read_one_file_once(write, reads):
 def test_a_run_that_goes_on_reads_its_file_once(write, reads, tmp_path):
     path, _ = write()
     newest = str(tmp_path / 'epoch_3.pth')
-    Path(path).rename(newest)
+    run = dict(optimizer={}, message_hub={})
+    torch.save(torch.load(path) | run, newest)
+    Path(path).unlink()
+    reads.clear()
     config = Config(dict(work_dir=str(tmp_path)))
     choose_weights(config, 'auto')
     assert config.load_from == newest and config.resume
-    assert CheckpointLoader.load_checkpoint(newest).keys() == {
-        'state_dict',
-        'meta',
-    }
+    handed = CheckpointLoader.load_checkpoint(newest)
+    assert handed.keys() == {'state_dict', 'meta', *run}
     assert reads == [newest]
     # what was handed over is let go
     CheckpointLoader.load_checkpoint(newest)

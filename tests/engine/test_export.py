@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pruned import mask
 
-from mmvitcompress.channels import find_compactors
 from mmvitcompress.checkpoints.file import read_checkpoint, write_checkpoint
 from mmvitcompress.models import CompressedViT, ImageClassifier
 
@@ -83,16 +83,6 @@ def run(tmp_path, folder):
         return config, checkpoint, model
 
     return run
-
-
-@torch.no_grad()
-def mask(model, residue=0.0, qk=3, v=2, mlp=40):
-    """Mask the first channels of every kind; ``residue`` is what is left."""
-    for block in find_compactors(model.backbone):
-        counts = (qk, qk, v, mlp)
-        for compactor, count in zip(block, counts):
-            compactor.kept[:, :count] = False
-            compactor.weight[:, :count] = residue
 
 
 def test_exported_classifier_is_the_trained_one(run, tool, tmp_path):

@@ -290,6 +290,8 @@ def test_resume_keeps_a_seed_that_was_drawn(config, tmp_path):
         {
             'state_dict': {'fc.weight': torch.zeros(2, 2)},
             'meta': {'seed': 99},
+            'optimizer': {},
+            'message_hub': {},
         },
         checkpoint,
     )

@@ -53,7 +53,7 @@ def test_export_of_a_pruned_classifier(tmp_path):
             compactor.kept[:, ::3] = False
             compactor.weight.data[:, ::3] = 0
     x = torch.randn(2, 3, 64, 64)
-    result = export(model, build, x, divisor=1)
+    result = export(model, build, [x], divisor=1)
     assert result.report['macs']['after'] == result.arch.macs(num_classes=5)
     path = tmp_path / 'small.pth'
     write_checkpoint(path, result.state_dict, result.arch)

@@ -11,6 +11,7 @@ from mmvitcompress.engine.hooks.records import ArchMetaHook, MeanLossHook
 from mmvitcompress.engine.hooks.resuming import ResumeCheckHook
 from mmvitcompress.engine.hooks.rng_state import RNGStateHook
 from mmvitcompress.engine.hooks.strict_loading import StrictLoadHook
+from mmvitcompress.engine.hooks.task_teacher import TaskTeacherHook
 
 __all__ = [
     'ArchMetaHook',
@@ -23,4 +24,5 @@ __all__ = [
     'RNGStateHook',
     'ResumeCheckHook',
     'StrictLoadHook',
+    'TaskTeacherHook',
 ]

@@ -10,6 +10,7 @@ from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import HOOKS
 from mmvitcompress.tokens import SoftPatchSlimmer
+from mmvitcompress.utils.checks import check_flag
 
 
 @HOOKS.register_module()
@@ -30,6 +31,13 @@ class LifeRegressionHook(Hook):
     Learning rates are the optimizer's concern: the paper trains the predictor
     with 1e-5 and the rest with 1e-3, at 128 images a step.
 
+    In segmentation and detection (ours, the papers slim classifiers) the
+    first stage starts from the dense model trained on the task
+    (``load_from``): what a head that knows nothing says of patches teaches
+    the predictor nothing. For the second one set ``hard_slimming``: maps of
+    later blocks then hold the features that patches had when they left, as
+    they do in use, and the head learns to read them.
+
     Args:
         predictor_epochs: Length of the first stage; None trains all at once
             (the paper's ablation), 0 leaves the predictor as it was loaded.
@@ -37,6 +45,8 @@ class LifeRegressionHook(Hook):
         predictor_iters: The same in iterations, in place of
             ``predictor_epochs``; the way to say it in runs that count
             iterations. Defaults to None.
+        hard_slimming: Whether patches leave in the second stage as they do in
+            use, where the paper weights them. Defaults to False.
 
     Raises:
         ConfigError: Before training, if the model has no predictor that could
@@ -47,6 +57,7 @@ class LifeRegressionHook(Hook):
         self,
         predictor_epochs: int | None = 1,
         predictor_iters: int | None = None,
+        hard_slimming: bool = False,
     ):
         for name, value in (
             ('predictor_epochs', predictor_epochs),
@@ -57,17 +68,28 @@ class LifeRegressionHook(Hook):
                     f'{name} must be a whole number, 0 or more, or None, but '
                     f'got {value!r}'
                 )
+        check_flag('hard_slimming', hard_slimming)
         self.by_epoch = predictor_iters is None
         self.length = predictor_epochs if self.by_epoch else predictor_iters
+        if hard_slimming and self.length is None:
+            raise ConfigError(
+                'hard_slimming gives the predictor no gradient, so that it '
+                'needs a first stage: set predictor_epochs or predictor_iters'
+            )
+        self.hard_slimming = hard_slimming
         self._stage = None
 
     def before_train(self, runner: Runner) -> None:
         """Check what can be checked, and note what is to be trained."""
         inner = unwrapped(runner.model)
+        self._slimmers = [
+            part
+            for part in inner.modules()
+            if isinstance(part, SoftPatchSlimmer)
+        ]
         ours = {
             id(parameter)
-            for module in inner.modules()
-            if isinstance(module, SoftPatchSlimmer)
+            for module in self._slimmers
             for parameter in module.predictor.parameters()
         }
         learning = [p for p in inner.parameters() if p.requires_grad]
@@ -92,6 +114,13 @@ class LifeRegressionHook(Hook):
                 'LifeRegressionHook freezes parts of the model in turn, which '
                 'several processes must be told: set '
                 'find_unused_parameters=True in the config'
+            )
+        if hasattr(inner, 'extract_feat') and not runner._load_from:
+            # mmseg's and mmdet's; a classifier comes with its backbone
+            runner.logger.warning(
+                f'The head of {type(inner).__name__} starts from random '
+                'weights, from which the life predictor learns nothing: set '
+                'load_from to the dense model trained on the task'
             )
         self._norms = [
             part for part in inner.modules() if isinstance(part, _BatchNorm)
@@ -135,6 +164,9 @@ class LifeRegressionHook(Hook):
             # in a loop over iterations, each one sets the mode anew
             for norm in self._norms:
                 norm.eval()
+        elif stage == 'rest' and self.hard_slimming:
+            for slimmer in self._slimmers:
+                slimmer.eval()
 
     def _enter(self, runner: Runner, stage: str) -> None:
         for name, part in self._parts.items():
@@ -145,7 +177,8 @@ class LifeRegressionHook(Hook):
         what = {
             'all': 'life predictor and model train at once',
             'predictor': 'the life predictor trains, the rest is frozen',
-            'rest': 'the life predictor is frozen, the rest trains',
+            'rest': 'the life predictor is frozen, the rest trains'
+            + ' on the patches that stay' * self.hard_slimming,
         }
         runner.logger.info(f'Life regression: {what[stage]}')
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmvitcompress.checkpoints.file import Checkpoint
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.registry import HOOKS
 
@@ -35,19 +36,13 @@ class ResumeCheckHook(Hook):
         """Compare before MMEngine loads.
 
         Raises:
-            CheckpointError: If the checkpoint is no run's, or its optimizer
-                can't go on with the parameters that it is given now.
+            CheckpointError: If its optimizer can't go on with the parameters
+                that it is given now.
         """
         if not runner._resume:
             return
         path = str(runner._load_from)
         self.remedy = NEW_RUN.format(path)
-        lacking = {'meta', 'optimizer', 'message_hub'} - {*checkpoint}
-        if lacking:
-            raise CheckpointError(
-                f'checkpoint {path!r} cannot be resumed from: it has no '
-                f'{", no ".join(sorted(lacking))}; {self.remedy}'
-            )
         changed = []
         states = checkpoint['optimizer'].get('param_groups')
         if states is not None and hasattr(runner.optim_wrapper, 'optimizer'):
@@ -99,6 +94,17 @@ class ResumeCheckHook(Hook):
                 '(frozen_stages, paramwise_cfg with its layer_decay) cannot '
                 f'be changed on --resume; {self.remedy}'
             )
+
+
+def refuse_unresumable(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError for weights alone, as exported ones are."""
+    lacking = {'meta', 'optimizer', 'message_hub'} - {*checkpoint.content}
+    if lacking:
+        path = checkpoint.path
+        raise CheckpointError(
+            f'checkpoint {path!r} cannot be resumed from: it has no '
+            f'{", no ".join(sorted(lacking))}; {NEW_RUN.format(path)}'
+        )
 
 
 def _settings(state: dict) -> dict:
