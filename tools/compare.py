@@ -12,14 +12,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mmvitcompress.analysis.comparison import (
-    METRICS,
+from mmvitcompress.errors import ConfigError, RunError
+from mmvitcompress.evaluation.comparison import (
+    QUALITIES,
     Cell,
+    comparison_table,
     metric_of,
     summary,
-    table,
 )
-from mmvitcompress.errors import ConfigError, RunError
 from mmvitcompress.utils import cli
 
 TOOLS = Path(__file__).resolve().parent
@@ -135,7 +135,7 @@ def draw(rows: list[dict], metric: str, args) -> None:
             name=row['name'],
             quality=row['mean'],
             spread=row['spread'],
-            metric=METRICS.get(metric, metric),
+            metric=QUALITIES.get(metric, metric),
             macs=row['macs'],
             latency_ms=row.get('overall_ms'),
             batch_size=args.batch_size,
@@ -160,7 +160,7 @@ def main():
     rows = summary(results, Path(args.baseline).stem, metric)
     if args.repeats:
         add_times(rows, every, args)
-    print(table(rows, metric))
+    print(comparison_table(rows, metric))
     if args.out:
         draw(rows, metric, args)
     if args.json:

@@ -17,9 +17,9 @@ from typing import ClassVar
 
 from mmengine.fileio import load
 
-from mmvitcompress.analysis.comparison import METRICS
 from mmvitcompress.engine.backbones import run_name
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.evaluation.comparison import QUALITIES
 from mmvitcompress.visualization import base, style
 
 COSTS = ('macs', 'latency_ms')
@@ -114,12 +114,12 @@ def join_results(
 
 def _quality(path: str | Path) -> dict:
     values = _read(path)
-    for key, label in METRICS.items():
+    for key, label in QUALITIES.items():
         if isinstance(values, dict) and key in values:
             return {'quality': values[key], 'metric': label}
     raise ConfigError(
         f'file {str(path)!r} holds none of the metrics '
-        f'{", ".join(METRICS)}; give what tools/test.py --json '
+        f'{", ".join(QUALITIES)}; give what tools/test.py --json '
         'has written'
     )
 

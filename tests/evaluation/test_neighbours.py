@@ -1,6 +1,5 @@
 """Nearest neighbours by hand, and with the tool on a folder."""
 
-import json
 import math
 
 import pytest

@@ -5,8 +5,13 @@ from statistics import fmean, stdev
 
 import pytest
 
-from mmvitcompress.analysis.comparison import Cell, metric_of, summary, table
 from mmvitcompress.errors import ConfigError, RunError
+from mmvitcompress.evaluation.comparison import (
+    Cell,
+    comparison_table,
+    metric_of,
+    summary,
+)
 
 # Stand-ins that leave what the tools leave, and count their calls.
 TOOLS = {
@@ -114,7 +119,7 @@ def test_differences_are_taken_seed_by_seed():
     assert cait['difference'] == pytest.approx(fmean([-1, -0.5, -1]))
     assert cait['difference_spread'] == pytest.approx(stdev([-1, -0.5, -1]))
     assert cait['spread'] == pytest.approx(stdev([49, 59.5, 54]))
-    text = table([dense, cait], 'mIoU')
+    text = comparison_table([dense, cait], 'mIoU')
     assert '54.17 ± 5.25' in text and '-0.83 ± 0.29' in text
     assert '4.000 G' in text and '-50.0%' in text
 
@@ -122,7 +127,7 @@ def test_differences_are_taken_seed_by_seed():
 def test_one_seed_has_no_spread():
     rows = summary(dict(dense=runs({4: 50.0}, 8e9)), 'dense', 'mIoU')
     assert rows[0]['spread'] is None
-    assert '±' not in table(rows, 'mIoU')
+    assert '±' not in comparison_table(rows, 'mIoU')
 
 
 def test_times_are_shown_as_speedups():
@@ -134,7 +139,7 @@ def test_times_are_shown_as_speedups():
         row.update(
             {f'{p}_ms': time for p in ('backbone', 'encoder', 'overall')}
         )
-    assert table(rows, 'mIoU').count('2.50x') == 3
+    assert comparison_table(rows, 'mIoU').count('2.50x') == 3
 
 
 def test_the_metric_is_the_one_that_all_have():

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from mmvitcompress.analysis.configs import load_config
+from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import ConfigError, RunError
 from mmvitcompress.utils.files import write_json
 
-METRICS = {
+QUALITIES = {
     'top1': 'top-1 accuracy (%)',
     'mIoU': 'mIoU (%)',
     'mFscore': 'mF1 (%)',
@@ -63,7 +63,7 @@ class Cell:
 
     def settings(self) -> str:
         """Every setting of the run, as a digest."""
-        text = load_config(self.config).pretty_text
+        text = read_config(self.config).pretty_text
         text = '\n'.join([text, *self.overrides()])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -151,7 +151,7 @@ def metric_of(results: Sequence[dict], metric: str | None = None) -> str:
         ConfigError: If a result lacks it.
     """
     known = [r['metrics'] for r in results]
-    names = [metric] if metric else list(METRICS)
+    names = [metric] if metric else list(QUALITIES)
     for name in names:
         if all(name in metrics for metrics in known):
             return name
@@ -210,7 +210,7 @@ def _spread(values: dict[int, float]) -> float | None:
     return stdev(values.values()) if len(values) > 1 else None
 
 
-def table(rows: Sequence[dict], metric: str) -> str:
+def comparison_table(rows: Sequence[dict], metric: str) -> str:
     """The summary as text; times where they were taken."""
     width = max(len(row['name']) for row in rows)
     timed = all('overall_ms' in row for row in rows)
