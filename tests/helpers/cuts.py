@@ -25,6 +25,7 @@ AT_MOST = {
 PRUNING = {
     'increment': 1,
     'interval': 1,
+    'warmup': 0,
     'warmup_epochs': 0,
     'settle_epochs': 0,
     'settle': 2,
@@ -38,8 +39,9 @@ OPTIONS = {
     '--check-images 2 --calibration-images 2',
     'export_pruned': '--images 2',
     'get_flops': '--shape 64',
+    'knn': '--k 2',
 }
-CONFIGURED = ('train', 'test', 'export_pruned', 'predict')
+CONFIGURED = ('train', 'test', 'export_pruned', 'predict', 'knn')
 
 
 def leaves(node, prefix=''):
