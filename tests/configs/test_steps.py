@@ -4,6 +4,8 @@ Steps tell whether parts fit together. Data sets change the number of classes
 and the size only, so that with another backbone one of each head is stepped.
 """
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -97,7 +99,7 @@ def shrink(model):
             lighten(head)
         elif 'widths' in head:
             head.widths = (8, 8, 8, 8)
-        else:
+        elif not head.type.endswith('LinearHead'):  # as wide as its maps
             head.channels = 16
         return
     model.data_preprocessor.pop('batch_augments', None)
@@ -180,7 +182,8 @@ def check_learning(model, losses):
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
-        else:  # ranks patches, which has no gradient
+        elif name.startswith('backbone.') and model.backbone.frozen_stages < 0:
+            # ranks patches, which has no gradient
             assert '.patch_slimming.predictor.' in name
 
 
@@ -192,7 +195,9 @@ def check_optimizer(model, settings):
         for group in wrapper.optimizer.param_groups
         for parameter in group['params']
     }
-    custom = settings.get('paramwise_cfg', {}).get('custom_keys', {})
+    options = settings.get('paramwise_cfg', {})
+    custom = options.get('custom_keys', {})
+    decay = options.get('layer_decay', 1)
     spared = ('pos_embed', 'cls_token', 'relative_position_bias_table')
     for key, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -200,18 +205,37 @@ def check_optimizer(model, settings):
         group, last = values.pop(id(parameter)), key.rpartition('.')[2]
         free = parameter.ndim <= 1 or last in spared
         free |= any(name in key for name in custom if name != 'backbone')
+        free |= '.compactors.' in key  # only CDCP's lasso pulls at them
         assert (group['weight_decay'] == 0) == free, key
-        slow = 'backbone' in custom and key.startswith('backbone.')
-        base = wrapper.optimizer.defaults['lr']
-        assert group['lr'] == pytest.approx(base * (0.1 if slow else 1)), key
+        lr = wrapper.optimizer.defaults['lr']
+        if key.startswith('backbone.'):
+            lr *= custom.get('backbone', {}).get('lr_mult', 1)
+            lr *= decay ** (13 - layer_of(key)) if decay != 1 else 1
+        assert group['lr'] == pytest.approx(lr), key
     assert not values
     return custom
 
 
+def layer_of(key):
+    """Where a parameter of a ViT of 12 blocks stands, from the stem (0) on.
+
+    A merge before a block belongs to it, the predictor of lives to block 4,
+    after which it looks; the last norm comes after all.
+    """
+    if key.startswith('backbone.patch_slimming.'):
+        return 4
+    block = re.match(r'backbone\.(?:blocks|token_merging\D*)\.(\d+)\.', key)
+    if block:
+        return int(block[1]) + 1
+    return 13 if key.startswith('backbone.norm') else 0
+
+
 def check_strides(model, cfg):
     """What anchors, regions and queries take for granted is so."""
+    patch = getattr(model.backbone.arch, 'patch_size', 16)
+    height, width = 8 * patch, 4 * patch
     with torch.no_grad():
-        maps = model.extract_feat(torch.zeros(1, 3, 128, 64))
+        maps = model.extract_feat(torch.zeros(1, 3, height, width))
     if cfg.type == 'Mask2Former':
         strides = list(cfg.panoptic_head.strides)
     else:
@@ -219,7 +243,7 @@ def check_strides(model, cfg):
         regions = cfg.roi_head.bbox_roi_extractor.featmap_strides
         assert strides[: len(regions)] == list(regions)
     for x, stride in zip(maps, strides, strict=True):
-        assert x.shape[2:] == (128 // stride, 64 // stride)
+        assert x.shape[2:] == (height // stride, width // stride)
 
 
 # -- tests --------------------------------------------------------------------

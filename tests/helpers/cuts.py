@@ -69,6 +69,8 @@ def settings(cfg):
     for i, hook in enumerate(cfg.get('custom_hooks') or []):
         if hook['type'].endswith('CDCPHook'):
             found |= {f'custom_hooks.{i}.{k}': v for k, v in PRUNING.items()}
+            if 'train_cfg.max_iters' in found:
+                found['train_cfg.max_iters'] = PRUNING['settle'] + 1
     return found
 
 
