@@ -23,7 +23,7 @@ from mmvitcompress.datasets.reading import (
     naming_file,
     open_dataset,
 )
-from mmvitcompress.datasets.splits import belongs
+from mmvitcompress.utils.splits import belongs
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import DATASETS
 from mmvitcompress.utils.images import upright

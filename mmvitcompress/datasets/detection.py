@@ -17,7 +17,7 @@ from mmvitcompress.datasets.palettes import (
     NUCLEI_SOURCE,
     NUCLEUS_PALETTE,
 )
-from mmvitcompress.datasets.splits import belongs, check_share
+from mmvitcompress.utils.splits import belongs, check_share
 from mmvitcompress.errors import DataError
 from mmvitcompress.registry import DATASETS
 

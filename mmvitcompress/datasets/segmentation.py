@@ -32,7 +32,7 @@ from mmvitcompress.datasets.palettes import (
     NUCLEUS_PALETTE,
     class_palette,
 )
-from mmvitcompress.datasets.splits import belongs, check_share
+from mmvitcompress.utils.splits import belongs, check_share
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import DATASETS, TRANSFORMS
 

@@ -1,0 +1,138 @@
+"""Features of a net against those of its teacher: targets, losses, error.
+
+The teacher is dense, the student reduces tokens. Every token is normalised by
+itself (LayerNorm without weights), so that no loud one rules.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmvitcompress.tokens import TokenState, restore
+
+Outputs = Sequence[tuple[Tensor, TokenState]]
+"""Tokens (B, prefix + n, D) and state of several blocks."""
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Tokens (…, D) with mean 0 and deviation 1 each, in float32 at least."""
+    x = x if x.dtype == torch.float64 else x.float()
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def full_patches(
+    tokens: Tensor, state: TokenState, prefix: int, mode: str = 'nearest'
+) -> Tensor:
+    """Patch tokens (B, N, D) of the full grid, of (B, prefix + n, D)."""
+    x = restore(tokens[:, prefix:], state, mode)
+    return x.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def covering(state: TokenState, batch: int, count: int, device) -> Tensor:
+    """(B, N): which of ``count`` tokens covers each patch of the full grid.
+
+    ``count`` itself stands where none does: there a patch has left.
+    """
+    ids = torch.arange(count, dtype=torch.float, device=device)
+    ids = ids.expand(batch, -1)[..., None]
+    state = state.apply(lambda x: ids.new_full((*x.shape[:2], 1), count))
+    return restore(ids, state).flatten(1).long()
+
+
+def covered_means(patches: Tensor, index: Tensor, count: int) -> Tensor:
+    """Means (B, n, D) of the patches (B, N, D) that each token covers.
+
+    ``index`` is that of :func:`covering`.
+    """
+    sums = patches.new_zeros(len(patches), count + 1, patches.shape[-1])
+    sums.scatter_add_(1, index[..., None].expand_as(patches), patches)
+    sizes = patches.new_zeros(len(patches), count + 1)
+    sizes.scatter_add_(1, index, torch.ones_like(index, dtype=sizes.dtype))
+    return (sums / sizes.clamp(min=1)[..., None])[:, :count]
+
+
+def feature_losses(
+    student: Outputs, teacher: Outputs, prefix: int, mode: str = 'nearest'
+) -> dict[str, Tensor]:
+    """What a student's features lack, each a mean over blocks and elements.
+
+    All are mean squared differences of normalised tokens, that is
+    2·(1 − correlation): from 0 to 4.
+
+    Args:
+        student: Its outputs at some blocks.
+        teacher: Those of a dense net at the same blocks.
+        prefix: How many tokens stand before the patches in both.
+        mode: How merges are undone. Defaults to 'nearest'.
+
+    Returns:
+        ``map`` of restored patches; ``prefix`` if there are such tokens;
+        ``merged``, if there are fewer tokens than patches, of the tokens as
+        they are against the mean of the patches that each covers.
+    """
+    terms: dict[str, list[Tensor]] = {}
+
+    def compare(name: str, x: Tensor, target: Tensor) -> None:
+        loss = F.mse_loss(normalised(x), normalised(target))
+        terms.setdefault(name, []).append(loss)
+
+    for (ours, state), (theirs, _) in zip(student, teacher, strict=True):
+        patches = theirs[:, prefix:].float()
+        compare('map', full_patches(ours, state, prefix, mode), patches)
+        if prefix:
+            compare('prefix', ours[:, :prefix], theirs[:, :prefix])
+        count = ours.shape[1] - prefix
+        if count < patches.shape[1]:
+            index = covering(state, len(ours), count, ours.device)
+            means = covered_means(patches, index, count)
+            compare('merged', ours[:, prefix:], means)
+    return {name: torch.stack(each).mean() for name, each in terms.items()}
+
+
+@torch.no_grad()
+def error_sums(
+    student: Outputs, teacher: Outputs, prefix: int, mode: str = 'nearest'
+) -> Tensor:
+    """What :func:`feature_error` is made of, for each image.
+
+    Arguments are those of :func:`feature_losses`.
+
+    Returns:
+        (B, blocks, 4): of normalised patches Σ|s − t|² and Σ|t − mean of the
+        image|², of normalised prefix tokens Σ|s − t|² and Σ|t|².
+    """
+    blocks = []
+    for (ours, state), (theirs, _) in zip(student, teacher, strict=True):
+        s = normalised(full_patches(ours, state, prefix, mode))
+        t = normalised(theirs[:, prefix:])
+        s_prefix, t_prefix = (
+            normalised(x[:, :prefix]) for x in (ours, theirs)
+        )
+        parts = (s - t, t - t.mean(1, keepdim=True), s_prefix - t_prefix)
+        sums = [part.square().sum((1, 2)) for part in (*parts, t_prefix)]
+        blocks.append(torch.stack(sums, 1))
+    return torch.stack(blocks, 1)
+
+
+def feature_error(sums: Tensor) -> dict[str, float]:
+    """The relative error of features, from the sums of all images.
+
+    Args:
+        sums: (images, blocks, 4), see :func:`error_sums`.
+
+    Returns:
+        ``feature_error``: Σ|s − t|² / Σ|t − mean of the image|² over images
+        and patches, mean over blocks: 0 for the teacher's own features, 1 for
+        the right mean and nothing else; the same of each block by its place;
+        ``prefix_error``, Σ|s − t|² / Σ|t|², if there are prefix tokens.
+    """
+    missed, spread, prefix, size = sums.double().sum(0).T
+    each = missed / spread
+    found = {'feature_error': each.mean().item()}
+    found |= {f'feature_error_{i}': e for i, e in enumerate(each.tolist(), 1)}
+    if size.min() > 0:
+        found['prefix_error'] = (prefix / size).mean().item()
+    return found
