@@ -29,6 +29,6 @@ class BFloat16OptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Run the forward pass in autocast."""
         device = next(model.parameters()).device.type
-        with super().optim_context(model):
-            with torch.autocast(device, torch.bfloat16):
-                yield
+        autocast = torch.autocast(device, torch.bfloat16)
+        with super().optim_context(model), autocast:
+            yield

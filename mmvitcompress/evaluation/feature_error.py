@@ -22,6 +22,8 @@ class FeatureError(BaseMetric):
         **kwargs: MMEngine's ``collect_device`` and ``prefix``.
     """
 
+    default_prefix = ''  # the names say it
+
     def process(
         self, data_batch: dict | None, data_samples: Sequence[Tensor]
     ) -> None:

@@ -35,8 +35,9 @@ class FeatureDistiller(Taught, BaseModel):
     :class:`~mmvitcompress.engine.hooks.LifeRegressionHook`.
 
     Args:
-        backbone: The student: config of a backbone of ours, or a net. A final
-            norm is kept as it is, and features are compared before it.
+        backbone: The student: config of a backbone of ours, or a net. The
+            checkpoint's final norm is kept as it is (``final_norm=False``
+            where it has none); features are compared before it.
         teacher: The dense net: a checkpoint's file, the config of a backbone,
             or a net. It stays frozen, and is no part of checkpoints. Defaults
             to the checkpoint that the student starts from, without token
