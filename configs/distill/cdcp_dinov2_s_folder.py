@@ -3,7 +3,6 @@
 # run this short masked columns have to be helped to vanish (shrink).
 _base_ = [
     '../_base_/models/distill_dinov2_s.py',
-    '../_base_/datasets/images.py',
     '../_base_/schedules/distill_4k.py',
 ]
 model = dict(backbone=dict(compactors=True))

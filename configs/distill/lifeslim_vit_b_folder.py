@@ -2,7 +2,6 @@
 # everything else for the rest.
 _base_ = [
     '../_base_/models/distill_vit_b.py',
-    '../_base_/datasets/images.py',
     '../_base_/schedules/distill_4k.py',
 ]
 model = dict(

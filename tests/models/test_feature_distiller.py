@@ -121,14 +121,14 @@ def test_what_a_teacher_must_be(dense, x, tmp_path):
     path = tmp_path / 'merged.pth'
     meta = {'arch': merged.arch.to_dict()}
     torch.save({'state_dict': merged.state_dict(), 'meta': meta}, path)
-    with pytest.raises(ConfigError, match='dense.*token_merging'):
+    with pytest.raises(ConfigError, match=r'dense.*token_merging'):
         FeatureDistiller(backbone(str(path)))
     model = FeatureDistiller(backbone(str(path)), teacher=dense)
     assert not model.teacher.net.arch.reductions
     narrow = CompressedViT({**ARCH, 'embed_dim': 12})
     with pytest.raises(ConfigError, match='embed_dim must be 24'):
         FeatureDistiller(backbone(dense), teacher=narrow)
-    with pytest.raises(CheckpointError, match='none.pth'):
+    with pytest.raises(CheckpointError, match=r'none\.pth'):
         FeatureDistiller(backbone(dense), teacher='none.pth')
     with pytest.raises(ConfigError, match='weights may name'):
         FeatureDistiller(backbone(dense), weights=dict(maps=1.0))

@@ -1,5 +1,6 @@
 # A student that starts as its teacher; made by: tools/convert_checkpoint.py
 #   vit_base_patch16_224.augreg2_in21k_ft_in1k checkpoints/vit_base_augreg.pth
+_base_ = '../datasets/images.py'
 model = dict(
     type='FeatureDistiller',
     backbone=dict(
