@@ -1,7 +1,7 @@
 """Features of a net against those of its teacher: targets, losses, error.
 
-The teacher is dense, the student reduces tokens. Every token is normalised by
-itself (LayerNorm without weights), so that no loud one rules.
+The teacher is dense as a rule, the student reduces tokens. Every token is
+normalised by itself (LayerNorm without weights), so that no loud one rules.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def feature_losses(
 
     Args:
         student: Its outputs at some blocks.
-        teacher: Those of a dense net at the same blocks.
+        teacher: Those of its teacher at the same blocks.
         prefix: How many tokens stand before the patches in both.
         mode: How merges are undone. Defaults to 'nearest'.
 
@@ -79,8 +79,8 @@ def feature_losses(
         loss = F.mse_loss(normalised(x), normalised(target))
         terms.setdefault(name, []).append(loss)
 
-    for (ours, state), (theirs, _) in zip(student, teacher, strict=True):
-        patches = theirs[:, prefix:].float()
+    for (ours, state), (theirs, full) in zip(student, teacher, strict=True):
+        patches = full_patches(theirs, full, prefix).float()
         compare('map', full_patches(ours, state, prefix, mode), patches)
         if prefix:
             compare('prefix', ours[:, :prefix], theirs[:, :prefix])
@@ -105,9 +105,9 @@ def error_sums(
         image|², of normalised prefix tokens Σ|s − t|² and Σ|t|².
     """
     blocks = []
-    for (ours, state), (theirs, _) in zip(student, teacher, strict=True):
+    for (ours, state), (theirs, full) in zip(student, teacher, strict=True):
         s = normalised(full_patches(ours, state, prefix, mode))
-        t = normalised(theirs[:, prefix:])
+        t = normalised(full_patches(theirs, full, prefix))
         s_prefix, t_prefix = (
             normalised(x[:, :prefix]) for x in (ours, theirs)
         )
