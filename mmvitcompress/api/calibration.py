@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvitcompress.api.model import CompressedModel
+from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.windows import quarter_ends
 from mmvitcompress.channels.compactors import Kinds
 from mmvitcompress.channels.compensation import (
@@ -119,14 +120,11 @@ def _read(
 ) -> Tensor:
     """Images (n, 3, H, W) of a folder, equally spaced by their names."""
     check_positive('calibration.count', count)
-    arch = model.arch
-    if img_size is None:
-        most = MOST * arch.patch_size
-        img_size = tuple(min(side, most) for side in arch.img_size)
+    size = most_patches(model.arch) if img_size is None else img_size
     data = UnlabelledImages(
         folder,
         dict(
-            input_size=(3, *pair('calibration.img_size', img_size)),
+            input_size=(3, *pair('calibration.img_size', size)),
             crop_pct=1.0,
             interpolation='bicubic',
             **normalisation_of(model),
@@ -135,6 +133,14 @@ def _read(
     # for each four to calibrate on one to measure with
     places = equally_spaced(len(data), count + count // 4)
     return torch.stack([data[place]['inputs'] for place in places])
+
+
+def most_patches(arch: ViTArch) -> tuple[int, int]:
+    """The image size (H, W) of an arch, at most 16 patches a side, in
+    pixels."""
+    height, width = arch.img_size
+    most = MOST * arch.patch_size
+    return min(height, most), min(width, most)
 
 
 def normalisation_of(model: CompressedModel) -> dict:
