@@ -18,6 +18,7 @@ from mmvitcompress.channels.compensation import (
 from mmvitcompress.channels.importance import taylor
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers.features import (
+    channel_scale,
     error_sums,
     feature_error,
     full_patches,
@@ -89,6 +90,7 @@ class Calibration:
             total = 0.0
             for tokens, state in net.intermediates(image, self.indices):
                 x = normalised(full_patches(tokens, state, self.prefix))
+                x = x * channel_scale(x)
                 signs = torch.randint(2, x.shape, generator=generator) * 2 - 1
                 total = total + (x * signs.to(x)).sum() / x.numel() ** 0.5
             yield total / len(self.indices) ** 0.5

@@ -16,8 +16,6 @@ from mmvitcompress.utils.checks import (
     pair,
 )
 
-HOLD_OUT = 0.05  # of the images, to validate on
-
 
 def distill(
     model: CompressedModel,
@@ -31,6 +29,7 @@ def distill(
     work_dir: str | Path = 'work_dirs/distill',
     resume: bool = False,
     bfloat16: bool = False,
+    hold_out: float = 0.05,
     num_workers: int = 2,
     seed: int = 0,
 ) -> CompressedModel:
@@ -39,8 +38,8 @@ def distill(
     Needs no labels, and MMEngine. What is compared says
     :func:`~mmvitcompress.models.layers.features.feature_losses`; it is done
     after each quarter of the blocks. Norm and classifier behind the blocks
-    stay as they are. Losses, and after each epoch the feature error on a
-    twentieth of the images, are logged, and written to ``work_dir`` with a
+    stay as they are. Losses, and after each epoch the feature error on images
+    that were held out, are logged, and written to ``work_dir`` with a
     checkpoint.
 
     Args:
@@ -58,6 +57,8 @@ def distill(
             exactly as if the run had not stopped. Defaults to False.
         bfloat16: Whether to compute in bfloat16 where that is safe, which is
             faster on most hardware. Defaults to False.
+        hold_out: Share of the images, by a hash of their file names, to
+            measure the error on. Defaults to 0.05.
         num_workers: Processes that read images. Defaults to 2.
         seed: Of crops and order. Defaults to 0.
 
@@ -88,7 +89,8 @@ def distill(
     dense = compress(teacher).backbone.to(next(model.parameters()).dtype)
     size = most_patches(model.arch)
     size = size if img_size is None else pair('img_size', img_size)
-    cfg = _config(model, str(images), size, epochs, batch_size, num_workers)
+    data = dict(data_root=str(images), hold_out=hold_out)
+    cfg = _config(model, data, size, epochs, batch_size, num_workers)
     cfg.optim_wrapper.optimizer.lr = lr
     if bfloat16:
         cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
@@ -102,7 +104,7 @@ def distill(
 
 
 def _config(
-    model, images: str, size, epochs: int, batch_size: int, workers: int
+    model, data: dict, size, epochs: int, batch_size: int, workers: int
 ):
     """The run, in the words of configs/distill."""
     from mmengine.config import Config
@@ -121,8 +123,7 @@ def _config(
             sampler=dict(type='DefaultSampler', shuffle=training),
             dataset=dict(
                 type='UnlabelledImages',
-                data_root=images,
-                hold_out=HOLD_OUT,
+                **data,
                 held_out=not training,
                 transform=transform,
             ),

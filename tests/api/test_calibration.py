@@ -88,7 +88,8 @@ def _map_loss(calibration, net):
                 torch.nn.functional.layer_norm(t[:, 1:], t.shape[2:])
                 for t in (a, b)
             )
-            total += (a - b).square().mean().item() * len(batch)
+            unit = b.std((0, 1), correction=0)
+            total += ((a - b) / unit).square().mean().item() * len(batch)
     return total / len(calibration.images) / len(calibration.indices)
 
 

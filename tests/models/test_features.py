@@ -5,6 +5,7 @@ import torch
 from token_methods import CASES, build, images, runs, sizes
 
 from mmvitcompress.models.layers.features import (
+    channel_scale,
     covered_means,
     covering,
     error_sums,
@@ -27,33 +28,48 @@ def outputs(*tokens, state=WHOLE):
 
 
 def test_losses_by_hand():
-    ours = outputs(UP, DOWN, UP, UP, UP)
-    theirs = outputs(DOWN, UP, UP, UP, UP)
+    ours = outputs(UP, DOWN, UP, UP, DOWN)
+    theirs = outputs(DOWN, UP, UP, UP, DOWN)
     losses = feature_losses(ours, theirs, prefix=1)
-    # (2² + 2²) / 2 channels where they differ: one patch of four, [CLS]
     assert losses.keys() == {'map', 'prefix'}
-    assert losses['map'].item() == pytest.approx(1, rel=1e-4)
-    assert losses['prefix'].item() == pytest.approx(4, rel=1e-4)
+    assert losses['prefix'].item() == pytest.approx(4, rel=1e-4)  # 2² each
+    # one patch of four; the teacher's ±1 have a variance of 1 − (½)²
+    assert losses['map'].item() == pytest.approx(1 / 0.75, rel=1e-4)
 
 
 def test_merged_tokens_are_held_against_the_mean_of_what_they_cover():
     ours = outputs(UP, UP, state=PAIRED)
-    # the means of the pairs are (1, 5) and (5, 1), unlike three of the four
+    # the means of the pairs are (1, 5) and (5, 1), unlike two of the four;
+    # as many are up as are down, so that the variance is 1
     theirs = outputs([2.0, 0.0], [0.0, 10.0], [0.0, 2.0], [10.0, 0.0])
     losses = feature_losses(ours, theirs, prefix=0)
     assert losses.keys() == {'map', 'merged'}
     assert losses['map'].item() == pytest.approx(2, rel=1e-4)
     assert losses['merged'].item() == pytest.approx(2, rel=1e-4)
-    both = feature_losses(ours + ours, theirs + outputs(*[UP] * 4), 0)
+    same = outputs(UP, DOWN, state=PAIRED), outputs(UP, UP, DOWN, DOWN)
+    both = feature_losses(ours + same[0], theirs + same[1], 0)
     assert both['merged'].item() == pytest.approx(1, rel=1e-4)
 
 
-def test_a_loud_token_does_not_rule():
-    quiet, loud = outputs(UP, UP, UP, DOWN), outputs(UP, UP, UP, DOWN)
-    loud[0][0][:, 0] *= 1e4
-    target = outputs(DOWN, DOWN, UP, UP)
-    losses = [feature_losses(x, target, 0)['map'] for x in (quiet, loud)]
-    torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
+def test_neither_a_loud_token_nor_a_loud_channel_rules():
+    torch.manual_seed(0)
+    theirs = torch.randn(2, 30, 8).double()
+    ours = theirs + 0.1 * torch.randn(2, 30, 8).double()
+    state = TokenState.start((5, 6))
+
+    def loss():
+        return feature_losses([(ours, state)], [(theirs, state)], 0)['map']
+
+    quiet = loss()
+    for x in (ours, theirs):
+        x[:, 3] *= 1e4
+    torch.testing.assert_close(loss(), quiet, rtol=1e-3, atol=0)
+    x = normalised(theirs)
+    scaled = x * channel_scale(x)
+    deviation = scaled.flatten(0, 1).std(0, correction=0)
+    torch.testing.assert_close(deviation, torch.ones(8).double())
+    x[..., 0] *= 1e-6  # a channel that says nothing isn't blown up
+    assert (x * channel_scale(x))[..., 0].abs().max() < 1e-3
 
 
 def test_error_by_hand():

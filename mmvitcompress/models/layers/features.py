@@ -1,7 +1,9 @@
 """Features of a net against those of its teacher: targets, losses, error.
 
 The teacher is dense as a rule, the student reduces tokens. Every token is
-normalised by itself (LayerNorm without weights), so that no loud one rules.
+normalised by itself (LayerNorm without weights), so that no loud one rules;
+losses divide what patches differ by by the teacher's deviation in each
+channel, so that no loud channel does.
 """
 
 from collections.abc import Sequence
@@ -20,6 +22,17 @@ def normalised(x: Tensor) -> Tensor:
     """Tokens (…, D) with mean 0 and deviation 1 each, in float32 at least."""
     x = x if x.dtype == torch.float64 else x.float()
     return F.layer_norm(x, x.shape[-1:])
+
+
+def channel_scale(patches: Tensor) -> Tensor:
+    """By what to multiply each channel of normalised patches (B, N, D).
+
+    The inverse (D) of its deviation over the batch, which is taken for at
+    least a hundredth of the mean of all.
+    """
+    deviation = patches.detach().flatten(0, 1).std(0, correction=0)
+    least = 1e-2 * deviation.mean() + torch.finfo(patches.dtype).eps
+    return 1 / deviation.clamp(min=least)
 
 
 def full_patches(
@@ -59,8 +72,9 @@ def feature_losses(
 ) -> dict[str, Tensor]:
     """What a student's features lack, each a mean over blocks and elements.
 
-    All are mean squared differences of normalised tokens, that is
-    2·(1 − correlation): from 0 to 4.
+    All are mean squared differences of normalised tokens; those of patches
+    are measured in the teacher's deviation of each channel, see
+    :func:`channel_scale`, so that 1 is the error of knowing the mean alone.
 
     Args:
         student: Its outputs at some blocks.
@@ -75,20 +89,22 @@ def feature_losses(
     """
     terms: dict[str, list[Tensor]] = {}
 
-    def compare(name: str, x: Tensor, target: Tensor) -> None:
-        loss = F.mse_loss(normalised(x), normalised(target))
-        terms.setdefault(name, []).append(loss)
+    def compare(name: str, x: Tensor, target: Tensor, scale=1.0) -> None:
+        x, target = normalised(x) * scale, normalised(target) * scale
+        terms.setdefault(name, []).append(F.mse_loss(x, target))
 
     for (ours, state), (theirs, full) in zip(student, teacher, strict=True):
         patches = full_patches(theirs, full, prefix).float()
-        compare('map', full_patches(ours, state, prefix, mode), patches)
+        scale = channel_scale(normalised(patches))
+        x = full_patches(ours, state, prefix, mode)
+        compare('map', x, patches, scale)
         if prefix:
             compare('prefix', ours[:, :prefix], theirs[:, :prefix])
         count = ours.shape[1] - prefix
         if count < patches.shape[1]:
             index = covering(state, len(ours), count, ours.device)
             means = covered_means(patches, index, count)
-            compare('merged', ours[:, prefix:], means)
+            compare('merged', ours[:, prefix:], means, scale)
     return {name: torch.stack(each).mean() for name, each in terms.items()}
 
 
