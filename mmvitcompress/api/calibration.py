@@ -18,11 +18,10 @@ from mmvitcompress.channels.compensation import (
 from mmvitcompress.channels.importance import taylor
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers.features import (
-    channel_scale,
+    Scale,
     error_sums,
     feature_error,
     full_patches,
-    normalised,
 )
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.utils.checks import check_positive, pair
@@ -89,8 +88,8 @@ class Calibration:
         for image in self._batches(self.images, 1):
             total = 0.0
             for tokens, state in net.intermediates(image, self.indices):
-                x = normalised(full_patches(tokens, state, self.prefix))
-                x = x * channel_scale(x)
+                x = full_patches(tokens, state, self.prefix)
+                x = Scale.of(x).apply(x, x.detach())
                 signs = torch.randint(2, x.shape, generator=generator) * 2 - 1
                 total = total + (x * signs.to(x)).sum() / x.numel() ** 0.5
             yield total / len(self.indices) ** 0.5

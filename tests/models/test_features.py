@@ -5,7 +5,6 @@ import torch
 from token_methods import CASES, build, images, runs, sizes
 
 from mmvitcompress.models.layers.features import (
-    channel_scale,
     covered_means,
     covering,
     error_sums,
@@ -19,8 +18,7 @@ from mmvitcompress.tokens.atme import merged
 
 WHOLE = TokenState.start((1, 4))
 PAIRED = merged(WHOLE, 'horizontal')
-# of two channels, normalised to (-1, 1) and (1, -1) whatever their scale
-UP, DOWN = [0.0, 2.0], [50.0, -50.0]
+UP, DOWN = [-1.0, 1.0], [1.0, -1.0]
 
 
 def outputs(*tokens, state=WHOLE):
@@ -28,48 +26,48 @@ def outputs(*tokens, state=WHOLE):
 
 
 def test_losses_by_hand():
-    ours = outputs(UP, DOWN, UP, UP, DOWN)
     theirs = outputs(DOWN, UP, UP, UP, DOWN)
-    losses = feature_losses(ours, theirs, prefix=1)
+    losses = feature_losses(outputs(UP, DOWN, UP, UP, DOWN), theirs, 1)
     assert losses.keys() == {'map', 'prefix'}
     assert losses['prefix'].item() == pytest.approx(4, rel=1e-4)  # 2² each
-    # one patch of four; the teacher's ±1 have a variance of 1 − (½)²
-    assert losses['map'].item() == pytest.approx(1 / 0.75, rel=1e-4)
+    # one patch of four differs by 2; the teacher's have a variance of 1 − ½²
+    assert losses['map'].item() == pytest.approx(4 / 0.75 / 4, rel=1e-4)
+    # that which lies 1.5 from the mean is measured in its own length
+    losses = feature_losses(outputs(DOWN, UP, UP, UP, UP), theirs, 1)
+    assert losses['map'].item() == pytest.approx(4 / 1.5**2 / 4, rel=1e-4)
+    assert losses['prefix'] == 0
 
 
 def test_merged_tokens_are_held_against_the_mean_of_what_they_cover():
-    ours = outputs(UP, UP, state=PAIRED)
-    # the means of the pairs are (1, 5) and (5, 1), unlike two of the four;
-    # as many are up as are down, so that the variance is 1
-    theirs = outputs([2.0, 0.0], [0.0, 10.0], [0.0, 2.0], [10.0, 0.0])
+    low, high = [0.0, 0.0], [4.0, 4.0]
+    # the pairs have the means 1 and 3, around 2, with a variance of 3
+    theirs = outputs(low, [2.0] * 2, high, [2.0] * 2)
+    ours = outputs([1.0] * 2, low, state=PAIRED)
     losses = feature_losses(ours, theirs, prefix=0)
     assert losses.keys() == {'map', 'merged'}
-    assert losses['map'].item() == pytest.approx(2, rel=1e-4)
-    assert losses['merged'].item() == pytest.approx(2, rel=1e-4)
-    same = outputs(UP, DOWN, state=PAIRED), outputs(UP, UP, DOWN, DOWN)
-    both = feature_losses(ours + same[0], theirs + same[1], 0)
-    assert both['merged'].item() == pytest.approx(1, rel=1e-4)
+    assert losses['merged'].item() == pytest.approx(3**2 / 2 / 2, rel=1e-4)
+    # 1, 1, 4 and 2 away; the ends are √2 deviations long
+    away = (1 / 2 + 1 + 16 / 2 + 4) / 2 / 4
+    assert losses['map'].item() == pytest.approx(away, rel=1e-4)
+    both = feature_losses(ours * 2, [*theirs, *theirs], 0, terms=['map'])
+    assert both == {'map': losses['map']}
 
 
 def test_neither_a_loud_token_nor_a_loud_channel_rules():
-    torch.manual_seed(0)
-    theirs = torch.randn(2, 30, 8).double()
-    ours = theirs + 0.1 * torch.randn(2, 30, 8).double()
-    state = TokenState.start((5, 6))
+    generator = torch.Generator().manual_seed(0)
+    theirs, noise = torch.randn(2, 2, 90, 8, generator=generator).double()
+    state = TokenState.start((9, 10))
 
-    def loss():
-        return feature_losses([(ours, state)], [(theirs, state)], 0)['map']
+    def loss(at, by):
+        a, b = theirs + 0.1 * noise, theirs.clone()
+        a[at], b[at] = a[at] * by, b[at] * by
+        return feature_losses([(a, state)], [(b, state)], 0)['map'].item()
 
-    quiet = loss()
-    for x in (ours, theirs):
-        x[:, 3] *= 1e4
-    torch.testing.assert_close(loss(), quiet, rtol=1e-3, atol=0)
-    x = normalised(theirs)
-    scaled = x * channel_scale(x)
-    deviation = scaled.flatten(0, 1).std(0, correction=0)
-    torch.testing.assert_close(deviation, torch.ones(8).double())
-    x[..., 0] *= 1e-6  # a channel that says nothing isn't blown up
-    assert (x * channel_scale(x))[..., 0].abs().max() < 1e-3
+    usual = loss(0, 1)
+    assert loss((..., 3), 1e4) == pytest.approx(usual, rel=1e-6)
+    assert loss((0, 5), 1e2) < 2 * usual
+    # a channel that says nothing isn't blown up
+    assert loss((..., 3), 1e-9) < usual
 
 
 def test_error_by_hand():

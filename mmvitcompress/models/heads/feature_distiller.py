@@ -10,6 +10,7 @@ from mmvitcompress.arch.base import dense
 from mmvitcompress.arch.windows import quarter_ends
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers.features import (
+    TERMS,
     Outputs,
     error_sums,
     feature_losses,
@@ -45,7 +46,8 @@ class FeatureDistiller(Taught, BaseModel):
         indices: Blocks (of a Swin: stages) whose features are compared,
             counted from 0. Defaults to the student's ``out_indices``.
         weights: Of the terms ``map``, ``prefix`` and ``merged``. Those that
-            aren't named have 1.
+            aren't named have 1, 1 and 0: merged tokens that are handed back
+            to all that they cover learn the mean by ``map`` as well.
         data_preprocessor: As MMEngine's. Defaults to one that only moves data
             to the device.
         init_cfg: As MMEngine's.
@@ -55,8 +57,6 @@ class FeatureDistiller(Taught, BaseModel):
             the student, or an argument is out of range.
         CheckpointError: If a checkpoint can't be read or doesn't fit.
     """
-
-    TERMS = ('map', 'prefix', 'merged')
 
     def __init__(
         self,
@@ -70,12 +70,13 @@ class FeatureDistiller(Taught, BaseModel):
         check_typed('backbone', backbone)
         check_typed('teacher', teacher)
         super().__init__(data_preprocessor, init_cfg)
-        self.weights = {**dict.fromkeys(self.TERMS, 1.0), **(weights or {})}
+        self.weights = {'map': 1.0, 'prefix': 1.0, 'merged': 0.0}
+        self.weights |= weights or {}
         for name, value in self.weights.items():
             check_at_least_zero(f'weights.{name}', value)
-        if len(self.weights) > len(self.TERMS):
+        if len(self.weights) > len(TERMS):
             raise ConfigError(
-                f'weights may name {", ".join(self.TERMS)}, but got '
+                f'weights may name {", ".join(TERMS)}, but got '
                 f'{", ".join(weights)}'
             )
         own = None
@@ -139,10 +140,9 @@ class FeatureDistiller(Taught, BaseModel):
         outputs = student, self._teacher(inputs), self.prefix, self.mode
         if mode == 'predict':
             return [*error_sums(*outputs)]
-        return {
-            f'loss_{name}': self.weights[name] * loss
-            for name, loss in feature_losses(*outputs).items()
-        }
+        terms = [name for name in TERMS if self.weights[name]]
+        losses = feature_losses(*outputs, terms)
+        return {f'loss_{n}': self.weights[n] * x for n, x in losses.items()}
 
 
 class _Intermediates(nn.Module):

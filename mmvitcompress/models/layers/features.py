@@ -1,12 +1,14 @@
 """Features of a net against those of its teacher: targets, losses, error.
 
-The teacher is dense as a rule, the student reduces tokens. Every token is
-normalised by itself (LayerNorm without weights), so that no loud one rules;
-losses divide what patches differ by by the teacher's deviation in each
-channel, so that no loud channel does.
+The teacher is dense as a rule, the student reduces tokens. Losses measure each
+channel in the deviation that it has from patch to patch, and tokens that are
+longer than others in their length, so that neither loud channels nor loud
+tokens rule. The error is one of tokens normalised by themselves, whatever the
+batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +18,40 @@ from mmvitcompress.tokens import TokenState, restore
 
 Outputs = Sequence[tuple[Tensor, TokenState]]
 """Tokens (B, prefix + n, D) and state of several blocks."""
+TERMS = ('map', 'prefix', 'merged')
+
+
+def precise(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def normalised(x: Tensor) -> Tensor:
     """Tokens (…, D) with mean 0 and deviation 1 each, in float32 at least."""
-    x = x if x.dtype == torch.float64 else x.float()
-    return F.layer_norm(x, x.shape[-1:])
+    return F.layer_norm(precise(x), x.shape[-1:])
 
 
-def channel_scale(patches: Tensor) -> Tensor:
-    """By what to multiply each channel of normalised patches (B, N, D).
+class Scale(NamedTuple):
+    """Mean and deviation (D) of each channel of a teacher's patches."""
 
-    The inverse (D) of its deviation over the batch, which is taken for at
-    least a hundredth of the mean of all.
-    """
-    deviation = patches.detach().flatten(0, 1).std(0, correction=0)
-    least = 1e-2 * deviation.mean() + torch.finfo(patches.dtype).eps
-    return 1 / deviation.clamp(min=least)
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, patches: Tensor) -> 'Scale':
+        """That of a batch (B, N, D); a deviation is at least a hundredth of
+        their median."""
+        x = precise(patches.detach()).flatten(0, 1)
+        deviation = x.std(0, correction=0)
+        least = 1e-2 * deviation.median() + torch.finfo(x.dtype).eps
+        return cls(x.mean(0), deviation.clamp(min=least))
+
+    def apply(self, x: Tensor, target: Tensor) -> Tensor:
+        """Measure tokens (…, D) in deviations, or in the length of their
+        target where that is longer."""
+        long = (precise(target) - self.mean) / self.deviation
+        long = long.square().mean(-1, keepdim=True).sqrt().clamp(min=1)
+        return precise(x) / (self.deviation * long)
 
 
 def full_patches(
@@ -68,44 +87,48 @@ def covered_means(patches: Tensor, index: Tensor, count: int) -> Tensor:
 
 
 def feature_losses(
-    student: Outputs, teacher: Outputs, prefix: int, mode: str = 'nearest'
+    student: Outputs,
+    teacher: Outputs,
+    prefix: int,
+    mode: str = 'nearest',
+    terms: Collection[str] = TERMS,
 ) -> dict[str, Tensor]:
-    """What a student's features lack, each a mean over blocks and elements.
-
-    All are mean squared differences of normalised tokens; those of patches
-    are measured in the teacher's deviation of each channel, see
-    :func:`channel_scale`, so that 1 is the error of knowing the mean alone.
+    """What a student's features lack: mean squared differences over blocks
+    and elements.
 
     Args:
         student: Its outputs at some blocks.
         teacher: Those of its teacher at the same blocks.
         prefix: How many tokens stand before the patches in both.
         mode: How merges are undone. Defaults to 'nearest'.
+        terms: Which of :data:`TERMS` to work out. Defaults to all.
 
     Returns:
-        ``map`` of restored patches; ``prefix`` if there are such tokens;
-        ``merged``, if there are fewer tokens than patches, of the tokens as
-        they are against the mean of the patches that each covers.
+        ``map`` of restored patches, and, if there are fewer tokens than
+        patches, ``merged`` of the tokens as they are against the mean of the
+        patches that each covers: both as :class:`Scale` measures them, so
+        that 1 is the error of knowing the mean alone; ``prefix`` of
+        normalised prefix tokens, if there are any, 2·(1 − correlation).
     """
-    terms: dict[str, list[Tensor]] = {}
+    found: dict[str, list[Tensor]] = {}
 
-    def compare(name: str, x: Tensor, target: Tensor, scale=1.0) -> None:
-        x, target = normalised(x) * scale, normalised(target) * scale
-        terms.setdefault(name, []).append(F.mse_loss(x, target))
+    def compare(name: str, x: Tensor, target: Tensor) -> None:
+        found.setdefault(name, []).append(F.mse_loss(x, target))
 
     for (ours, state), (theirs, full) in zip(student, teacher, strict=True):
-        patches = full_patches(theirs, full, prefix).float()
-        scale = channel_scale(normalised(patches))
-        x = full_patches(ours, state, prefix, mode)
-        compare('map', x, patches, scale)
-        if prefix:
-            compare('prefix', ours[:, :prefix], theirs[:, :prefix])
-        count = ours.shape[1] - prefix
-        if count < patches.shape[1]:
+        patches = precise(full_patches(theirs, full, prefix))
+        scale, count = Scale.of(patches), ours.shape[1] - prefix
+        pairs = {'map': (full_patches(ours, state, prefix, mode), patches)}
+        if 'merged' in terms and count < patches.shape[1]:
             index = covering(state, len(ours), count, ours.device)
             means = covered_means(patches, index, count)
-            compare('merged', ours[:, prefix:], means, scale)
-    return {name: torch.stack(each).mean() for name, each in terms.items()}
+            pairs['merged'] = ours[:, prefix:], means
+        for name, (x, target) in pairs.items():
+            compare(name, scale.apply(x, target), scale.apply(target, target))
+        if prefix:
+            heads = (normalised(x[:, :prefix]) for x in (ours, theirs))
+            compare('prefix', *heads)
+    return {name: torch.stack(each).mean() for name, each in found.items()}
 
 
 @torch.no_grad()
