@@ -4,8 +4,8 @@ Configs of MMSegmentation and MMDetection find our types once this package is
 imported. It imports no other part of OpenMMLab, MMEngine included, before
 something needs it.
 
-Outside of OpenMMLab, :func:`compress`, :func:`plan`, :func:`save` and
-:func:`load` (see :mod:`mmvitcompress.api`) do it in one call.
+Outside of OpenMMLab, :func:`compress`, :func:`plan`, :func:`distill`,
+:func:`save` and :func:`load` (see :mod:`mmvitcompress.api`) do it in one call.
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ from importlib import import_module
 from mmvitcompress import compat
 from mmvitcompress.version import __version__
 
-_API = ('CompressedModel', 'compress', 'load', 'plan', 'save')
+_API = ('CompressedModel', 'compress', 'distill', 'load', 'plan', 'save')
 
 __all__ = ['__version__', *_API]
 

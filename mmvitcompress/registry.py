@@ -102,7 +102,7 @@ HOOKS = _child(
     'engine.hooks',
     lazy=dict(CompressionVisualizationHook='visualization.hooks'),
 )
-OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'engine.optimizers')
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'engine.wrappers')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optimizers'
 )

@@ -40,13 +40,14 @@ HOMES = {
     # and what a classifier holds: its backbone, and its teacher
     'MODELS.build': [
         'engine.build',
+        'models.heads.feature_distiller',
         'models.heads.image_classifier',
         'models.losses.distillation',
     ],
 }
 # what may break a rule
 EXEMPTIONS = """
-sizes    datasets.splits engine.wrappers
+sizes    engine.wrappers utils.splits
 methods  arch.zoo
 methods  engine.hooks.life_regression visualization.life
 """  # ideas of a few lines that several modules share; the arch that CAIT

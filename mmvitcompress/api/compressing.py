@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
+from mmvitcompress.api.calibration import Calibration
 from mmvitcompress.api.files import assemble, read, timm_state_dict
 from mmvitcompress.api.model import CompressedModel
 from mmvitcompress.api.pruning import prune_
@@ -29,6 +30,7 @@ def compress(
     img_size: int | tuple[int, int] | None = None,
     drop_path_rate: float | None = None,
     pretrained: bool = True,
+    calibration: str | Path | Tensor | Mapping | None = None,
     **methods,
 ) -> CompressedModel:
     """Compress a ViT of timm.
@@ -61,6 +63,12 @@ def compress(
             model's.
         pretrained: Whether to download the weights of a model that is given
             by its name. Defaults to True.
+        calibration: Images without labels: a folder, a tensor of normalised
+            ones, or ``dict(images=folder, count=100, img_size=…)``. Channels
+            are then chosen by what they do on them, not by the size of their
+            weights, the layers after them make up for what is gone, and the
+            error that compression leaves in the features is printed and kept
+            as ``feature_error`` of the result. Defaults to none.
         **methods: Arguments of any other token method by its key (see
             :data:`~mmvitcompress.tokens.METHODS`), such as
             ``patch_slimming=dict(keep_rate=0.7)``.
@@ -77,6 +85,8 @@ def compress(
     """
     training = isinstance(model, nn.Module) and model.training
     source, name = _parts(model, pretrained)
+    if calibration is not None:
+        calibration = Calibration(assemble(source, name), calibration)
     methods['token_merging'] = token_merging
     arch = _wanted(source.arch, methods, img_size)
     options = dict(source.options)
@@ -93,9 +103,17 @@ def compress(
     result = assemble(source, name, new)
     if channels is not None:
         outside = timm_state_dict(result)
-        arch, pruned = prune_(result.backbone, channels, result.num_classes)
+        arch, pruned = prune_(
+            result.backbone, channels, result.num_classes, calibration
+        )
         source = source._replace(arch=arch, state_dict=outside | pruned)
         result = assemble(source, name)
+    if calibration is not None:
+        result.feature_error = calibration.error(result.backbone)
+        print(
+            f'feature error on {len(calibration.held)} images: '
+            f'{result.feature_error["feature_error"]:.4f}'
+        )
     _take_settings(model, result)
     return result.train(training)
 

@@ -46,7 +46,13 @@ class CompressedModel(Classifier):
         backbone: The :class:`~mmvitcompress.models.ViT`.
         pretrained_cfg: How images are to be prepared, as
             ``timm.data.resolve_model_data_config`` reads it.
+        feature_error: What compressing with ``calibration`` left of error in
+            the features, see
+            :func:`~mmvitcompress.models.layers.features.feature_error`; None
+            if it wasn't measured.
     """
+
+    feature_error: dict[str, float] | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -1,17 +1,18 @@
-"""Narrower blocks in one shot, by the size of the weights.
+"""Narrower blocks in one shot, by the size of the weights or by images.
 
 CDCP learns which channels may go while the model trains; this only looks at
-the weights. The result is a start for fine-tuning, no finished model.
+the weights, or at what they do on a hundred images. The result is a start for
+fine-tuning, no finished model.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 import numpy as np
-import torch
 from numpy import ndarray
 from torch import Tensor
 
+from mmvitcompress.api.calibration import Calibration
 from mmvitcompress.channels import (
     MacBudget,
     SelectionRules,
@@ -20,7 +21,9 @@ from mmvitcompress.channels import (
     select,
     set_kept_,
 )
-from mmvitcompress.channels.compactors import Kinds, transformer_blocks
+from mmvitcompress.channels.compactors import Kinds
+from mmvitcompress.channels.compensation import compensate_all_
+from mmvitcompress.channels.importance import magnitudes, per_cost
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.utils.checks import check_target, per_block
@@ -30,44 +33,13 @@ _KEEP = ('qk', 'v', 'mlp')
 _RULES = ('min_head_dim', 'min_mlp_dim', 'divisor')
 
 
-@torch.no_grad()
-def magnitudes(model: ViT) -> list[Kinds]:
-    """How much each channel can do, by the size of its weights.
-
-    The score of a V channel, and of a hidden channel of the MLP, is
-    ‖w_in‖₂ · ‖w_out‖₂, of its row in W_V or W_1 and its column in W_O or W_2;
-    that of a position of Q and K is ‖w_q‖₂ · ‖w_k‖₂. All are relative to the
-    mean of their block and kind, so that no block goes for its scale.
-
-    Returns:
-        For each block arrays of float64, (heads, width) for Q, K and V and
-        (1, width) for the MLP.
-    """
-    scores = []
-    for _, block in transformer_blocks(model):
-        attn, mlp = block.attn, block.mlp
-        rows = _norms(attn.qkv.weight, 1).split(attn.split)
-        q, k, v = (part.view(attn.num_heads, -1) for part in rows)
-        v = v * _norms(attn.proj.weight, 0).view_as(v)
-        hidden = _norms(mlp.fc1.weight, 1) * _norms(mlp.fc2.weight, 0)
-        parts = (q * k, q * k, v, hidden[None])
-        scores.append(Kinds(*(_relative(part) for part in parts)))
-    return scores
-
-
-def _norms(weight: Tensor, dim: int) -> Tensor:
-    return torch.linalg.vector_norm(weight.double(), dim=dim)
-
-
-def _relative(scores: Tensor) -> ndarray:
-    mean = scores.mean()
-    return (scores / mean if mean > 0 else scores).cpu().numpy()
-
-
 def prune_(
-    model: ViT, channels: Mapping, num_classes: int = 0
+    model: ViT,
+    channels: Mapping,
+    num_classes: int = 0,
+    calibration: Calibration | None = None,
 ) -> tuple[object, dict[str, Tensor]]:
-    """Remove the channels of the smallest weights.
+    """Remove the channels of the smallest weights, or of the least effect.
 
     Args:
         model: Its layers are exchanged; it is of no use afterwards.
@@ -77,6 +49,10 @@ def prune_(
             ``dict(qk=0.75, v=0.75, mlp=0.6)`` for fractions that all blocks
             keep; or ``dict(qk_dims=48, v_dims=48, mlp_dims=[…])`` for widths.
         num_classes: Outputs of the classifier, which counts for a target.
+        calibration: What channels do on images: those go whose removal adds
+            the least to the map loss (for a target: for the MACs that it
+            saves), and the layers after them make up for it
+            (:mod:`mmvitcompress.channels.compensation`). Defaults to none.
 
     Returns:
         The new arch, and tensors under timm's names that fit it.
@@ -89,9 +65,16 @@ def prune_(
             'channels must be a dict such as dict(target=0.4), but got '
             f'{channels!r}'
         )
-    scores = magnitudes(model)
+    moments = None
+    if calibration is None:
+        scores = magnitudes(model)
+    else:
+        moments = calibration.moments(model)
+        scores = calibration.scores(model, moments)
     if 'target' in channels:
-        kept = _for_target(model, scores, num_classes, **_known(channels))
+        kept = _for_target(
+            model, scores, num_classes, bool(moments), **_known(channels)
+        )
     elif set(channels) <= {*_KEEP, 'divisor'} and set(channels) & {*_KEEP}:
         kept = _largest(scores, _fractions(model.arch, **channels))
     elif set(channels) <= {*_DIMS}:
@@ -103,7 +86,10 @@ def prune_(
             f'{dict(channels)}'
         )
     set_kept_(attach_compactors(model), kept)
-    return fold(model)
+    arch, tensors = fold(model)
+    if moments:
+        compensate_all_(tensors, model, moments, kept)
+    return arch, tensors
 
 
 def _known(channels: Mapping) -> dict:
@@ -121,6 +107,7 @@ def _for_target(
     model: ViT,
     scores: Sequence[Kinds],
     num_classes: int,
+    by_cost: bool,
     target: float,
     img_size: int | tuple[int, int] | None = None,
     **rules,
@@ -133,6 +120,8 @@ def _for_target(
             f'no channels need to go for a target of {target:.2%}; raise the '
             'target, which counts all that is saved, or leave channels away'
         )
+    if by_cost:
+        scores = per_cost(scores, budget)
     return select(
         scores, budget, target, SelectionRules(**{'divisor': 8, **rules})
     ).kept

@@ -8,8 +8,17 @@ from mmvitcompress.datasets.classification import (
     TimmIterableDataset,
 )
 from mmvitcompress.datasets.samplers import RepeatedAugSampler
+from mmvitcompress.registry import DATASETS
+from mmvitcompress.utils.image_folder import UnlabelledImages
 
-__all__ = ['RepeatedAugSampler', 'TimmDataset', 'TimmIterableDataset']
+__all__ = [
+    'RepeatedAugSampler',
+    'TimmDataset',
+    'TimmIterableDataset',
+    'UnlabelledImages',
+]
+
+DATASETS.register_module(module=UnlabelledImages)
 
 for _host, _module in (
     ('mmseg', 'segmentation'),

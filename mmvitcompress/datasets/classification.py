@@ -23,10 +23,10 @@ from mmvitcompress.datasets.reading import (
     naming_file,
     open_dataset,
 )
-from mmvitcompress.datasets.splits import belongs
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import DATASETS
 from mmvitcompress.utils.images import upright
+from mmvitcompress.utils.splits import belongs
 
 
 @DATASETS.register_module()

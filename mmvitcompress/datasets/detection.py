@@ -17,9 +17,9 @@ from mmvitcompress.datasets.palettes import (
     NUCLEI_SOURCE,
     NUCLEUS_PALETTE,
 )
-from mmvitcompress.datasets.splits import belongs, check_share
 from mmvitcompress.errors import DataError
 from mmvitcompress.registry import DATASETS
+from mmvitcompress.utils.splits import belongs, check_share
 
 # what mmdet and pycocotools take from every entry without asking
 NEEDED = {

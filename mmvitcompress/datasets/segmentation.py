@@ -32,9 +32,9 @@ from mmvitcompress.datasets.palettes import (
     NUCLEUS_PALETTE,
     class_palette,
 )
-from mmvitcompress.datasets.splits import belongs, check_share
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import DATASETS, TRANSFORMS
+from mmvitcompress.utils.splits import belongs, check_share
 
 _BIT_DEPTH = 24  # where the header of a PNG file says it
 

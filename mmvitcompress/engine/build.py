@@ -133,6 +133,11 @@ def fit(model: dict, stored: Checkpoint | None, purpose: str) -> None:
     pruning, learned, whole = PURPOSES[purpose]
     model.pop('distillation', None)
     backbone = model.get('backbone')
+    if _is(model, 'FeatureDistiller'):
+        own = (backbone or {}).get('checkpoint')
+        teacher = model.pop('teacher', None) or own
+        if purpose == 'test':  # features are measured against it
+            model['teacher'] = teacher
     for part in (model, backbone or {}):
         for key in ('pretrained', 'init_cfg'):
             if part.get(key):
@@ -142,7 +147,9 @@ def fit(model: dict, stored: Checkpoint | None, purpose: str) -> None:
         if not pruning:
             refuse_compactors(stored.state_dict, stored.path)
         if backbone is not None:
-            needs_whole = whole or (learned and not _is_classifier(model))
+            needs_whole = whole or (
+                learned and not _is(model, 'ImageClassifier')
+            )
             if needs_whole and not stored.whole:
                 raise CheckpointError(
                     f'checkpoint {stored.path!r} holds a backbone only; give '
@@ -243,9 +250,12 @@ def _settled(
     )
 
 
-def _is_classifier(model: dict) -> bool:
-    """Whether a backbone's checkpoint may bring the head as well."""
-    return str(model.get('type')).rpartition('.')[2] == 'ImageClassifier'
+def _is(model: dict, kind: str) -> bool:
+    """Whether a model's config is of a kind of ours.
+
+    The backbone's checkpoint of a classifier may bring the head as well.
+    """
+    return str(model.get('type')).rpartition('.')[2] == kind
 
 
 def _pass_over_missing(config: object) -> None:

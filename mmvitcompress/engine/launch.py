@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import nn
 
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
 from mmvitcompress.compat.deprecations import silence_log
@@ -155,9 +156,26 @@ def require_parts(cfg: Config, phase: str) -> None:
         )
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner that the config asks for."""
-    if 'runner_type' in cfg:
+_PARTS = (
+    *('work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader'),
+    *('train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper'),
+    *('param_scheduler', 'val_evaluator', 'test_evaluator', 'default_hooks'),
+    *('custom_hooks', 'load_from', 'resume', 'launcher', 'log_processor'),
+    *('visualizer', 'default_scope', 'randomness'),
+)
+
+
+def build_runner(cfg: Config, model: nn.Module | None = None) -> Runner:
+    """Build the runner that the config asks for.
+
+    Args:
+        cfg: The config.
+        model: What to train; defaults to the config's model.
+    """
+    if model is not None:
+        parts = {key: cfg[key] for key in _PARTS if key in cfg}
+        runner = Runner(model, cfg=cfg, **parts)
+    elif 'runner_type' in cfg:
         runner = RUNNERS.build(cfg)
     else:
         runner = Runner.from_cfg(cfg)

@@ -19,7 +19,8 @@ def warn_of_normalisation(model: nn.Module) -> None:
     model = unwrapped(model)
     noted = getattr(getattr(model, 'backbone', None), 'pretrained_cfg', {})
     images = getattr(model, 'data_preprocessor', None)
-    if images is None or not ('mean' in noted and 'std' in noted):
+    known = hasattr(images, '_enable_normalize')  # else transforms do it
+    if not known or not ('mean' in noted and 'std' in noted):
         return
     theirs = {name: [255 * x for x in noted[name]] for name in ('mean', 'std')}
     ours = {

@@ -1,23 +1,18 @@
-"""What trains everything here: one optimizer constructor, and bfloat16."""
+"""One optimizer constructor for everything that is trained here."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 
 import torch
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIMIZERS
-from mmengine.runner import autocast
+from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
 from mmvitcompress.channels import Kinds, is_compactor
 from mmvitcompress.channels.compactors import each_kind
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.registry import (
-    OPTIM_WRAPPER_CONSTRUCTORS,
-    OPTIM_WRAPPERS,
-)
+from mmvitcompress.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmvitcompress.tokens import METHODS
 
 # tables and tokens: neither norms nor biases, but just as little to decay
@@ -226,23 +221,3 @@ def compactor_groups(
             "CDCP's penalty does not belong: set optimizer.fused=False"
         )
     return groups
-
-
-@OPTIM_WRAPPERS.register_module()
-class BFloat16OptimWrapper(OptimWrapper):
-    """An ``OptimWrapper`` whose forward passes run in bfloat16 autocast.
-
-    Weights, gradients and the optimizer stay in float32. bfloat16 has the
-    range of float32, so that no loss is scaled, which is what MMEngine's
-    ``AmpOptimWrapper`` needs an accelerator for. CPUs with bfloat16
-    instructions (AVX512_BF16, AMX) gain from it too.
-
-    Args:
-        **kwargs: As MMEngine's ``OptimWrapper``.
-    """
-
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The context of a forward pass, accumulation included."""
-        with super().optim_context(model), autocast(dtype=torch.bfloat16):
-            yield

@@ -2,5 +2,6 @@
 
 from mmvitcompress.evaluation.accuracy import TopKAccuracy
 from mmvitcompress.evaluation.dice import DiceMetric
+from mmvitcompress.evaluation.feature_error import FeatureError
 
-__all__ = ['DiceMetric', 'TopKAccuracy']
+__all__ = ['DiceMetric', 'FeatureError', 'TopKAccuracy']

@@ -15,6 +15,7 @@ _HOMES = {
     'Classifier': 'classifier',
     'CompressedSwin': 'backbones',
     'CompressedViT': 'backbones',
+    'FeatureDistiller': 'heads',
     'ImageClassifier': 'heads',
     'LifeSlimDeiT': 'backbones',
     'MixupPreprocessor': 'losses',

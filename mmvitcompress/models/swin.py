@@ -237,6 +237,16 @@ class Swin(nn.Module):
         """
         last = len(self.layers) - 1
         take = (last,) if take is None else take
+        outputs = self.intermediates(x, take)
+        if self.norm is not None and last in take:
+            tokens, state = outputs[-1]
+            outputs[-1] = self.norm(tokens), state
+        return outputs
+
+    def intermediates(
+        self, x: Tensor, take: Sequence[int]
+    ) -> list[tuple[Tensor, TokenState]]:
+        """Run the stages as :meth:`forward` does, without the final norm."""
         x, state = self.embed(x)
         methods, outputs = self.methods, []
         for i, stage in enumerate(self.layers):
@@ -248,10 +258,7 @@ class Swin(nn.Module):
                     x = x.unflatten(1, state.grid)
                 x = self._run(block, x, state.grid)
             if i in take:
-                out = x
-                if i == last and self.norm is not None:
-                    out = self.norm(x)
-                outputs.append((out.flatten(1, 2), state))
+                outputs.append((x.flatten(1, 2), state))
         return outputs
 
     def _run(self, block: SwinBlock, x: Tensor, grid) -> Tensor:

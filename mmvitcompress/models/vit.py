@@ -121,6 +121,15 @@ class ViT(nn.Module):
             built, is applied to each of them.
         """
         take = (len(self.blocks) - 1,) if take is None else take
+        outputs = self.intermediates(x, take)
+        if self.norm is not None:
+            outputs = [(self.norm(tokens), s) for tokens, s in outputs]
+        return outputs
+
+    def intermediates(
+        self, x: Tensor, take: Sequence[int]
+    ) -> list[tuple[Tensor, TokenState]]:
+        """Run the blocks as :meth:`forward` does, without the final norm."""
         x, state = self.embed(x)
         methods, outputs = self.methods, []
         for index, block in enumerate(self.blocks):
@@ -143,8 +152,6 @@ class ViT(nn.Module):
                 x, state = method.after(layer, x, state)
             if len(outputs) == len(take):
                 break
-        if self.norm is not None:
-            outputs = [(self.norm(tokens), s) for tokens, s in outputs]
         return outputs
 
     def cut(self, depth: int) -> None:

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import mmcv
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -71,6 +69,9 @@ def read_image(path: str | Path, color_type: str = 'color') -> np.ndarray:
     Raises:
         DataError: If it can't be read.
     """
+    import cv2
+    import mmcv
+
     try:
         image = mmcv.imfrombytes(Path(path).read_bytes(), flag=color_type)
     except (cv2.error, OSError, ValueError):
@@ -105,6 +106,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     Raises:
         WriteError: If it can't be written.
     """
+    import cv2
+
     # not by cv2.imwrite, which dies of names that are not UTF-8
     content = cv2.imencode(Path(path).suffix, image)[1]
     write_atomically(path, content.tobytes())

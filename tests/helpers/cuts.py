@@ -62,6 +62,8 @@ def settings(cfg):
     for key, value in leaves(cfg):
         for pattern, limit in AT_MOST.items():
             if fnmatch(key, pattern) and value is not None:
+                if isinstance(value, tuple) and not isinstance(limit, tuple):
+                    limit = (value[0], limit, limit)  # channels first
                 found[key] = min(value, limit)
     if 'checkpoint' in cfg.get('default_hooks', {}):
         hook = 'default_hooks.checkpoint'

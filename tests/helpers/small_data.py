@@ -102,6 +102,8 @@ def make_data(root):
     pairs(data / 'nuclei', rng, both, 2, '.png', count=20)
     for name in ('FOLDER/a.png', 'FOLDER/b.png', 'holiday/a.jpg'):
         save(root / name, noise(rng))
+    for i in range(20, 32):  # of which 26 is held out, by its name
+        save(data / f'images/{i % 2}/{i}.jpg', noise(rng))
     save(root / 'street.jpg', noise(rng))
     video(root / 'ride.mp4', rng)
     downloads(root / 'DOWNLOAD', rng)

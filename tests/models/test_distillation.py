@@ -178,7 +178,9 @@ def test_timm_teacher_equals_timm(images, tmp_path):
     torch.testing.assert_close(
         model.teacher(images), peer(theirs), rtol=1e-4, atol=1e-5
     )
-    assert torch.equal(model._teacher(images), peer(theirs).argmax(1))
+    assert torch.equal(
+        model._teacher(images).argmax(1), peer(theirs).argmax(1)
+    )
 
 
 def test_teacher_must_know_the_classes(teacher_file):

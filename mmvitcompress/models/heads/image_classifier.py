@@ -18,12 +18,13 @@ from mmvitcompress.models.losses.mixup import (
     MixupPreprocessor,
     check_smoothing,
 )
+from mmvitcompress.models.losses.teacher import Taught
 from mmvitcompress.registry import MODELS
 from mmvitcompress.utils.checks import check_positive, check_typed
 
 
 @MODELS.register_module()
-class ImageClassifier(BaseModel):
+class ImageClassifier(Taught, BaseModel):
     """A backbone that returns tokens, and a linear classifier.
 
     Args:
@@ -95,7 +96,6 @@ class ImageClassifier(BaseModel):
         self.has_weights = stored is not None and load_head(
             self.head, stored, log
         )
-        self._teacher = None
         if distillation is not None:
             check_distillation(distillation)
             self._alpha = distillation.get('alpha', 0.25)
@@ -118,20 +118,9 @@ class ImageClassifier(BaseModel):
             )
 
     @property
-    def teacher(self) -> nn.Module | None:
-        """The frozen teacher, which is none of the submodules."""
-        return None if self._teacher is None else self._teacher.model
-
-    @property
     def num_classes(self) -> int:
         """Number of classes."""
         return self.head.num_classes
-
-    def _apply(self, fn, recurse: bool = True) -> 'ImageClassifier':
-        # the teacher goes where the model goes, though it is no part of it
-        if self.teacher is not None:
-            self.teacher._apply(fn, recurse)
-        return super()._apply(fn, recurse)
 
     def forward(
         self,
@@ -164,7 +153,7 @@ class ImageClassifier(BaseModel):
             each[0],
             targets,
             each[-1],
-            self._teacher(inputs),
+            self._teacher(inputs).argmax(1),
             self._alpha,
             self.label_smoothing,
         )

@@ -11,6 +11,7 @@ from mmvitcompress.checkpoints.heads import head_classes
 from mmvitcompress.checkpoints.load import load_strict
 from mmvitcompress.checkpoints.timm import create
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.losses.teacher import FrozenTeacher
 from mmvitcompress.registry import MODELS
 from mmvitcompress.utils.checks import check_typed, is_number
 
@@ -108,30 +109,6 @@ class TimmClassifier(BaseModel):
         if mode != 'loss':
             return logits
         return dict(loss=F.cross_entropy(logits, targets))
-
-
-class FrozenTeacher:
-    """A classifier that only gives its opinion.
-
-    It is no module, so that a model that holds one doesn't own its
-    parameters: they are neither trained, nor saved, nor averaged, and copies
-    of the model share them.
-
-    Args:
-        model: Images (B, 3, H, W) → logits (B, classes). It is put into
-            evaluation mode, and stays there.
-    """
-
-    def __init__(self, model: nn.Module):
-        self.model = model.requires_grad_(False).eval()
-
-    def __deepcopy__(self, memo: dict) -> 'FrozenTeacher':
-        return self
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) → class indices (B)."""
-        return self.model(images).argmax(1)
 
 
 def build_teacher(
