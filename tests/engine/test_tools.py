@@ -268,6 +268,16 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
     assert {p.name for p in out.iterdir()} == {p.name for p in truth.iterdir()}
     labels = np.asarray(Image.open(out / '0.png'))
     assert labels.shape == np.asarray(Image.open(truth / '0.png')).shape
+    seen, true = (
+        np.stack([np.asarray(Image.open(folder / f'{i}.png')) for i in (0, 1)])
+        for folder in (out, truth)
+    )
+    for label, name in enumerate('abc'):
+        ours, theirs = seen == label, true == label
+        iou = (ours & theirs).sum() / (ours | theirs).sum()
+        assert content[f'IoU.{name}'] == pytest.approx(100 * iou)
+        recall = (ours & theirs).sum() / theirs.sum()
+        assert content[f'Acc.{name}'] == pytest.approx(100 * recall)
     assert len(list(shown.rglob('*.png'))) == 2
 
     metrics = tmp_path / 'm.json'
@@ -444,6 +454,8 @@ def test_only_the_main_process_writes_metrics(
     tool, config, tmp_path, monkeypatch, main
 ):
     class Tested:
+        test_evaluator = SimpleNamespace(metrics=[])
+
         def test(self):
             return {'mIoU': 50}
 
