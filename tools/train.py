@@ -7,7 +7,7 @@ of dist_train.sh need no GPU.
 
 from mmvitcompress.datasets.label_check import check_run
 from mmvitcompress.engine import launch, weights
-from mmvitcompress.engine.schedules import follow_length
+from mmvitcompress.engine.learning_rates import follow_length
 from mmvitcompress.utils import cli
 
 

@@ -9,8 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.errors import ConfigError
-
-PACKAGE = Path(__file__).parents[1]
+from mmvitcompress.utils.files import shipped
 
 # How a config uses its backbone, whichever that is. All else tells what the
 # backbone is, and goes with it.
@@ -47,13 +46,10 @@ def find_backbone(name: str) -> Path:
     """
     if isfile(name):
         return Path(name)
-    for root in (PACKAGE / '.mim', PACKAGE.parent):
-        files = sorted((root / 'configs/_base_/backbones').glob('*.py'))
-        known = {path.stem: path for path in files}
-        if name in known:
-            return known[name]
-        if known:
-            break
+    folder = shipped('configs/_base_/backbones') or Path()
+    known = {path.stem: path for path in sorted(folder.glob('*.py'))}
+    if name in known:
+        return known[name]
     raise ConfigError(
         f'--backbone {name!r} is neither a file nor one of {", ".join(known)}'
     )

@@ -9,10 +9,11 @@ import sys
 import pytest
 from documents import ROOT
 
-from mmvitcompress.engine import backbones, launch
+from mmvitcompress.engine import launch
 from mmvitcompress.engine.backbones import find_backbone, maps_of
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.utils import files
 
 pytestmark = pytest.mark.slow
 
@@ -215,7 +216,7 @@ def test_unknown_names_are_refused_with_those_that_are_known(
     for file in (ROOT / 'configs/_base_/backbones').glob('*.py'):
         assert file.stem in str(caught.value)
     # an installed wheel has no configs beside it
-    monkeypatch.setattr(backbones, 'PACKAGE', tmp_path)
+    monkeypatch.setattr(files, 'PACKAGE', tmp_path)
     folder = tmp_path / '.mim/configs/_base_/backbones'
     folder.mkdir(parents=True)
     (folder / 'a_b.py').touch()

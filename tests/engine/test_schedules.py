@@ -11,8 +11,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from recipes import ROOT
 
-from mmvitcompress.engine.learning_rates import foreseen_rates
-from mmvitcompress.engine.schedules import follow_length
+from mmvitcompress.engine.learning_rates import follow_length, foreseen_rates
 
 EPOCH = 4  # iterations
 WARM = dict(type='LinearLR', start_factor=0.1, begin=0, end=20)
