@@ -136,7 +136,7 @@ class UnmergePyramid(BaseModule):
         conv = None if lateral is None else lateral.conv
         factors, full = (1, 1), state.full_grid
         for record in state.undo:
-            factors = record.factors
+            factors = record.factors()
         if rescale < 1:
             x = pool(x, factors, full, round(1 / rescale))
             return x if conv is None else conv(x)
