@@ -7,6 +7,7 @@ at the wanted blocks.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,8 @@ class ViT(nn.Module):
     Args:
         arch: Its shape.
         depth: How many of its blocks to build. Defaults to all.
-        final_norm: Whether to build the final LayerNorm. Defaults to True.
+        final_norm: Whether to build the final LayerNorm: True for all outputs,
+            'last' for that of the arch's last block. Defaults to True.
         drop_path_rate: Stochastic depth of the last block of the arch; it
             rises linearly from 0 over the blocks. Defaults to 0.
         with_cp: Whether to recompute blocks in the backward pass to save
@@ -53,7 +55,7 @@ class ViT(nn.Module):
         self,
         arch: ViTArch,
         depth: int | None = None,
-        final_norm: bool = True,
+        final_norm: bool | Literal['last'] = True,
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         soft_slimming: bool = False,
@@ -86,6 +88,7 @@ class ViT(nn.Module):
         self.norm = (
             nn.LayerNorm(dim, eps=arch.norm_eps) if final_norm else None
         )
+        self.first_normed = arch.depth - 1 if final_norm == 'last' else 0
         self._init_weights()
 
     @property
@@ -117,8 +120,8 @@ class ViT(nn.Module):
 
         Returns:
             For each wanted block the tokens (B, prefix + n, D) and their
-            state, in the order of the blocks. The final norm, if it was
-            built, is applied to each of them.
+            state, in the order of the blocks, after the final norm where
+            :meth:`norm_of` says so.
         """
         take = (len(self.blocks) - 1,) if take is None else take
         x, state = self.embed(x)
@@ -143,9 +146,15 @@ class ViT(nn.Module):
                 x, state = method.after(layer, x, state)
             if len(outputs) == len(take):
                 break
-        if self.norm is not None:
-            outputs = [(self.norm(tokens), s) for tokens, s in outputs]
-        return outputs
+        norms = map(self.norm_of, sorted(take))
+        return [
+            (norm(tokens) if norm else tokens, state)
+            for norm, (tokens, state) in zip(norms, outputs)
+        ]
+
+    def norm_of(self, index: int) -> nn.Module | None:
+        """What the output of a block, counted from 0, goes through."""
+        return self.norm if index >= self.first_normed else None
 
     def cut(self, depth: int) -> None:
         """Remove all blocks but the first ``depth``, and what acts in them."""
