@@ -10,7 +10,7 @@ import pytest
 from documents import ROOT
 
 from mmvitcompress.engine import launch
-from mmvitcompress.engine.backbones import find_backbone, maps_of
+from mmvitcompress.engine.backbone_flag import find_backbone, maps_of
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils import files

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.errors import ConfigError, DataError
-from mmvitcompress.models.layers.hooks import is_bare, works_on_tokens
+from mmvitcompress.models.layers.hooked import is_bare, works_on_tokens
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenState, restore_grid
 from mmvitcompress.tokens.grids import Grid
