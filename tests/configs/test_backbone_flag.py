@@ -5,14 +5,19 @@ import json
 import re
 import runpy
 import sys
+from contextlib import nullcontext
 
 import pytest
+import torch
 from documents import ROOT
 
+from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.checkpoints.file import write_checkpoint
 from mmvitcompress.engine import launch
 from mmvitcompress.engine.backbone_flag import find_backbone, maps_of
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.vit import ViT
 from mmvitcompress.utils import files
 
 pytestmark = pytest.mark.slow
@@ -178,6 +183,23 @@ backbone = dict(
 """)
     with pytest.raises(ConfigError, match=r'strides \[8, .*strides \[16, '):
         read(UPERNET, file)
+
+
+@pytest.mark.parametrize('carries_arch', [True, False])
+def test_a_checkpoint_tells_the_width_too(write, carries_arch, tmp_path):
+    path = tmp_path / 'x.pth'
+    for width, refused in ((128, True), (96, False)):
+        arch = ViTArch(width, 8, width // 32, patch_size=8, img_size=32)
+        state_dict = ViT(arch).state_dict()
+        if carries_arch:
+            write_checkpoint(path, state_dict, arch)
+        else:
+            torch.save(state_dict, path)
+        text = f'dict(type="mmvitcompress.CompressedViT", checkpoint="{path}")'
+        file = write(f'backbone = {text}')
+        raising = pytest.raises(ConfigError, match=r'128.*embed_dim is 96')
+        with raising if refused else nullcontext():
+            read(SMALL, file)
 
 
 def test_settings_may_make_it_fit():

@@ -165,8 +165,8 @@ class CompressedViT(Backbone, ViT):
         last = resolved.depth - 1
         if final_norm == 'last' and last not in self.out_indices:
             raise ConfigError(
-                f"final_norm='last' norms block {last} (counted from 0), which "
-                f'out_indices={self.out_indices} lacks: add it, or set '
+                f"final_norm='last' norms block {last} (counted from 0), but "
+                f'out_indices={self.out_indices} lacks it: add it, or set '
                 'final_norm=False'
             )
         super().__init__(
