@@ -46,7 +46,7 @@ class ViT(nn.Module):
             rises linearly from 0 over the blocks. Defaults to 0.
         with_cp: Whether to recompute blocks in the backward pass to save
             memory. Defaults to False.
-        soft_slimming: Whether token methods that have a way of their own to
+        training: Whether token methods that have a way of their own to
             learn take it while training: patch slimming then only weights the
             patches, so that its predictor learns. Defaults to False.
     """
@@ -58,7 +58,7 @@ class ViT(nn.Module):
         final_norm: bool | Literal['last'] = True,
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
-        soft_slimming: bool = False,
+        training: bool = False,
     ):
         super().__init__()
         depth = arch.depth if depth is None else depth
@@ -84,7 +84,7 @@ class ViT(nn.Module):
             Block(arch, layer, rates[layer - 1])
             for layer in range(1, depth + 1)
         )
-        self.method_keys = add_methods(self, arch, depth, soft_slimming)
+        self.method_keys = add_methods(self, arch, depth, training)
         self.norm = (
             nn.LayerNorm(dim, eps=arch.norm_eps) if final_norm else None
         )
@@ -161,12 +161,8 @@ class ViT(nn.Module):
         self.blocks = self.blocks[:depth]
         for method in self.methods:
             for layer in range(depth + 1, self.arch.depth + 1):
-                for part in method.parts_of(layer):
-                    names = [
-                        n for n, m in method.named_children() if m is part
-                    ]
-                    for name in names:
-                        delattr(method, name)
+                for name in method.parts_of(layer):
+                    delattr(method, name)
 
     def _run(self, block: nn.Module, *inputs):
         if self.with_cp and torch.is_grad_enabled():

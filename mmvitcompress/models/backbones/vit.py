@@ -147,7 +147,7 @@ class CompressedViT(Backbone, ViT):
                 weights,
                 wanted,
                 log,
-                soft_slimming=soft_slimming,
+                training=soft_slimming,
                 off=switched_off(methods),
             )
         resolved = need_arch(VIT, resolved)
@@ -175,7 +175,7 @@ class CompressedViT(Backbone, ViT):
             final_norm=final_norm,
             drop_path_rate=drop_path_rate,
             with_cp=with_cp,
-            soft_slimming=soft_slimming,
+            training=soft_slimming,
         )
         check_frozen(frozen_stages, len(self.blocks))
         self.restore = restore
@@ -186,7 +186,7 @@ class CompressedViT(Backbone, ViT):
         self.pretrained_cfg = {}
         if weights is not None:
             self.pretrained_cfg = weights.pretrained_cfg
-            fill_backbone(self, weights, log, soft_slimming)
+            fill_backbone(self, weights, log, training=soft_slimming)
         if compactors:
             attach_compactors(self)
         elif self.pruned and has_all_channels(resolved):
@@ -213,7 +213,8 @@ class CompressedViT(Backbone, ViT):
         for index in range(self.frozen_stages):
             frozen.append(self.blocks[index])
             for method in self.methods:
-                frozen += method.parts_of(index + 1)
+                names = method.parts_of(index + 1)
+                frozen += map(method.get_submodule, names)
         return frozen
 
     def get_layer_depth(
