@@ -15,10 +15,9 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 LENGTHS = ('max_iters', 'max_epochs')
-# what schedulers count in iterations or epochs; of the first MMEngine takes
-# parts of an epoch where it makes iterations of them
-SPANS = ('begin', 'end', 'T_max')
-COUNTS = (*SPANS, 'step_size', 'total_steps', 'milestones', 'periods')
+# what schedulers count in iterations or epochs
+COUNTS = ('begin', 'end', 'T_max', 'step_size', 'total_steps')
+COUNTS += ('milestones', 'periods')
 ENDLESS = 10**9  # MMEngine's end of what has none
 
 
@@ -50,7 +49,7 @@ def follow_length(
             now, was = loop.get(name), before.get(name)
             if not now or not was or now == was:
                 continue
-            scaled = [_scaled(each, now / was) for each in schedulers]
+            scaled = [_scaled(each, now, was) for each in schedulers]
             cfg.param_scheduler = [each for each in scaled if _is_long(each)]
             return (
                 f'train_cfg.{name} is {now}, in the config {was}: all of '
@@ -75,18 +74,19 @@ def _cut_off(schedulers: list[Mapping], loop: Mapping) -> str | None:
     return None
 
 
-def _scaled(scheduler: Mapping, ratio: float) -> dict:
-    def scale(value, whole):
-        if isinstance(value, list | tuple):
-            return [scale(each, whole) for each in value]
-        if not isinstance(value, int | float) or value >= ENDLESS:
-            return value
-        return round(value * ratio) if whole else value * ratio
+def _scaled(scheduler: Mapping, now: int, was: int) -> dict:
+    # an epoch of many iterations is a warm-up, unless it is the only one
+    least = int(scheduler.get('convert_to_iter_based', False) and now > 1)
 
-    parts = SPANS if scheduler.get('convert_to_iter_based') else ()
-    counts = {*COUNTS} & {*scheduler}
-    new = {key: scale(scheduler[key], key not in parts) for key in counts}
-    return {**scheduler, **new}
+    def scale(value):
+        if isinstance(value, list | tuple):
+            return [scale(each) for each in value]
+        if not isinstance(value, int | float) or not 0 < value < ENDLESS:
+            return value
+        return max(least, round(value * now / was))
+
+    counts = {key: scale(scheduler[key]) for key in COUNTS if key in scheduler}
+    return {**scheduler, **counts}
 
 
 def _is_long(scheduler: Mapping) -> bool:

@@ -92,12 +92,20 @@ def test_a_warm_up_of_less_than_two_steps_is_left_out(tmp_path):
     # one step begun at a fifth of the way down
     assert rates(cfg)[0] == rates(cfg)[1] == 0.1
     assert rates(cfg)[-1] < 0.02
-    # epochs have parts where they are made into iterations
+
+
+@pytest.mark.parametrize(
+    ('length', 'first'),
+    # an epoch of warm-up is left, but not in a run of a single one
+    [(4, [0.01, 0.04, 0.07, 0.1]), (2, [0.01, 0.04, 0.07, 0.1]), (1, [0.1])],
+)
+def test_warm_ups_by_epochs_take_whole_ones(length, first, tmp_path):
     parts = dict(by_epoch=True, convert_to_iter_based=True)
-    cfg, _ = shorten(
-        tmp_path, config('max_epochs', 100, WARM, COSINE, **parts), 4
-    )
-    np.testing.assert_allclose(rates(cfg)[:3], [0.01, 0.055, 0.1])
+    cfg = config('max_epochs', 100, WARM, COSINE, **parts)
+    cfg, _ = shorten(tmp_path, cfg, length)
+    found = rates(cfg)
+    np.testing.assert_allclose(found[: len(first)], first)
+    assert found[-1] < (0.03 if length > 1 else 0.09)
 
 
 def test_what_names_schedulers_is_left_alone(tmp_path):
