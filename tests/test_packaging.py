@@ -153,7 +153,7 @@ def test_installed_wheel_works_without_the_repository(wheel, tmp_path):
     code = (
         f'import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); '
         f'import mmvitcompress; print(mmvitcompress.__file__); '
-        f'from mmvitcompress.engine.backbones import find_backbone; '
+        f'from mmvitcompress.engine.backbone_flag import find_backbone; '
         f'print(find_backbone("cait_deit_s").relative_to({str(tmp_path)!r})); '
         f'sys.argv = ["train.py", "--help"]; '
         f'runpy.run_path({str(train)!r}, run_name="__main__")'

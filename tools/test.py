@@ -28,7 +28,9 @@ def parse_args():
         help='what to save to --out; metrics as .json, .yaml or .pkl',
     )
     parser.add_argument(
-        '--json', metavar='FILE', help='write the metrics to this file'
+        '--json',
+        metavar='FILE',
+        help='write the metrics to this file, those of each class, too',
     )
     parser.add_argument(
         '--show', action='store_true', help='show predictions in a window'
@@ -76,7 +78,9 @@ def main():
     if args.out and args.out_item == 'pred':
         testing.save_predictions(cfg, args.out)
     with launch.naming_data_errors():
-        metrics = weights.build_tested(cfg, stored).test()
+        runner = weights.build_tested(cfg, stored)
+        classes = testing.keep_class_metrics(runner)
+        metrics = runner.test()
     if not is_main_process():
         return
     metrics = {name: float(value) for name, value in metrics.items()}
@@ -84,7 +88,7 @@ def main():
         dump(metrics, args.out)
     if args.json:
         run = dict(config=args.config, checkpoint=args.checkpoint)
-        cli.write_json(args.json, {**run, **metrics})
+        cli.write_json(args.json, {**run, **metrics, **classes})
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ of dist_train.sh need no GPU.
 
 from mmvitcompress.datasets.label_check import check_run
 from mmvitcompress.engine import launch, weights
+from mmvitcompress.engine.learning_rates import follow_length
 from mmvitcompress.utils import cli
 
 
@@ -63,10 +64,13 @@ def main():
         launch.require_accelerator('--amp' if args.amp else 'AmpOptimWrapper')
     if args.auto_scale_lr:
         launch.enable_auto_scale_lr(cfg)
+    note = follow_length(cfg, args.config, args.cfg_options)
     weights.choose_weights(cfg, args.resume)
     launch.add_training_hooks(cfg)
     with launch.naming_data_errors():
         runner = launch.build_runner(cfg)
+        if note:
+            runner.logger.warning(note)
         if not args.no_check:
             check_run([runner.train_loop, runner.val_loop])
         runner.train()

@@ -17,7 +17,7 @@ from mmvitcompress.analysis.benchmark import (
 from mmvitcompress.analysis.footprint import MEASURED
 from mmvitcompress.analysis.timing import TIMED_PARTS
 from mmvitcompress.compat.versions import installed_version
-from mmvitcompress.engine.backbones import run_name
+from mmvitcompress.engine.backbone_flag import run_name
 
 PARTS_OF = (
     ('backbone', 'encoder'),

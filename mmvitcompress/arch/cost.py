@@ -59,7 +59,7 @@ def _block_macs(arch, layer: int, count: Counts) -> int:
     else:
         # whole windows and prefix tokens see one another; what a window is
         # padded with is computed, though attended to by no one
-        (height, width), window = windows.padded, windows.window
+        (height, width), window = windows.padded(), windows.window
         pairs = height * width * (window[0] * window[1] + prefix)
         pairs += prefix * tokens
     return arch.embed_dim * linear + pairs * attended
@@ -130,7 +130,7 @@ def _swin_block_macs(arch, stage: int, block: int, grid: Grid) -> int:
     dim, heads = arch.dims[stage], arch.num_heads[stage]
     qk, v, mlp = arch.widths(arch.layer(stage, block))
     windows = arch.windows(grid, bool(block % 2))
-    padded = windows.padded[0] * windows.padded[1]
+    padded = windows.padded()[0] * windows.padded()[1]
     keys = windows.window[0] * windows.window[1]
     attention = padded * heads * (qk + v) * (2 * dim + keys)
     return attention + grid[0] * grid[1] * 2 * dim * mlp

@@ -20,7 +20,7 @@ class Windows(NamedTuple):
     window: Grid
     shift: Grid
 
-    @property
+    # no property, whose tuple torch 2.7 can't follow
     def padded(self) -> Grid:
         """The grid, padded to whole windows."""
         return tuple(-(-n // w) * w for n, w in zip(self.grid, self.window))

@@ -55,7 +55,7 @@ def reconcile(
     wanted: Arch | None,
     log: Log,
     new_window: bool = False,
-    soft_slimming: bool = False,
+    training: bool = False,
     off: Collection[str] = (),
 ) -> Arch:
     """The checkpoint's arch, with the token methods that the config asks for.
@@ -69,7 +69,7 @@ def reconcile(
         log: Told what of the config does not count.
         new_window: Whether a Swin's position biases may be resized to other
             windows. Defaults to False.
-        soft_slimming: Whether what has to be trained may start untrained.
+        training: Whether what has to be trained may start untrained.
             Defaults to False.
         off: Keys of token methods that the config switches off.
 
@@ -116,7 +116,7 @@ def reconcile(
             log(f'{name} runs as {weights.path} says: {theirs}')
     resolved = arch.replace(**added)
     new, _ = method_parts(resolved, weights)
-    if not soft_slimming:
+    if not training:
         refuse_untrained(resolved, new, weights.path)
     return resolved
 
@@ -132,7 +132,7 @@ def _of_use(wanted: Arch, arch: Arch) -> dict:
 
 
 def fill_backbone(
-    model: ViT | Swin, weights: Weights, log: Log, soft_slimming: bool = False
+    model: ViT | Swin, weights: Weights, log: Log, training: bool = False
 ) -> None:
     """Load a backbone strictly; positions and their biases are resized.
 
@@ -143,7 +143,7 @@ def fill_backbone(
         model: A backbone of the weights' family.
         weights: The checkpoint.
         log: Told what was loaded, resized, and what starts anew.
-        soft_slimming: Whether what has to be trained may start untrained.
+        training: Whether what has to be trained may start untrained.
             Defaults to False.
 
     Raises:
@@ -156,7 +156,7 @@ def fill_backbone(
     may_start = {
         spec.start: new[spec.key]
         for spec in target.reductions
-        if spec.key in new and (soft_slimming or not spec.untrained)
+        if spec.key in new and (training or not spec.untrained)
     }
     unused += HEAD_PREFIXES
     if weights.family is VIT:

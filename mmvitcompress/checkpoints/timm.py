@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.compat.hub import hub
 from mmvitcompress.compat.versions import installed_version
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models.classifier import POOLS
@@ -22,8 +23,7 @@ _DATA_KEYS = ('interpolation', 'mean', 'std', 'crop_pct', 'crop_mode')
 
 
 class Source(NamedTuple):
-    """All that a :class:`~mmvitcompress.models.classifier.Classifier` is made
-    of.
+    """What a :class:`~mmvitcompress.models.classifier.Classifier` is made of.
 
     Attributes:
         arch: Its shape.
@@ -63,7 +63,8 @@ def create(
             'it a file; timm.list_models() names all'
         )
     try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs).eval()
+        with hub():
+            return timm.create_model(name, pretrained, **kwargs).eval()
     except Exception as error:
         if not pretrained:
             raise

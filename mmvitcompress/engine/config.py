@@ -14,7 +14,7 @@ from mmengine.utils import import_modules_from_strings
 
 from mmvitcompress.arch.zoo import ARCHS
 from mmvitcompress.compat.versions import require
-from mmvitcompress.engine.backbones import (
+from mmvitcompress.engine.backbone_flag import (
     check_fit,
     find_backbone,
     replace_backbone,
@@ -124,7 +124,7 @@ def read_config(
         options: Values by dotted key, such as ``{'model.neck.mode': 'x'}``.
         backbone: A file whose backbone takes the place of the config's before
             ``options`` apply, or the stem of one in configs/_base_/backbones;
-            see :func:`~mmvitcompress.engine.backbones.replace_backbone`.
+            see :func:`~mmvitcompress.engine.backbone_flag.replace_backbone`.
             Defaults to None: the config's own.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmvitcompress.compat.cpu_ddp import enable_cpu_ddp
 from mmvitcompress.compat.deprecations import silence_log
-from mmvitcompress.engine.backbones import run_name
+from mmvitcompress.engine.backbone_flag import run_name
 from mmvitcompress.engine.config import add_overrides, read_config
 from mmvitcompress.engine.normalisation import warn_of_normalisation
 from mmvitcompress.errors import ConfigError, DataError

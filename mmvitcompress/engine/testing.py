@@ -3,7 +3,9 @@
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
 
 from mmvitcompress.errors import ConfigError
 
@@ -45,6 +47,37 @@ def use_test_time_augmentation(cfg: Config) -> None:
             raise ConfigError(f'--tta needs {name}, which the config lacks')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def keep_class_metrics(runner: Runner) -> dict[str, float]:
+    """What mmseg's ``IoUMetric`` only prints of each class.
+
+    Args:
+        runner: About to test.
+
+    Returns:
+        ``IoU.<class>``, ``Acc.<class>`` and such, in percent; empty until the
+        test is done.
+    """
+    found = {}
+
+    def keep(metric, work):
+        def kept(*args, **kwargs):
+            by_kind = work(*args, **kwargs)
+            for kind, values in by_kind.items():
+                if np.ndim(values):  # not of all classes together
+                    names = metric.dataset_meta['classes']
+                    for name, value in zip(names, values):
+                        found[f'{kind}.{name}'] = 100 * float(value)
+            return by_kind
+
+        return kept
+
+    for metric in runner.test_evaluator.metrics:
+        work = getattr(metric, 'total_area_to_metrics', None)
+        if work is not None:
+            metric.total_area_to_metrics = keep(metric, work)
+    return found
 
 
 def save_predictions(cfg: Config, path: str) -> None:

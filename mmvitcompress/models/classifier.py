@@ -170,7 +170,7 @@ class Classifier(nn.Module):
             arch,
             final_norm=False,  # features are wanted before and after it
             drop_path_rate=drop_path_rate,
-            soft_slimming=any(s.untrained for s in arch.reductions),
+            training=any(s.untrained for s in arch.reductions),
         )
         self.global_pool = global_pool
         self.pool_include_prefix = pool_include_prefix

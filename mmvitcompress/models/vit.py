@@ -7,6 +7,7 @@ at the wanted blocks.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +40,13 @@ class ViT(nn.Module):
     Args:
         arch: Its shape.
         depth: How many of its blocks to build. Defaults to all.
-        final_norm: Whether to build the final LayerNorm. Defaults to True.
+        final_norm: Whether to build the final LayerNorm: True for all outputs,
+            'last' for that of the arch's last block. Defaults to True.
         drop_path_rate: Stochastic depth of the last block of the arch; it
             rises linearly from 0 over the blocks. Defaults to 0.
         with_cp: Whether to recompute blocks in the backward pass to save
             memory. Defaults to False.
-        soft_slimming: Whether token methods that have a way of their own to
+        training: Whether token methods that have a way of their own to
             learn take it while training: patch slimming then only weights the
             patches, so that its predictor learns. Defaults to False.
     """
@@ -53,10 +55,10 @@ class ViT(nn.Module):
         self,
         arch: ViTArch,
         depth: int | None = None,
-        final_norm: bool = True,
+        final_norm: bool | Literal['last'] = True,
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
-        soft_slimming: bool = False,
+        training: bool = False,
     ):
         super().__init__()
         depth = arch.depth if depth is None else depth
@@ -82,10 +84,11 @@ class ViT(nn.Module):
             Block(arch, layer, rates[layer - 1])
             for layer in range(1, depth + 1)
         )
-        self.method_keys = add_methods(self, arch, depth, soft_slimming)
+        self.method_keys = add_methods(self, arch, depth, training)
         self.norm = (
             nn.LayerNorm(dim, eps=arch.norm_eps) if final_norm else None
         )
+        self.first_normed = arch.depth - 1 if final_norm == 'last' else 0
         self._init_weights()
 
     @property
@@ -117,14 +120,17 @@ class ViT(nn.Module):
 
         Returns:
             For each wanted block the tokens (B, prefix + n, D) and their
-            state, in the order of the blocks. The final norm, if it was
-            built, is applied to each of them.
+            state, in the order of the blocks, after the final norm where
+            :meth:`norm_of` says so.
         """
         take = (len(self.blocks) - 1,) if take is None else take
-        outputs = self.intermediates(x, take)
-        if self.norm is not None:
-            outputs = [(self.norm(tokens), s) for tokens, s in outputs]
-        return outputs
+        norms = map(self.norm_of, sorted(take))
+        return [
+            (norm(tokens) if norm else tokens, state)
+            for norm, (tokens, state) in zip(
+                norms, self.intermediates(x, take)
+            )
+        ]
 
     def intermediates(
         self, x: Tensor, take: Sequence[int]
@@ -154,17 +160,17 @@ class ViT(nn.Module):
                 break
         return outputs
 
+    def norm_of(self, index: int) -> nn.Module | None:
+        """What the output of a block, counted from 0, goes through."""
+        return self.norm if index >= self.first_normed else None
+
     def cut(self, depth: int) -> None:
         """Remove all blocks but the first ``depth``, and what acts in them."""
         self.blocks = self.blocks[:depth]
         for method in self.methods:
             for layer in range(depth + 1, self.arch.depth + 1):
-                for part in method.parts_of(layer):
-                    names = [
-                        n for n, m in method.named_children() if m is part
-                    ]
-                    for name in names:
-                        delattr(method, name)
+                for name in method.parts_of(layer):
+                    delattr(method, name)
 
     def _run(self, block: nn.Module, *inputs):
         if self.with_cp and torch.is_grad_enabled():

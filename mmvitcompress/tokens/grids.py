@@ -49,7 +49,7 @@ class GridMerge(NamedTuple):
         """Whether undoing gives one token to a rectangle of positions."""
         return 'diagonal' not in self.directions
 
-    @property
+    # no property, whose tuple torch 2.7 can't follow
     def factors(self) -> Grid:
         """How many rows and columns of positions a token covers."""
         return merge_factors(self.directions)
@@ -66,7 +66,7 @@ class GridMerge(NamedTuple):
         if x.dim() == 3:
             x = to_map(x, self.grids[-1])
         if mode == 'bilinear' or self.positionwise:
-            return _upsample(x, self.factors, self.full, mode)
+            return _upsample(x, self.factors(), self.full, mode)
         # merge by merge, since shears don't commute with upsampling
         grids, directions = self.grids[::-1], self.directions[::-1]
         for direction, (_, grid) in zip(directions, pairwise(grids)):

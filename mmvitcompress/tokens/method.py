@@ -99,10 +99,11 @@ class TokenMethod(nn.Module):
         """
         return int(name.partition('.')[0]) + 1
 
-    def parts_of(self, layer: int) -> list[nn.Module]:
-        """What is frozen together with block ``layer``."""
+    def parts_of(self, layer: int) -> list[str]:
+        """Names of children that go with block ``layer``: are frozen with it,
+        and cut off."""
         name = str(layer - 1)
-        return [self._modules[name]] if name in self._modules else []
+        return [name] if name in self._modules else []
 
 
 def add_methods(

@@ -16,6 +16,8 @@ from typing import Any
 
 from mmvitcompress.errors import UserError, WriteError
 
+PACKAGE = Path(__file__).parents[1]
+
 # how systems say that nothing more can be written, whatever the file
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -87,6 +89,13 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
         content = content.encode()
     with replacing(path) as part:
         part.write_bytes(content)
+
+
+def shipped(path: str) -> Path | None:
+    """What lies at ``path``, as ``configs/imagenet``, in the repository or in
+    the wheel's ``.mim`` folder; None if there is no such thing."""
+    places = [root / path for root in (PACKAGE / '.mim', PACKAGE.parent)]
+    return next(filter(os.path.exists, places), None)
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from mmengine.fileio import load
 
-from mmvitcompress.engine.backbones import run_name
+from mmvitcompress.engine.backbone_flag import run_name
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.evaluation.comparison import QUALITIES
 from mmvitcompress.visualization import base, style

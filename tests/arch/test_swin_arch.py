@@ -151,7 +151,7 @@ def test_tokens_per_block_of_odd_grids():
 def test_windows_shrink_and_shift():
     arch = SwinArch(**SMALL)
     assert arch.windows((14, 8), True) == ((14, 8), (7, 7), (3, 3))
-    assert arch.windows((14, 8), True).padded == (14, 14)
+    assert arch.windows((14, 8), True).padded() == (14, 14)
     assert arch.windows((7, 9), True) == ((7, 9), (7, 7), (0, 3))
     assert arch.windows((4, 9), False) == ((4, 9), (4, 7), (0, 0))
 

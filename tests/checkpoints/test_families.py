@@ -266,7 +266,8 @@ def test_what_tensors_do_not_tell_is_said(tmp_path):
     assert [line.split(' from ')[0] for line in lines] == ['backbone loaded']
 
 
-def test_mmseg_vits(tmp_path):
+@pytest.mark.parametrize('final_norm', [False, 'last'])
+def test_mmseg_vits(final_norm, tmp_path):
     peer = theirs(
         'VisionTransformer',
         img_size=32,
@@ -276,6 +277,7 @@ def test_mmseg_vits(tmp_path):
         num_heads=2,
         out_indices=(0, 1),
         norm_cfg=dict(type='LN', eps=1e-6),
+        final_norm=bool(final_norm),
     )
     state = {
         **with_prefix(peer.state_dict(), 'backbone.'),
@@ -283,11 +285,13 @@ def test_mmseg_vits(tmp_path):
     }
     torch.save({'state_dict': state, 'meta': {}}, tmp_path / 'x.pth')
     ours = CompressedViT(
-        checkpoint=str(tmp_path / 'x.pth'), out_indices=(0, 1)
+        checkpoint=str(tmp_path / 'x.pth'),
+        out_indices=(0, 1),
+        final_norm=final_norm,
     ).eval()
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        for a, b in zip(ours(x), peer(x)):
+        for a, b in zip(ours(x), peer(x), strict=True):
             assert_close(a, b, 1e-5)
 
 

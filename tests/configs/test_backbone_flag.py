@@ -5,14 +5,20 @@ import json
 import re
 import runpy
 import sys
+from contextlib import nullcontext
 
 import pytest
+import torch
 from documents import ROOT
 
-from mmvitcompress.engine import backbones, launch
-from mmvitcompress.engine.backbones import find_backbone, maps_of
+from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.checkpoints.file import write_checkpoint
+from mmvitcompress.engine import launch
+from mmvitcompress.engine.backbone_flag import find_backbone, maps_of
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.vit import ViT
+from mmvitcompress.utils import files
 
 pytestmark = pytest.mark.slow
 
@@ -179,6 +185,23 @@ backbone = dict(
         read(UPERNET, file)
 
 
+@pytest.mark.parametrize('carries_arch', [True, False])
+def test_a_checkpoint_tells_the_width_too(write, carries_arch, tmp_path):
+    path = tmp_path / 'x.pth'
+    for width, refused in ((128, True), (96, False)):
+        arch = ViTArch(width, 8, width // 32, patch_size=8, img_size=32)
+        state_dict = ViT(arch).state_dict()
+        if carries_arch:
+            write_checkpoint(path, state_dict, arch)
+        else:
+            torch.save(state_dict, path)
+        text = f'dict(type="mmvitcompress.CompressedViT", checkpoint="{path}")'
+        file = write(f'backbone = {text}')
+        raising = pytest.raises(ConfigError, match=r'128.*embed_dim is 96')
+        with raising if refused else nullcontext():
+            read(SMALL, file)
+
+
 def test_settings_may_make_it_fit():
     wide = {
         'model.neck.embed_dim': 768,
@@ -215,7 +238,7 @@ def test_unknown_names_are_refused_with_those_that_are_known(
     for file in (ROOT / 'configs/_base_/backbones').glob('*.py'):
         assert file.stem in str(caught.value)
     # an installed wheel has no configs beside it
-    monkeypatch.setattr(backbones, 'PACKAGE', tmp_path)
+    monkeypatch.setattr(files, 'PACKAGE', tmp_path)
     folder = tmp_path / '.mim/configs/_base_/backbones'
     folder.mkdir(parents=True)
     (folder / 'a_b.py').touch()

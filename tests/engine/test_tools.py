@@ -1,7 +1,9 @@
 """tools/train.py and tools/test.py: what they accept and refuse."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from PIL import Image
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmvitcompress.engine import launch, testing, weights
+from mmvitcompress.engine.hooks import ClassificationCheckHook
 from mmvitcompress.errors import ConfigError, DataError
 
 SHORT = """
@@ -107,6 +111,11 @@ def test_unknown_arguments_are_refused(tool, config):
                 ('val_evaluator=None', 'either all None or not None'),
                 ('model.type=1', 'type must be a str'),
                 ('model.decode_head.num_classes=abc', 'built, at FCNHead'),
+                (
+                    'model.decode_head.num_classes=2',
+                    'model.decode_head.num_classes must be at least 3, the '
+                    'number of classes in the training data, but got 2',
+                ),
             )
         ),
         (['--resume', ''], ["a file, but got ''"]),
@@ -126,6 +135,26 @@ def test_train_refuses(tool, config, tmp_path, monkeypatch, args, parts):
     )
     outcome = tool('train', config(), '--work-dir', tmp_path / 'w', *args)
     assert refused(outcome, *parts)
+
+
+@pytest.mark.parametrize(
+    ('box', 'mask', 'few'),
+    [(4, 4, ''), (3, 4, 'bbox_head'), (4, 3, 'mask_head'), (9, 9, '')],
+)
+def test_a_detector_has_a_class_for_every_label(box, mask, few):
+    # one of regions knows no classes of objects
+    counts = dict(rpn_head=1, bbox_head=box, mask_head=mask, backbone=1)
+    model = nn.ModuleDict({name: nn.Module() for name in counts})
+    for name, count in counts.items():
+        model[name].num_classes = count
+    data = SimpleNamespace(metainfo=dict(classes=tuple('abcd')))
+    run = SimpleNamespace(
+        model=model, train_dataloader=SimpleNamespace(dataset=data)
+    )
+    wanted = f'model.{few}.num_classes must be at least 4'
+    raising = pytest.raises(ConfigError, match=wanted)
+    with raising if few else nullcontext():
+        ClassificationCheckHook().before_train(run)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +268,16 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
     assert {p.name for p in out.iterdir()} == {p.name for p in truth.iterdir()}
     labels = np.asarray(Image.open(out / '0.png'))
     assert labels.shape == np.asarray(Image.open(truth / '0.png')).shape
+    seen, true = (
+        np.stack([np.asarray(Image.open(folder / f'{i}.png')) for i in (0, 1)])
+        for folder in (out, truth)
+    )
+    for label, name in enumerate('abc'):
+        ours, theirs = seen == label, true == label
+        iou = (ours & theirs).sum() / (ours | theirs).sum()
+        assert content[f'IoU.{name}'] == pytest.approx(100 * iou)
+        recall = (ours & theirs).sum() / theirs.sum()
+        assert content[f'Acc.{name}'] == pytest.approx(100 * recall)
     assert len(list(shown.rglob('*.png'))) == 2
 
     metrics = tmp_path / 'm.json'
@@ -417,6 +456,8 @@ def test_only_the_main_process_writes_metrics(
     tool, config, tmp_path, monkeypatch, main
 ):
     class Tested:
+        test_evaluator = SimpleNamespace(metrics=[])
+
         def test(self):
             return {'mIoU': 50}
 

@@ -7,7 +7,7 @@ import argparse
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mmvitcompress.engine.backbones import run_name
+from mmvitcompress.engine.backbone_flag import run_name
 from mmvitcompress.engine.config import add_overrides, read_config
 
 SIDE = 64  # of images, in pixels

@@ -93,6 +93,53 @@ def test_missing_checkpoints_have_a_remedy(backbone, own, other, tmp_path):
         backbone(own, checkpoint=str(path))
 
 
+@pytest.mark.parametrize(
+    ('kind', 'path', 'remedy'),
+    [
+        (
+            CAITDeiT,
+            'checkpoints/cait_vit_micro_digits.pth',
+            'tools/train.py configs/imagenet/cait_vit_micro_digits.py and '
+            'tools/export_pruned.py, or',
+        ),
+        (
+            CDCPDeiT,
+            'checkpoints/cdcp_deit_tiny_in1k.pth',
+            'configs/imagenet/cdcp_deit_t_in1k.py and',
+        ),
+        (
+            CompressedSwin,
+            'checkpoints/cait_swin_small_in1k.pth',
+            'configs/imagenet/cait_swin_s_in1k.py and',
+        ),
+        (
+            CompressedViT,
+            'checkpoints/dense_vit_micro_tiny_imagenet_20.pth',
+            'configs/imagenet/dense_vit_micro_tiny_imagenet_20.py and',
+        ),
+        (
+            CompressedViT,
+            'work_dirs/pretrain_vit_micro_digits/epoch_45.pth',
+            'tools/train.py configs/imagenet/pretrain_vit_micro_digits.py, or',
+        ),
+        # of no recipe: the controls', and one of one's own
+        (
+            CompressedViT,
+            'checkpoints/deit_small_in1k.pth',
+            'convert a timm or DeiT model by tools/convert_checkpoint.py, or',
+        ),
+        (CDCPDeiT, 'mine.pth', 'such as configs/imagenet/cdcp_deit_s_in1k.py'),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_the_remedy_is_the_recipe_of_that_name(
+    kind, path, remedy, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=re.escape(remedy)):
+        kind(checkpoint=path)
+
+
 def test_reconciling():
     merging = dict(layers=(1,))
     weights = Weights(families.VIT, {}, VIT, 'x.pth')

@@ -243,6 +243,19 @@ def test_the_final_norm_reaches_every_place(net, methods):
     assert_near(found, expected)
 
 
+@runs(CASES, ['vit'])
+def test_mmsegs_final_norm_reaches_every_place_of_the_last(net, methods):
+    model = build(net, methods, final_norm='last', out_indices=[-1, 0])
+    x = images(sizes(net)[1])
+    last, first = run(model, x)
+    model.first_normed = 0
+    assert torch.equal(run(model, x)[0], last)
+    model.norm = None
+    assert torch.equal(run(model, x)[1], first)
+    with pytest.raises(ConfigError, match="final_norm='last' norms block"):
+        build(net, methods, final_norm='last', out_indices=[0, 1])
+
+
 @runs(CASES)
 def test_images_do_not_influence_each_other(net, methods):
     model = build(net, methods)

@@ -1,4 +1,4 @@
-"""What can be known to go wrong with a classifier before it trains."""
+"""What can be known to go wrong with classes before a model trains."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,11 @@ from mmvitcompress.registry import HOOKS
 
 @HOOKS.register_module()
 class ClassificationCheckHook(Hook):
-    """Holds the data of an ``ImageClassifier`` to what the model expects.
+    """Holds the data to the classes that a model knows.
 
-    Other models are left alone. It also tells data that are read in sequence
-    which epoch it is, since they have no sampler that MMEngine could tell.
+    Of an ``ImageClassifier`` it checks the images and the labels, too. It also
+    tells data that are read in sequence which epoch it is, since they have no
+    sampler that MMEngine could tell.
     """
 
     priority = 'VERY_HIGH'
@@ -29,13 +30,15 @@ class ClassificationCheckHook(Hook):
         """Check the loaders.
 
         Raises:
-            ConfigError: If the model has too few classes, mixup would meet an
-                odd batch, images are normalised otherwise than the teacher
+            ConfigError: If a head has too few classes, mixup would meet an odd
+                batch, images are normalised otherwise than the teacher
                 was told, or data that are read in sequence were told of other
                 batches than their loader's, or know no epochs.
             DataError: If training and validation data have other classes.
         """
         model = unwrapped(runner.model)
+        info = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
+        _check_heads(model, len(info.get('classes') or ()))
         self._classes = None
         if not isinstance(model, ImageClassifier):
             return
@@ -90,6 +93,20 @@ class ClassificationCheckHook(Hook):
                 targets,
                 self._classes,
                 'set model.num_classes to the number of classes in the data',
+            )
+
+
+def _check_heads(model: nn.Module, count: int) -> None:
+    """MMSegmentation and MMDetection would end in an IndexError."""
+    for name, module in model.named_modules():
+        known = getattr(module, 'num_classes', None)
+        # regions are of objects of any class, and so may masks be
+        agnostic = 'rpn' in name or getattr(module, 'class_agnostic', False)
+        few = isinstance(known, int) and known < count
+        if few and 'head' in name and not agnostic:
+            raise ConfigError(
+                f'model.{name}.num_classes must be at least {count}, the '
+                f'number of classes in the training data, but got {known}'
             )
 
 

@@ -7,7 +7,7 @@ from mmvitcompress.models.backbones.vit import CompressedViT
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import PatchSlimming
 
-_MAKE = 'make it by tools/train.py configs/imagenet/{}_deit_s_in1k.py'
+_MAKE = 'make it by a recipe, such as configs/imagenet/{}_deit_s_in1k.py'
 _CONVERT = CompressedViT.how_to_make
 _PRUNE = f'{_MAKE} and tools/export_pruned.py'
 

@@ -1,6 +1,8 @@
 """What the backbones share: conventions, checks, and ways to checkpoints."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from mmvitcompress.checkpoints.recognise import (
 from mmvitcompress.errors import ConfigError, MissingCheckpointError
 from mmvitcompress.tokens import METHODS, TokenState
 from mmvitcompress.utils.checks import build_spec
+from mmvitcompress.utils.files import shipped
 
 
 class Backbone:
@@ -183,7 +186,8 @@ def read_weights(
         family: What the backbone is built for.
         path: The checkpoint's file.
         wanted: What can't be seen in tensors comes from this arch.
-        how_to_make: How to come by the file, said if it isn't there.
+        how_to_make: How to come by such a file, said if it isn't there and
+            its name tells no recipe.
         img_size: What stands beside the arch, in pixels. Defaults to none.
 
     Raises:
@@ -194,11 +198,24 @@ def read_weights(
         checkpoint = read_checkpoint(path)
     except MissingCheckpointError as error:
         raise MissingCheckpointError(
-            f'{error}: {how_to_make}, or point elsewhere with --cfg-options '
-            'model.backbone.checkpoint=PATH (the checkpoint of a whole '
-            'trained model will do; None starts from random weights)'
+            f'{error}: {_made_by(path) or how_to_make}, or point elsewhere '
+            'with --cfg-options model.backbone.checkpoint=PATH (the '
+            'checkpoint of a whole trained model will do; None starts from '
+            'random weights)'
         ) from None
     return recognise(checkpoint, family).with_arch(wanted, img_size)
+
+
+def _made_by(path: str) -> str | None:
+    """How the recipe that a checkpoint is named after makes it."""
+    exported, run = Path(path).stem, Path(path).parent.name
+    for name, then in ((exported, ' and tools/export_pruned.py'), (run, '')):
+        short = re.sub('_(t|s|b)(iny|mall|ase)_', r'_\1_', name)
+        for recipe in (name, short):
+            config = f'configs/imagenet/{recipe}.py'
+            if recipe and shipped(config):
+                return f'make it by tools/train.py {config}{then}'
+    return None
 
 
 def note_arch(module, state_dict, prefix: str, metadata: dict) -> None:

@@ -188,7 +188,7 @@ class CompressedSwin(Backbone, Swin):
             frozen += self.methods
         if self.out_norms:
             frozen += [
-                self.get_submodule(f'norm{index}')
+                getattr(self, f'norm{index}')
                 for index in self.out_indices
                 if index < count
             ]
@@ -241,7 +241,7 @@ class CompressedSwin(Backbone, Swin):
 
     def _output(self, index: int, tokens: Tensor, state) -> Tensor | TokenMap:
         if self.out_norms:
-            tokens = self.get_submodule(f'norm{index}')(tokens)
+            tokens = getattr(self, f'norm{index}')(tokens)
         if self.out_type == 'raw':
             return tokens
         if not self.restore:

@@ -11,6 +11,7 @@ from mmvitcompress.arch.windows import quarter_ends
 from mmvitcompress.channels import attach_compactors
 from mmvitcompress.checkpoints.fill import fill_backbone, reconcile
 from mmvitcompress.checkpoints.recognise import VIT
+from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.backbones.parts import (
     Backbone,
     check_frozen,
@@ -65,8 +66,9 @@ class CompressedViT(Backbone, ViT):
         restore_mode: How: 'nearest' or 'bilinear'. Defaults to 'nearest'.
         out_type: 'featmap' or, for classifiers, 'raw': all remaining tokens
             (B, prefix + n, D). Defaults to 'featmap'.
-        final_norm: Whether all outputs go through the final LayerNorm (mmseg
-            norms the last only). Defaults to False.
+        final_norm: Whether outputs go through the final LayerNorm: True for
+            all, 'last' for that of the last block alone, which is what True
+            means to MMSegmentation's. Defaults to False.
         drop_path_rate: Stochastic depth of the last block. Defaults to 0.
         frozen_stages: How many blocks to freeze together with all that comes
             before them; 0 freezes the stem only, -1 nothing. Defaults to -1.
@@ -109,7 +111,7 @@ class CompressedViT(Backbone, ViT):
         restore: bool = True,
         restore_mode: RestoreMode = 'nearest',
         out_type: Literal['featmap', 'raw'] = 'featmap',
-        final_norm: bool = False,
+        final_norm: bool | Literal['last'] = False,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         norm_eval: bool = False,
@@ -143,7 +145,7 @@ class CompressedViT(Backbone, ViT):
                 weights,
                 wanted,
                 log,
-                soft_slimming=soft_slimming,
+                training=soft_slimming,
                 off=switched_off(methods),
             )
         resolved = need_arch(VIT, resolved)
@@ -158,13 +160,20 @@ class CompressedViT(Backbone, ViT):
         if out_indices is None:
             out_indices = quarter_ends(resolved.depth)
         self.out_indices = output_indices(out_indices, resolved.depth, 'block')
+        last = resolved.depth - 1
+        if final_norm == 'last' and last not in self.out_indices:
+            raise ConfigError(
+                f"final_norm='last' norms block {last} (counted from 0), but "
+                f'out_indices={self.out_indices} lacks it: add it, or set '
+                'final_norm=False'
+            )
         super().__init__(
             resolved,
             depth=max(self.out_indices) + 1,
             final_norm=final_norm,
             drop_path_rate=drop_path_rate,
             with_cp=with_cp,
-            soft_slimming=soft_slimming,
+            training=soft_slimming,
         )
         check_frozen(frozen_stages, len(self.blocks))
         self.restore = restore
@@ -175,7 +184,7 @@ class CompressedViT(Backbone, ViT):
         self.pretrained_cfg = {}
         if weights is not None:
             self.pretrained_cfg = weights.pretrained_cfg
-            fill_backbone(self, weights, log, soft_slimming)
+            fill_backbone(self, weights, log, training=soft_slimming)
         if compactors:
             attach_compactors(self)
         elif self.pruned and has_all_channels(resolved):
@@ -202,7 +211,8 @@ class CompressedViT(Backbone, ViT):
         for index in range(self.frozen_stages):
             frozen.append(self.blocks[index])
             for method in self.methods:
-                frozen += method.parts_of(index + 1)
+                names = method.parts_of(index + 1)
+                frozen += map(method.get_submodule, names)
         return frozen
 
     def get_layer_depth(
@@ -242,14 +252,15 @@ class CompressedViT(Backbone, ViT):
         Raises:
             ConfigError: If the image is smaller than one patch.
         """
-        return tuple([self._output(t, s) for _, t, s in self._outputs(x)])
+        return tuple([self._output(*output) for output in self._outputs(x)])
 
-    def _output(self, tokens: Tensor, state) -> Tensor | TokenMap:
+    def _output(self, index: int, tokens: Tensor, state) -> Tensor | TokenMap:
         if self.out_type == 'raw':
             return tokens
         tokens = tokens[:, self.num_prefix_tokens :]
-        if self.norm is not None:
-            state = state.apply(self.norm)
+        norm = self.norm_of(index)
+        if norm is not None:
+            state = state.apply(norm)
         if not self.restore:
             return TokenMap(tokens, state)
         return restore(tokens, state, self.restore_mode)

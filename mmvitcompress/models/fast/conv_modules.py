@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.models.fast.conv import conv, is_plain
 from mmvitcompress.models.fast.winograd import reorders
-from mmvitcompress.models.layers.hooks import is_bare
+from mmvitcompress.models.layers.hooked import is_bare
 
 
 def run_conv_module(module: ConvModule, x: Tensor) -> Tensor:

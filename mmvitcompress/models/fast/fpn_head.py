@@ -10,7 +10,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from mmvitcompress.models.fast.conv import use_fast_convs
 from mmvitcompress.models.fast.conv_modules import run_conv_module
-from mmvitcompress.models.layers.hooks import has_hooks
+from mmvitcompress.models.layers.hooked import has_hooks
 from mmvitcompress.registry import MODELS
 
 

@@ -19,7 +19,7 @@ from mmvitcompress.models.fast.conv_modules import (
 )
 from mmvitcompress.models.fast.upsampled_conv import conv_of_upsampled
 from mmvitcompress.models.fast.winograd import winograd_conv, winograd_pays
-from mmvitcompress.models.layers.hooks import has_hooks, is_bare
+from mmvitcompress.models.layers.hooked import has_hooks, is_bare
 from mmvitcompress.registry import MODELS
 
 

@@ -65,11 +65,11 @@ def windowed_attention(
 
 def _real(windows: Windows, prefix: int, device) -> Tensor | None:
     """(windows, prefix + N), which keys aren't padding; None if all are."""
-    if windows.padded == windows.grid:
+    if windows.padded() == windows.grid:
         return None
     rows, columns = (
         torch.arange(padded, device=device) < side
-        for padded, side in zip(windows.padded, windows.grid)
+        for padded, side in zip(windows.padded(), windows.grid)
     )
     real = (rows[:, None] & columns)[None, ..., None]
     real = to_windows(real, windows.window).squeeze(2)

@@ -54,7 +54,7 @@ def cut(x: Tensor, windows: Windows, pad_first: bool) -> Tensor:
 
 def join(x: Tensor, windows: Windows, pad_first: bool) -> Tensor:
     """The inverse of :func:`cut`: → (B, H, W, D)."""
-    x = from_windows(x, windows.window, windows.padded)
+    x = from_windows(x, windows.window, windows.padded())
     if pad_first:
         return _crop(_shift(x, windows, 1), windows)
     return _shift(_crop(x, windows), windows, 1)
@@ -67,9 +67,9 @@ def _shift(x: Tensor, windows: Windows, sign: int) -> Tensor:
 
 
 def _pad(x: Tensor, windows: Windows) -> Tensor:
-    if windows.padded == windows.grid:
+    if windows.padded() == windows.grid:
         return x
-    pad_h, pad_w = (p - n for p, n in zip(windows.padded, windows.grid))
+    pad_h, pad_w = (p - n for p, n in zip(windows.padded(), windows.grid))
     return F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
 
 
@@ -103,7 +103,7 @@ def shift_mask(windows: Windows, device=None) -> Tensor | None:
     if not any(windows.shift):
         return None
     regions = []
-    for length, shift in zip(windows.padded, windows.shift):
+    for length, shift in zip(windows.padded(), windows.shift):
         # along a side without a shift all tokens lie before its end
         start = length - shift if shift else length
         position = torch.arange(length, device=device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitcompress.errors import ConfigError, DataError
-from mmvitcompress.models.layers.hooks import is_bare, works_on_tokens
+from mmvitcompress.models.layers.hooked import is_bare, works_on_tokens
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenState, restore_grid
 from mmvitcompress.tokens.grids import Grid
@@ -136,7 +136,7 @@ class UnmergePyramid(BaseModule):
         conv = None if lateral is None else lateral.conv
         factors, full = (1, 1), state.full_grid
         for record in state.undo:
-            factors = record.factors
+            factors = record.factors()
         if rescale < 1:
             x = pool(x, factors, full, round(1 / rescale))
             return x if conv is None else conv(x)

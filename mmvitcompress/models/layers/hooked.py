@@ -18,7 +18,7 @@ _HOOKS = (
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling a module does more than its class says."""
-    own = vars(module)
+    own = module.__dict__  # torch 2.7 compiles no vars()
     return 'forward' in own or any(own.get(name) for name in _HOOKS)
 
 

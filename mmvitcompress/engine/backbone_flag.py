@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
+from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import get_arch
-from mmvitcompress.errors import ConfigError
-
-PACKAGE = Path(__file__).parents[1]
+from mmvitcompress.checkpoints.file import hold_checkpoint
+from mmvitcompress.checkpoints.recognise import recognise
+from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.utils.files import shipped
 
 # How a config uses its backbone, whichever that is. All else tells what the
 # backbone is, and goes with it.
@@ -47,13 +49,10 @@ def find_backbone(name: str) -> Path:
     """
     if isfile(name):
         return Path(name)
-    for root in (PACKAGE / '.mim', PACKAGE.parent):
-        files = sorted((root / 'configs/_base_/backbones').glob('*.py'))
-        known = {path.stem: path for path in files}
-        if name in known:
-            return known[name]
-        if known:
-            break
+    folder = shipped('configs/_base_/backbones') or Path()
+    known = {path.stem: path for path in sorted(folder.glob('*.py'))}
+    if name in known:
+        return known[name]
     raise ConfigError(
         f'--backbone {name!r} is neither a file nor one of {", ".join(known)}'
     )
@@ -135,10 +134,14 @@ def check_fit(cfg: Config, replaced: dict, name: str) -> None:
 
 
 def maps_of(backbone: dict) -> Maps | None:
-    """The maps of one of our backbones; None if its arch doesn't tell."""
+    """The maps of one of our backbones, by its arch or else its checkpoint;
+    None if neither tells."""
     try:
-        arch = get_arch(backbone['arch'])
-    except (ConfigError, KeyError, TypeError):  # another library's
+        named = backbone.get('arch')
+        arch = get_arch(named) if named else _stored_arch(backbone)
+    except (CheckpointError, ConfigError, TypeError):
+        arch = None  # another library's, or building it will say why
+    if arch is None:
         return None
     indices = backbone.get('out_indices')
     indices = range(4) if indices is None else indices
@@ -153,6 +156,11 @@ def maps_of(backbone: dict) -> Maps | None:
         [arch.dims[i] for i in indices],
         [arch.patch_size * 2**i for i in indices],
     )
+
+
+def _stored_arch(backbone: dict) -> Arch | None:
+    stored = hold_checkpoint(backbone.get('checkpoint'))
+    return stored and recognise(stored).with_arch().arch
 
 
 def _taken(model: dict) -> Iterator[tuple[str, int | list[int]]]:
