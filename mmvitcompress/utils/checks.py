@@ -36,6 +36,18 @@ def check_positive(name: str, value) -> None:
         )
 
 
+def check_extent(
+    name: str, value, most: int = 100_000, least: int = 1
+) -> None:
+    """Raise ConfigError unless ``value`` is a whole number in a range, by
+    default one that widths of nets and sides of images lie in."""
+    if not is_whole(value) or not least <= value <= most:
+        raise ConfigError(
+            f'{name} must be a whole number from {least} to {most}, but got '
+            f'{value!r}'
+        )
+
+
 def check_positive_number(name: str, value) -> None:
     """Raise ConfigError unless ``value`` is a finite number above 0."""
     if not is_number(value) or value <= 0:
@@ -87,11 +99,12 @@ def check_target(target: float) -> None:
 def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) from one size or two."""
     sizes = tuple(value) if isinstance(value, Iterable) else (value,)
-    if len(sizes) not in (1, 2) or not all(map(is_whole, sizes)):
+    if len(sizes) not in (1, 2):
         raise ConfigError(
-            f'{name} must be one or two sizes in whole numbers, but got '
-            f'{value!r}'
+            f'{name} must be one or two sizes, but got {value!r}'
         )
+    for size in sizes:
+        check_extent(name, size)
     return int(sizes[0]), int(sizes[-1])
 
 
@@ -105,10 +118,10 @@ def per_block(
     if len(value) != count:
         raise ConfigError(
             f'{name} must be one width or one for each of {count} blocks, but '
-            f'got {len(value)} widths'
+            f'got {len(value)} widths, {value}'
         )
     for width in value:
-        check_positive(name, width)
+        check_extent(name, width)
     return tuple(map(int, value))
 
 
