@@ -201,7 +201,9 @@ def read_json(path: str | Path) -> dict:
     try:
         content = json.loads(Path(path).read_text())
     except FileNotFoundError:
-        raise ConfigError(f'arch file {str(path)!r} not found') from None
+        raise ConfigError(
+            f'arch file {str(path)!r} not found; correct its path'
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
             f'arch file {str(path)!r} is not JSON: {error}; correct it, or '

@@ -76,7 +76,8 @@ def load_strict(
 def _misfit(path: str, problems: Sequence[str]) -> CheckpointError:
     text = some(problems, '; ')
     return CheckpointError(
-        f'checkpoint {str(path)!r} is of another model: {text}'
+        f'checkpoint {str(path)!r} is of another model: {text}; '
+        'give one of the model that is built'
     )
 
 

@@ -136,7 +136,9 @@ def read_config(
             doesn't work here.
     """
     if not os.path.isfile(path):
-        raise ConfigError(f'config {shortened(path)!r} not found')
+        raise ConfigError(
+            f'config {shortened(path)!r} not found: give the path of a file'
+        )
     cfg = _read(path)
     if backbone:
         replaced = (cfg.get('model') or {}).get('backbone')

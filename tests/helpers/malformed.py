@@ -27,11 +27,13 @@ VALUES = (
     *(dict(x={}), dict(type=None), dict(type='NoSuchType'), dict(layers=[99])),
 )
 # how a sentence says what to do
-REMEDY = re.compile(
-    r'\b(must|may|needed|needs?|give|set|take|use|choose|correct|write|save|fetch|remove|'
-    r'rename|install|export|add|make|leave|lower|check|known|invalid choice|'
-    r'arguments are|required|expected|unrecognized|register|instead)\b'
-)
+WORDS = r"""
+must may needed? needs give set take use choose correct write save fetch remove
+rename install export add make leave lower check known invalid.choice required
+arguments.are invalid.\w+.value expected unrecognized register instead put get
+run raise
+"""
+REMEDY = re.compile(rf'\b({"|".join(WORDS.split())})\b', re.IGNORECASE)
 MEMORY, SECONDS = 6 << 30, 60  # more than there is before a case
 
 
