@@ -209,10 +209,21 @@ def while_building(error: BaseException) -> bool:
 def while_reading(error: BaseException) -> bool:
     """Whether an item of a data set was being read, in this process or in one
     of a loader's workers, whose exceptions come as text."""
-    return str(error).startswith('Caught ') or any(
+    return from_worker(error) or any(
         module == 'torch.utils.data._utils.fetch' or name == '__getitem__'
         for module, name in _frames(error)
     )
+
+
+def from_worker(error: BaseException) -> bool:
+    """Whether torch has raised anew what a loader's worker has; the traceback
+    is part of its text, then."""
+    return ('torch._utils', 'reraise') in _frames(error)
+
+
+def while_storing(error: BaseException) -> bool:
+    """Whether one of MMEngine's data sets was storing what it has listed."""
+    return any(name == '_serialize_data' for _, name in _frames(error))
 
 
 def _frames(error: BaseException) -> Iterator[tuple[str, str]]:

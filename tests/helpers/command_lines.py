@@ -134,7 +134,8 @@ def lines(root, out):
     }
     tools = {k: (k, [*v, *more.get(k, [])]) for k, v in made.items()}
     for kind in ('merges', 'life', 'channels', 'attention', 'features'):
-        words = [kind, *model, run, '--out', out / f'{kind}.png']
+        weights = root / 'pruning.pth' if kind == 'channels' else run
+        words = [kind, *model, weights, '--out', out / f'{kind}.png']
         tools[f'visualize {kind}'] = 'visualize', words
     pair = ['compare', *model, run, '--dense', *model, run]
     tools['visualize compare'] = 'visualize', pair

@@ -17,6 +17,7 @@ import pytest
 from mmvitcompress.utils import cli
 
 COUNT = int(os.environ.get('MALFORMED', 10))
+WHOLE = 'MALFORMED' in os.environ
 SEED = os.environ.get('MALFORMED_SEED', '0')
 NAN, INF = float('nan'), float('inf')
 VALUES = (
@@ -28,10 +29,10 @@ VALUES = (
 )
 # how a sentence says what to do
 WORDS = r"""
-must may needed? needs give set take use choose correct write save fetch remove
-rename install export add make leave lower check known invalid.choice required
-arguments.are invalid.\w+.value expected unrecognized register instead put get
-run raise
+must may need(?:s|ed)? one.of give set take use choose correct write save fetch
+remove rename install export add make leave lower check known invalid.choice
+required arguments.are invalid.\w+.value expected unrecognized register instead
+put get run raise
 """
 REMEDY = re.compile(rf'\b({"|".join(WORDS.split())})\b', re.IGNORECASE)
 MEMORY, SECONDS = 6 << 30, 60  # more than there is before a case

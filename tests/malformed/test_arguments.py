@@ -4,9 +4,9 @@ import inspect
 
 import pytest
 import registered
-from malformed import accepted, cases, in_turn, odd, told
+from malformed import WHOLE, accepted, cases, in_turn, odd, told
 
-from mmvitcompress.registry import check_config
+from mmvitcompress.registry import HOOKS, check_config
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,8 @@ FOREIGN = 0.15  # share of the arguments that other libraries take
 def test_every_type_has_a_good_config(name, tmp_path):
     config = registered.base(name, TYPES[name].get(name), tmp_path)
     config = dict(config, type=f'mmvitcompress.{name}')
-    registered.use(TYPES[name], config, tmp_path)
+    if WHOLE or TYPES[name] is not HOOKS:  # with which a model trains
+        registered.use(TYPES[name], config, tmp_path)
 
 
 @cases('arguments')

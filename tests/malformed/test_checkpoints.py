@@ -18,9 +18,8 @@ from mmvitcompress.models.vit import ViT
 pytestmark = pytest.mark.slow
 
 ARCH = dict(embed_dim=24, depth=3, num_heads=3, patch_size=8, img_size=32)
-FLOATS = torch.float16, torch.bfloat16, torch.float64
-OTHERS = torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn
-OTHERS += torch.float8_e5m2, torch.int64, torch.uint8
+FLOATS = torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn
+OTHERS = torch.int8, torch.bool, torch.complex64, torch.int64, torch.uint8
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +62,7 @@ def equal(found, weights):
     # the last norm is no part of a backbone that doesn't use it
     assert {*weights} - {*found} <= {'norm.weight', 'norm.bias'}
     return all(
-        torch.equal(value.float(), weights[key].to(value.dtype).float())
+        torch.equal(value.float(), weights[key].float())
         for key, value in found.items()
     )
 

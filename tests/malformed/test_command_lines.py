@@ -1,10 +1,13 @@
 """Command lines of every tool, mistyped."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import command_lines
 import pytest
-from malformed import accepted, cases, in_turn
+from malformed import WHOLE, accepted, cases, in_turn, judge
 from runs import forget_runs
 
 pytestmark = pytest.mark.slow
@@ -41,9 +44,19 @@ def root(tmp_path_factory):
     return folder
 
 
-def test_every_tool_has_a_good_command_line(root, tmp_path, capsys):
+def test_every_tool_has_a_command_line():
     known = {name.split()[0] for name in TOOLS}
     assert known == {p.stem for p in command_lines.ROOT.glob('tools/*.py')}
+
+
+@pytest.mark.skipif(not WHOLE, reason='their own tests run them, too')
+@pytest.mark.parametrize('name', sorted({*TOOLS} - {'convert_isaid'}))
+def test_command_lines_are_good(name, root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    forget_runs()
+    tool, words = command_lines.lines(root, tmp_path / 'out')[name]
+    with command_lines.typed(tool, words):
+        assert accepted(command_lines.main_of(tool), [''], capsys, tmp_path)
 
 
 def mistyped(rng, tool, words, root):
@@ -93,7 +106,9 @@ def test_command_lines_are_right_or_refused(
     words, told = mistyped(rng, tool, words, root)
     # paths lose a slash; long ones are cut
     told += [word.replace('//', '/') for word in told]
-    told = [word[:60] for word in told]
+    told = [
+        word[:60].encode(errors='backslashreplace').decode() for word in told
+    ]
     outs = [path for path in (out / 'w.pth', out / 'n.onnx') if path]
 
     def main():
@@ -101,3 +116,31 @@ def test_command_lines_are_right_or_refused(
 
     with command_lines.typed(tool, words):
         accepted(main, told, capsys, tmp_path, outs)
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['bash', 'dist_train.sh'],
+        ['bash', 'dist_train.sh', 'config.py', 'two'],
+        ['bash', 'dist_test.sh', 'config.py', 'run.pth', '0'],
+        ['bash', 'slurm_train.sh', 'partition', 'job'],
+        [sys.executable, 'train.py', 'config.py', '--cfg-options', 'model=1'],
+        [sys.executable, 'plan.py', '--arch', 'x' * 5000, '--target', '0.3'],
+    ],
+    ids=lambda words: ' '.join(words[1:])[:30],
+)
+def test_processes_of_their_own(words, root):
+    """A status and a sentence, and no traceback, as a shell gets them."""
+    program, tool, *rest = words
+    done = subprocess.run(
+        [program, command_lines.ROOT / 'tools' / tool, *rest],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, 'PYTHONPATH': str(command_lines.ROOT)},
+    )
+    # what bash prints is the usage alone
+    said = done.stderr.replace('usage', 'tool: error: give', program == 'bash')
+    judge(done.returncode, said, [''])
+    assert done.returncode

@@ -1,4 +1,4 @@
-"""What can be known to go wrong with a classifier before it trains."""
+"""What can be known to go wrong with classes before a model trains."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,17 @@ from mmvitcompress.models.heads.image_classifier import ImageClassifier
 from mmvitcompress.models.losses.mixup import MixupPreprocessor, check_even
 from mmvitcompress.registry import HOOKS
 
+HEADS = ('decode_head', 'auxiliary_head', 'bbox_head', 'roi_head.bbox_head')
+"""Where models keep what tells classes apart; others may only find things."""
+
 
 @HOOKS.register_module()
 class ClassificationCheckHook(Hook):
     """Holds the data of an ``ImageClassifier`` to what the model expects.
 
-    Other models are left alone. It also tells data that are read in sequence
-    which epoch it is, since they have no sampler that MMEngine could tell.
+    Of segmentors and detectors the number of classes is checked alone, in
+    tests, too. It also tells data that are read in sequence which epoch it
+    is, since they have no sampler that MMEngine could tell.
     """
 
     priority = 'VERY_HIGH'
@@ -37,6 +41,8 @@ class ClassificationCheckHook(Hook):
         """
         model = unwrapped(runner.model)
         self._classes = None
+        for loop in filter(None, (runner.train_loop, runner.val_loop)):
+            check_heads(model, loop.dataloader.dataset)
         if not isinstance(model, ImageClassifier):
             return
         self._classes = model.num_classes
@@ -65,6 +71,10 @@ class ClassificationCheckHook(Hook):
                     "epoch: set train_cfg.type='EpochBasedTrainLoop'"
                 )
 
+    def before_test(self, runner: Runner) -> None:
+        """Raise ConfigError if a head has too few classes."""
+        check_heads(unwrapped(runner.model), runner.test_dataloader.dataset)
+
     def before_train_epoch(self, runner: Runner) -> None:
         """Tell data that are read in sequence which epoch it is."""
         data = runner.train_dataloader.dataset
@@ -91,6 +101,25 @@ class ClassificationCheckHook(Hook):
                 self._classes,
                 'set model.num_classes to the number of classes in the data',
             )
+
+
+def check_heads(model: nn.Module, dataset: Dataset) -> None:
+    """Raise ConfigError if a segmentor's or detector's head has fewer classes
+    than a data set."""
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+    for place in HEADS:
+        head = model
+        for name in place.split('.'):
+            head = getattr(head, name, None)
+        several = isinstance(head, nn.ModuleList)
+        for each in head if several else [head]:
+            count = getattr(each, 'num_classes', None)
+            if count is not None and count < len(classes):
+                raise ConfigError(
+                    f'model.{place}.num_classes must be at least '
+                    f'{len(classes)}, the number of classes in the data, but '
+                    f'got {count}'
+                )
 
 
 def _check_same_classes(train: dict[str, int], other: dict | None) -> None:
