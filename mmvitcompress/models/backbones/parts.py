@@ -195,8 +195,8 @@ def read_weights(
     except MissingCheckpointError as error:
         raise MissingCheckpointError(
             f'{error}, or {how_to_make}, or point elsewhere with '
-            '--cfg-options model.backbone.checkpoint=PATH (the checkpoint of a whole '
-            'trained model will do; None starts from random weights)'
+            '--cfg-options model.backbone.checkpoint=PATH (the checkpoint of '
+            'a whole trained model will do; None starts from random weights)'
         ) from None
     return recognise(checkpoint, family).with_arch(wanted, img_size)
 
