@@ -106,13 +106,14 @@ def limits():
     pages = int(Path('/proc/self/statm').read_text().split()[0])
     size = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (size, hard))
-    before = signal.signal(signal.SIGALRM, _late)
-    signal.alarm(SECONDS)
+    # of the processor: others may be at work, too
+    before = signal.signal(signal.SIGPROF, _late)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
