@@ -57,8 +57,8 @@ class SharedRegistry(Registry):
         return super().get(key)
 
     def _register_module(self, module, module_name=None, force=False):
-        if '__init__' in vars(module):
-            module.__init__ = checked(module.__init__)
+        if isinstance(module, type):
+            module.__init__ = checked(module)
         super()._register_module(module, module_name, force)
         self.parent._register_module(module, module_name, force)
 
@@ -140,6 +140,6 @@ def _check_node(node, place: str, registries: tuple[SharedRegistry, ...]):
     for registry in registries if '.' not in name else ():
         found = registry.get(f'mmvitcompress.{name}')
         if found is not None:
-            check_values(found.__init__, node, place)
+            check_values(found, node, place)
     for key, value in node.items():
         _check_node(value, f'{place}.{key}', registries)

@@ -22,6 +22,7 @@ from dataset_converters.digits import make_digits
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmvitcompress.utils import cli
+from mmvitcompress.utils.checks import check_positive
 
 ROOT = Path(__file__).resolve().parents[1]
 SEGMENTORS = {
@@ -233,6 +234,8 @@ def describe(results: dict, args, minutes: float) -> str:
 
 def main():
     args = parse_args()
+    check_positive('--batch-size', args.batch_size)
+    check_positive('--repeats', args.repeats)
     start = time.perf_counter()
     # make and others end us by it; what we have started must end as well
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -4,7 +4,7 @@
 # One process per GPU; without GPUs they run on the CPU. On several machines
 # set NNODES, NODE_RANK and MASTER_ADDR (and PORT) on each.
 set -euo pipefail
-if (($# < 3)); then
+if (($# < 3)) || [[ ! $3 =~ ^[1-9][0-9]*$ ]]; then
     sed -n 's/^# \(usage: .*\)/\1/p' "$0" >&2
     exit 2
 fi

@@ -87,7 +87,7 @@ def read_names(path: str) -> list[str]:
         return Path(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f'--classes {path!r} cannot be read: {error}'
+            f'--classes {path!r} cannot be read: {error}; give a text file'
         ) from None
 
 

@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.utils.checks import pair
 
 Shape = tuple[int, int]
 
@@ -60,14 +61,9 @@ def as_shape(size: int | Sequence[int]) -> Shape:
     """Height and width from one number or two.
 
     Raises:
-        ConfigError: If they are not one or two positive integers.
+        ConfigError: If they are not one or two sides of an image.
     """
-    sizes = [size] if isinstance(size, int) else list(size)
-    if len(sizes) not in (1, 2) or any(side < 1 for side in sizes):
-        raise ConfigError(
-            f'shape must be one or two positive integers, but got {sizes}'
-        )
-    return sizes[0], sizes[-1]
+    return pair('shape', size)
 
 
 def _pipeline_shape(config: Config) -> Shape | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +22,9 @@ CONVENTIONS = ('fvcore', 'matmul')
 LayerNorm, 2 for one of a BatchNorm at inference) to the multiply-accumulates
 of matrix products and convolutions; 'matmul' counts only the latter.
 """
+
+DEEPEST = 1000
+"""Blocks that an arch may have at the most."""
 
 WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
 """The values that hold one width for each block."""
@@ -197,14 +201,34 @@ def read_json(path: str | Path) -> dict:
     try:
         content = json.loads(Path(path).read_text())
     except FileNotFoundError:
-        raise ConfigError(f'arch file {str(path)!r} not found') from None
+        raise ConfigError(
+            f'arch file {str(path)!r} not found; correct its path'
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f'arch file {str(path)!r} is not JSON: {error}'
+            f'arch file {str(path)!r} is not JSON: {error}; correct it, or '
+            'write it again'
         ) from None
     if not isinstance(content, dict):
-        raise ConfigError(f'arch file {str(path)!r} holds no JSON object')
+        raise ConfigError(
+            f'arch file {str(path)!r} holds no JSON object; give '
+            f'one, as {{"base": "deit_small"}}, but got {content!r}'
+        )
     return content
+
+
+def check_memory(arch: Arch) -> None:
+    """Raise ConfigError if the machine can't hold an arch's weights."""
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    if 4 * arch.params() > memory:
+        sizes = {k: v for k, v in arch.to_dict().items() if type(v) is int}
+        sizes |= {name: max(getattr(arch, name)) for name in WIDTHS}
+        raise ConfigError(
+            f'weights of {4 * arch.params() / 1e9:,.0f} GB are more than '
+            f'memory is there ({memory / 1e9:,.0f} GB): lower one of '
+            + ', '.join(f'{key}={value}' for key, value in sizes.items())
+            + f', img_size={arch.img_size}'
+        )
 
 
 def check_patch(height: int, width: int, patch_size: int) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from mmvitcompress.arch.base import (
     CONVENTIONS,
+    DEEPEST,
     WIDTHS,
     Arch,
     takes_token_methods,
@@ -21,8 +22,8 @@ from mmvitcompress.tokens.grids import Grid, merged_grid
 from mmvitcompress.tokens.spec import Counts, count_tokens
 from mmvitcompress.utils.checks import (
     check_choice,
+    check_extent,
     check_flag,
-    check_positive,
     check_positive_number,
     pair,
     per_block,
@@ -97,7 +98,7 @@ class SwinArch(Arch):
     def __post_init__(self):
         self._make_plain()
         for name in ('embed_dim', 'window_size', 'patch_size', 'in_chans'):
-            check_positive(name, getattr(self, name))
+            check_extent(name, getattr(self, name))
         for name in ('qkv_bias', 'pad_first'):
             check_flag(name, getattr(self, name))
         check_positive_number('norm_eps', self.norm_eps)
@@ -124,7 +125,7 @@ class SwinArch(Arch):
                     f'{given!r}'
                 )
             for value in given:
-                check_positive(name, value)
+                check_extent(name, value, DEEPEST)
             self._set(name, tuple(map(int, given)))
         if not self.depths or len(self.depths) != len(self.num_heads):
             raise ConfigError(

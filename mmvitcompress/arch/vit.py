@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from mmvitcompress.arch.base import (
     CONVENTIONS,
+    DEEPEST,
     WIDTHS,
     Arch,
     takes_token_methods,
@@ -26,8 +27,8 @@ from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.tokens.spec import count_tokens
 from mmvitcompress.utils.checks import (
     check_choice,
+    check_extent,
     check_flag,
-    check_positive,
     check_positive_number,
     pair,
     per_block,
@@ -112,15 +113,10 @@ class ViTArch(Arch):
 
     def __post_init__(self):
         self._make_plain()
-        for name in (
-            'embed_dim',
-            'depth',
-            'num_heads',
-            'patch_size',
-            'in_chans',
-            'stem_dim',
-        ):
-            check_positive(name, getattr(self, name))
+        sizes = 'embed_dim num_heads patch_size in_chans stem_dim'
+        for name in sizes.split():
+            check_extent(name, getattr(self, name))
+        check_extent('depth', self.depth, DEEPEST)
         self._check_values()
         self._set('img_size', pair('img_size', self.img_size))
         if self.head_dim is None and self.embed_dim % self.num_heads:
@@ -132,7 +128,7 @@ class ViTArch(Arch):
         for name, value in self._derived().items():
             if getattr(self, name) is None:
                 self._set(name, value)
-        check_positive('head_dim', self.head_dim)
+        check_extent('head_dim', self.head_dim)
         for name in WIDTHS:
             self._set(name, per_block(name, getattr(self, name), self.depth))
         if self.stem == 'conv' and self.patch_size % 2:
@@ -161,11 +157,7 @@ class ViTArch(Arch):
             check_flag(name, getattr(self, name))
         for name in ('skip_scale', 'norm_eps'):
             check_positive_number(name, getattr(self, name))
-        if type(self.reg_tokens) is not int or self.reg_tokens < 0:
-            raise ConfigError(
-                'reg_tokens must be a whole number of at least 0, but got '
-                f'{self.reg_tokens!r}'
-            )
+        check_extent('reg_tokens', self.reg_tokens, least=0)
         check_choice('stem', self.stem, ('linear', 'conv'))
         check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
 

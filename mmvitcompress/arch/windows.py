@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens.grids import Grid
+from mmvitcompress.utils.checks import check_extent
 
 
 class Windows(NamedTuple):
@@ -45,11 +46,12 @@ def check_windows(
         global_blocks: Blocks without windows, counted from 0.
         depth: Number of blocks.
     """
-    if type(size) is not int or size < 1:
+    if size is None:
         raise ConfigError(
-            'window_size must be a positive integer (global_blocks only has '
-            f'a meaning beside it), but got {size!r}'
+            f'global_blocks only has a meaning beside window_size: give one, '
+            f'or leave it away, but got {global_blocks!r}'
         )
+    check_extent('window_size', size)
     for index in global_blocks:
         if type(index) is not int or not 0 <= index < depth:
             raise ConfigError(

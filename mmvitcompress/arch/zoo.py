@@ -101,7 +101,7 @@ def arch_from_dict(content: dict) -> Arch:
     base = None if base is None else get_arch(base)
     known = ViTArch.family if base is None else base.family
     family = content.pop('family', known)
-    if family not in CLASSES:
+    if not isinstance(family, str) or family not in CLASSES:
         raise ConfigError(
             f'arch.family must be one of {", ".join(CLASSES)}, but got '
             f'{family!r}'
@@ -127,12 +127,14 @@ def get_arch(arch: str | dict | Arch) -> Arch:
         return arch
     if isinstance(arch, dict):
         return arch_from_dict(arch)
-    if arch in ARCHS:
-        return ARCHS[arch]
-    if Path(arch).suffix == '.json':
-        return arch_from_dict(read_json(arch))
-    close = difflib.get_close_matches(arch, ARCHS, n=1)
-    hint = f'did you mean {close[0]!r}? ' if close else ''
+    hint = ''
+    if isinstance(arch, str):
+        if arch in ARCHS:
+            return ARCHS[arch]
+        if Path(arch).suffix == '.json':
+            return arch_from_dict(read_json(arch))
+        close = difflib.get_close_matches(arch, ARCHS, n=1)
+        hint = f'did you mean {close[0]!r}? ' if close else ''
     raise ConfigError(
         f'arch must be a dict, the path of an arch JSON or a known name, but '
         f'got {arch!r}; {hint}known names are {", ".join(ARCHS)}'

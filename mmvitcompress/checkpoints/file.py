@@ -136,7 +136,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     source = str(path)
     path = fetched(source) if '://' in source else Path(path)
     if not os.path.isfile(path):
-        kind = 'not found'
+        kind = 'not found; give the path of a file'
         if os.path.isdir(path):
             kind = 'is a folder; give a file in it, as model.safetensors'
         raise MissingCheckpointError(f'checkpoint {source!r} {kind}')

@@ -38,8 +38,8 @@ def load_strict(
         The names that kept their initial values.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected, mis-shaped or
-            not finite.
+        CheckpointError: If a tensor is missing, unexpected, mis-shaped,
+            no floating-point number or not finite.
     """
     own = model.state_dict()
     if not any(map(is_compactor, own)):
@@ -52,6 +52,17 @@ def load_strict(
     ]
     if other_shapes:
         raise _misfit(path, other_shapes)
+    unreal = [
+        f'{key} is {value.dtype}'
+        for key, value in state_dict.items()
+        if key in own and own[key].is_floating_point()
+        if not value.is_floating_point()
+    ]
+    if unreal:
+        raise CheckpointError(
+            f'checkpoint {str(path)!r} is quantized, or no weights: '
+            f'{some(unreal)}; give it in floating point'
+        )
     broken = [
         key
         for key, value in state_dict.items()
@@ -76,7 +87,8 @@ def load_strict(
 def _misfit(path: str, problems: Sequence[str]) -> CheckpointError:
     text = some(problems, '; ')
     return CheckpointError(
-        f'checkpoint {str(path)!r} is of another model: {text}'
+        f'checkpoint {str(path)!r} is of another model: {text}; '
+        'give one of the model that is built'
     )
 
 

@@ -84,7 +84,8 @@ def _read_pickle(path: Path) -> object:
         with torch.serialization.safe_globals(_SAFE_CLASSES):
             return _load(path)
     except pickle.UnpicklingError as error:
-        # torch's own text advises to switch safety off
+        # torch's own text advises to switch safety off; it has one type for
+        # what is more than data and for what is no pickle
         found = re.search(r'(?:GLOBAL|class|type) `?([\w.]+)', _cause(error))
         if found:
             raise CheckpointError(

@@ -47,7 +47,8 @@ def infer_arch(
         qkv = state_dict['blocks.0.attn.qkv.weight']
     except KeyError as error:
         raise CheckpointError(
-            f'checkpoint {str(path)!r} is not a plain ViT: it lacks {error}'
+            f'checkpoint {str(path)!r} is not a plain ViT: it lacks {error}; '
+            "give a ViT's, or use the backbone of what it is"
         ) from None
     dim = proj.shape[0]
     conv_stem = 'patch_embed.conv1.weight' in state_dict
@@ -207,7 +208,8 @@ def infer_swin_arch(
         qkv = state_dict['layers.0.blocks.0.attn.qkv.weight']
     except KeyError as error:
         raise CheckpointError(
-            f'checkpoint {str(path)!r} is not a Swin: it lacks {error}'
+            f'checkpoint {str(path)!r} is not a Swin: it lacks {error}; '
+            "give a Swin's, or use the backbone of what it is"
         ) from None
     window = _window_size(tables, path)
     patch = proj.shape[-1]

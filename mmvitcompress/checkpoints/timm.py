@@ -60,7 +60,8 @@ def create(
     if not timm.is_model(name.split('.')[0]):
         raise ConfigError(
             f'timm {installed_version("timm")} has no model {name!r}, nor is '
-            'it a file; timm.list_models() names all'
+            'it a file: give the path of one, or a name that '
+            'timm.list_models() has'
         )
     try:
         with hub():

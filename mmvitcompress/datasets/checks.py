@@ -5,7 +5,7 @@ an empty data set, or hours later as a file that cannot be opened.
 """
 
 import os.path as osp
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from mmengine import fileio
@@ -86,8 +86,9 @@ class CheckedPairs(Checked):
     def __init__(
         self,
         img_suffix: str | None = None,
+        seg_map_suffix: str | None = '.png',
         metainfo: dict | None = None,
-        pipeline: Sequence = (),
+        pipeline: Sequence[dict | Callable] = (),
         **kwargs,
     ):
         if metainfo and 'classes' in metainfo:
@@ -95,6 +96,7 @@ class CheckedPairs(Checked):
             metainfo = {**metainfo, 'classes': classes}
         super().__init__(
             img_suffix=img_suffix,
+            seg_map_suffix=seg_map_suffix,
             metainfo=metainfo,
             pipeline=[_checked(step) for step in pipeline],
             **kwargs,

@@ -2,12 +2,12 @@
 
 import json
 import os.path as osp
-from numbers import Real
 from typing import ClassVar
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmengine import fileio
+from pycocotools import mask
 
 from mmvitcompress.datasets.checks import Checked, list_classes
 from mmvitcompress.datasets.palettes import (
@@ -19,18 +19,19 @@ from mmvitcompress.datasets.palettes import (
 )
 from mmvitcompress.errors import DataError
 from mmvitcompress.registry import DATASETS
+from mmvitcompress.utils.annotations import described, fits
+from mmvitcompress.utils.cli import shortened
 from mmvitcompress.utils.splits import belongs, check_share
 
 # what mmdet and pycocotools take from every entry without asking
 NEEDED = {
-    'images': dict(id=int, file_name=str, height=Real, width=Real),
+    'images': dict(id=int, file_name=str, height=float, width=float),
     'annotations': dict(
         **dict.fromkeys(('id', 'image_id', 'category_id'), int),
-        **dict(bbox=list, area=Real, iscrowd=int),
+        **dict(bbox=tuple[(float,) * 4], area=float, iscrowd=int),
     ),
     'categories': dict(id=int, name=str),
 }
-_KINDS = {int: 'a whole number', Real: 'a number', str: 'a text', list: 'four'}
 
 
 class _CheckedCOCO(COCO):
@@ -40,19 +41,36 @@ class _CheckedCOCO(COCO):
         for table, keys in NEEDED.items():
             entries = self.dataset.get(table)
             if not isinstance(entries, list):
-                raise DataError(f'it has no list of {table}')
+                raise DataError(f'it has no list of {table}; add it')
             for place, entry in enumerate(entries):
-                for key, kind in keys.items():
+                where = f'{table}[{place}]'
+                if not isinstance(entry, dict):
+                    raise DataError(f'{where} must be a dict, but got {entry}')
+                for key, hint in keys.items():
                     value = entry.get(key)
-                    if not isinstance(value, kind) or (
-                        kind is list and len(value) != 4
-                    ):
+                    if not fits(value, hint):
                         raise DataError(
-                            f'{key} of {table}[{place}] must be '
-                            f'{_KINDS[kind]}, but got {value!r}; every entry '
-                            f'of {table} needs {", ".join(keys)}'
+                            f'{key} of {where} must be {described(hint)}, but '
+                            f'got {value!r}; every entry of {table} needs '
+                            f'{", ".join(keys)}'
                         )
         super().createIndex()
+
+
+def _is_mask(shape: object, size: list[int]) -> bool:
+    """Whether mmdet can make a mask (height, width) of a segmentation; it
+    leaves out polygons of less than three points itself."""
+    if not isinstance(shape, dict):
+        return fits(shape, list[list[float]])
+    if shape.get('size') != size:
+        return False
+    if isinstance(shape.get('counts'), str):
+        try:
+            return mask.decode(shape).shape == tuple(size)
+        except (TypeError, ValueError):
+            return False
+    counts = shape.get('counts')
+    return fits(counts, list[int]) and sum(counts) == size[0] * size[1]
 
 
 class CheckedCoco(Checked):
@@ -80,8 +98,12 @@ class CheckedCoco(Checked):
         self.require_folders()
         try:
             images = super().load_data_list()
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             self.refuse(f'{self.ann_file} is no whole JSON file ({error})')
+        except AssertionError as error:  # pycocotools' and mmdet's checks
+            self.refuse(
+                f'{self.ann_file} cannot be used ({error}); correct it'
+            )
         except DataError as error:
             self.refuse(f'{self.ann_file} cannot be used: {error}')
         if not images:
@@ -109,6 +131,15 @@ class CheckedCoco(Checked):
                     'loads masks: add them, or set with_mask=False and take '
                     'a model without masks'
                 )
+            size = [int(image['height']), int(image['width'])]
+            for each in image['instances']:
+                if not _is_mask(each['mask'], size):
+                    self.refuse(
+                        f'{self.ann_file} has a segmentation for '
+                        f'{image["img_path"]} that must be polygons of finite '
+                        f'numbers, or an RLE of {size}, but got '
+                        f'{shortened(str(each["mask"]))}'
+                    )
 
 
 @DATASETS.register_module()

@@ -28,6 +28,7 @@ from mmvitcompress.datasets.label_maps import (
 )
 from mmvitcompress.errors import DataError
 from mmvitcompress.utils.files import write_json
+from mmvitcompress.utils.images import UNREADABLE
 
 NAMED = 20  # files that an error names; the others are counted
 FEW = 200  # files that are read without other processes
@@ -200,7 +201,7 @@ def read_pair(pair: tuple[str, str]) -> dict:
     try:
         labels = read_labels(Path(path).read_bytes(), path)
         size = _image_size(image)
-    except (DataError, OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         named = isinstance(error, DataError)
         problem = str(error) if named else f'{image} cannot be read ({error})'
         return dict(problem=problem)

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mmvitcompress.errors import DataError
+from mmvitcompress.utils.images import UNREADABLE
 
+_PNG = b'\x89PNG'
 IGNORED = 255  # label value that every loss and metric leaves out
 
 
@@ -23,11 +25,18 @@ def read_labels(content: bytes, path: str | Path) -> np.ndarray:
         DataError: If it is no image, or holds colours or fractions.
     """
     try:
+        if content.startswith(_PNG):
+            # loading passes over checksums, and fills up with zeros
+            Image.open(io.BytesIO(content)).verify()
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             labels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f'{path} is no readable image ({error})') from error
+    except UNREADABLE as error:
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = 'in no format that Pillow knows' if unknown else error
+        raise DataError(
+            f'{path} is no readable image ({reason}): fetch or write it again'
+        ) from error
     if labels.ndim != 2 or labels.dtype.kind not in 'bui':
         raise DataError(
             f'{path} must be a map of class indices, but got an image of '

@@ -1,6 +1,5 @@
 """Opening data that timm reads, with errors that name what is wrong."""
 
-import struct
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torch.utils.data import Dataset
 
 from mmvitcompress.errors import ConfigError, DataError, DependencyError
+from mmvitcompress.utils.images import UNREADABLE
 
 # what a form of data set, by the prefix of its name, needs besides timm
 PACKAGES = {
@@ -21,15 +21,6 @@ PACKAGES = {
     'wds': 'webdataset',
 }
 SEQUENTIAL = ('hfids', 'tfds', 'wds')
-# how decoders say that a file is no image or a damaged one
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    tarfile.TarError,
-)
 
 
 def form_of(name: str) -> str:
@@ -116,7 +107,7 @@ def naming_file(dataset: Dataset, index: int) -> Iterator[None]:
     read."""
     try:
         yield
-    except UNREADABLE as error:
+    except (*UNREADABLE, tarfile.TarError) as error:
         name = f'{index} of {type(dataset).__name__}'
         if isinstance(dataset, ImageDataset):
             name = dataset.filename(index, absolute=True) or name

@@ -111,9 +111,11 @@ class CheckedISAIDDataset(CheckedPairs, iSAIDDataset):
         'data_root, in the configs of this project ISAID_ROOT, to DIR'
     )
 
-    def __init__(self, **kwargs):
+    def __init__(
+        self, seg_map_suffix: str = '_instance_color_RGB.png', **kwargs
+    ):
         try:
-            super().__init__(**kwargs)
+            super().__init__(seg_map_suffix=seg_map_suffix, **kwargs)
         except AssertionError:  # mmseg's own check, which says nothing
             self.require_folders()
             raise

@@ -25,7 +25,7 @@ from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenMap
 from mmvitcompress.tokens.grids import Grid
-from mmvitcompress.utils.checks import check_choice, check_positive
+from mmvitcompress.utils.checks import check_choice, check_positive, pair
 
 PARTS = ('encoder', 'all')
 DYNAMIC = ('batch', 'size', 'none')
@@ -55,8 +55,7 @@ class GraphSpec:
     def __post_init__(self):
         check_choice('dynamic', self.dynamic, DYNAMIC)
         check_positive('batch_size', self.batch_size)
-        for side in self.shape:
-            check_positive('shape', side)
+        pair('shape', self.shape)
 
 
 class DeployedNetwork(nn.Module):

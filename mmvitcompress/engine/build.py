@@ -89,7 +89,7 @@ def build(
     # held until the end: what the model reads of the file is read once
     stored = None if checkpoint is None else read_checkpoint(checkpoint)
     if not cfg.get('model'):
-        raise ConfigError('the config has no model to build')
+        raise ConfigError('the config has no model to build; add one')
     cfg = deepcopy(cfg)
     fit(cfg.model, stored, purpose)
     use_scope(cfg)

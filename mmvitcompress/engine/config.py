@@ -136,7 +136,9 @@ def read_config(
             doesn't work here.
     """
     if not os.path.isfile(path):
-        raise ConfigError(f'config {shortened(path)!r} not found')
+        raise ConfigError(
+            f'config {shortened(path)!r} not found: give the path of a file'
+        )
     cfg = _read(path)
     if backbone:
         replaced = (cfg.get('model') or {}).get('backbone')
@@ -205,7 +207,7 @@ def _read(path: str) -> Config:
         raise
     except Exception as error:  # a config is a program: anything may happen
         raise ConfigError(
-            f'config {path!r} cannot be read: {_describe(error)}'
+            f'config {path!r} cannot be read: {_describe(error)}; correct it'
         ) from error
 
 
@@ -214,8 +216,8 @@ def _override(cfg: Config, options: dict) -> None:
         head = key.split('.')[0]
         if head not in cfg and head not in TOP_LEVEL:
             raise ConfigError(
-                f'--cfg-options {key}: the config has no {head!r}; it has '
-                f'{", ".join(sorted(cfg.keys()))}'
+                f'--cfg-options {key}: the config has no {head!r}; take '
+                f'one of {", ".join(sorted(cfg.keys()))}'
             )
         if head not in TOP_LEVEL:
             used = [n for n in TOP_LEVEL if n in cfg]

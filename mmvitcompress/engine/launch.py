@@ -17,7 +17,12 @@ from mmvitcompress.engine.backbone_flag import run_name
 from mmvitcompress.engine.config import add_overrides, read_config
 from mmvitcompress.engine.normalisation import warn_of_normalisation
 from mmvitcompress.errors import ConfigError, DataError
-from mmvitcompress.utils.cli import while_building, while_reading
+from mmvitcompress.utils.cli import (
+    from_worker,
+    while_building,
+    while_reading,
+    while_storing,
+)
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -197,8 +202,7 @@ def naming_data_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        # a worker's comes with its traceback, and says it in the last line
-        if not str(error).startswith('Caught '):
+        if not from_worker(error):
             raise
         line = str(error).strip().splitlines()[-1]
         raise DataError(line.partition(': ')[2]) from error
@@ -211,14 +215,13 @@ def naming_data_errors() -> Iterator[None]:
             'and the data set'
         ) from error
     except ValueError as error:
+        # torch has one type for all that it refuses of a loader
         if 'expected unspecified sampler option' in str(error):
             raise ConfigError(
                 'data that are read in sequence need no sampler: set '
                 'sampler=None in their dataloader'
             ) from error
-        # how MMEngine's BaseDataset fails to store nothing
-        empty = 'need at least one array to concatenate' in str(error)
-        if not (empty and (while_building(error) or while_reading(error))):
+        if not while_storing(error):  # which MMEngine's can't if it is empty
             raise
         raise DataError(
             'a data set holds no images; check data_root, data_prefix and '

@@ -87,6 +87,7 @@ def choose_tested_weights(cfg: Config, path: str) -> Checkpoint:
     """
     cfg.load_from, cfg.resume = path, False
     add_hook(cfg, 'StrictLoadHook', testing=True)
+    add_hook(cfg, 'ClassificationCheckHook')
     stored = read_checkpoint(path)
     fit(cfg.model, stored, 'test')
     if stored.whole or 'backbone' not in cfg.model:

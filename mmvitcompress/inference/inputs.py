@@ -55,7 +55,9 @@ def find_sources(
     results = Path(besides).resolve() if besides is not None else None
     for given in map(Path, inputs):
         if not given.exists():
-            raise DataError(f'input {str(given)!r} not found')
+            raise DataError(
+                f'input {str(given)!r} not found; correct its path'
+            )
         root, files = given.parent, [given]
         if given.is_dir():
             found = files_in(given, kinds)

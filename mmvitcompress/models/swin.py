@@ -17,7 +17,7 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmvitcompress.arch.base import check_images
+from mmvitcompress.arch.base import check_images, check_memory
 from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
 from mmvitcompress.models.layers.blocks import (
     Attention,
@@ -188,6 +188,7 @@ class Swin(nn.Module):
         with_cp: bool = False,
     ):
         super().__init__()
+        check_memory(arch)
         stages = len(arch.depths) if stages is None else stages
         self.arch = arch
         self.with_cp = with_cp

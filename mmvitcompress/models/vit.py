@@ -15,7 +15,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmvitcompress.arch.base import check_images
+from mmvitcompress.arch.base import check_images, check_memory
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.models.layers.blocks import (
     STEMS,
@@ -61,6 +61,7 @@ class ViT(nn.Module):
         training: bool = False,
     ):
         super().__init__()
+        check_memory(arch)
         depth = arch.depth if depth is None else depth
         dim = arch.embed_dim
         self.arch = arch

@@ -89,29 +89,40 @@ def _hints(function: Callable) -> dict[str, Any]:
         return {}
 
 
-def check_values(
-    function: Callable, values: Mapping[str, Any], place: str
-) -> None:
-    """Check values of a function's arguments, by their names.
+@functools.cache
+def _arguments(cls: type) -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of a class's arguments by name; of those that it
+    hands on as ``**kwargs``, what its bases say."""
+    found = {}
+    for each in cls.__mro__:
+        init = vars(each).get('__init__')
+        if init in (None, object.__init__):
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        for one in parameters:
+            if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
+                hint = _hints(init).get(one.name, Any)
+                found.setdefault(one.name, (hint, one.default))
+        if all(one.kind is not one.VAR_KEYWORD for one in parameters):
+            break
+    return found
+
+
+def check_values(cls: type, values: Mapping[str, Any], place: str) -> None:
+    """Check values of a class's arguments, by their names.
 
     Args:
-        function: Whose annotations are looked at.
+        cls: Whose annotations are looked at.
         values: What it is to be given; unknown names are passed over.
         place: What comes before the names in messages.
 
     Raises:
         ConfigError: If a value isn't what the annotation says.
     """
-    parameters = inspect.signature(function).parameters
+    known = _arguments(cls)
     for name, value in values.items():
-        known = parameters.get(name)
-        if known is None or known.kind in (
-            known.VAR_KEYWORD,
-            known.VAR_POSITIONAL,
-        ):
-            continue
-        hint = _hints(function).get(name, Any)
-        if not fits(value, hint) and value is not known.default:
+        hint, default = known.get(name, (Any, None))
+        if not fits(value, hint) and value is not default:
             got = repr(value)
             got = got if len(got) <= LONGEST else f'{got[:LONGEST]}…'
             raise ConfigError(
@@ -119,13 +130,14 @@ def check_values(
             )
 
 
-def checked(init: Callable) -> Callable:
-    """Let a class's ``__init__`` check what it is given, and by what name.
+def checked(cls: type) -> Callable:
+    """A class's ``__init__`` that checks what it is given, and by what name.
 
     Raises:
         ConfigError: If an argument is unknown, missing, or isn't what its
             annotation says.
     """
+    init = _take_nothing if cls.__init__ is object.__init__ else cls.__init__
     signature = inspect.signature(init)
 
     @functools.wraps(init)
@@ -133,11 +145,15 @@ def checked(init: Callable) -> Callable:
         try:
             given = signature.bind(self, *args, **kwargs).arguments
         except TypeError as error:
+            names = ', '.join([*signature.parameters][1:]) or 'none'
             raise ConfigError(
-                f'{type(self).__name__}: {error}; its arguments are '
-                f'{", ".join([*signature.parameters][1:])}'
+                f'{type(self).__name__}: {error}; its arguments are {names}'
             ) from None
-        check_values(init, given, type(self).__name__)
+        check_values(cls, {**given, **kwargs}, type(self).__name__)
         init(self, *args, **kwargs)
 
     return __init__
+
+
+def _take_nothing(self) -> None:
+    """What object's ``__init__`` does, whose signature says otherwise."""

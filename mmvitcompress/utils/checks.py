@@ -7,6 +7,8 @@ from numbers import Integral
 
 from mmvitcompress.errors import ConfigError
 
+WIDEST = 100_000
+
 
 def is_number(value) -> bool:
     """Whether this is a finite real number; a bool is none."""
@@ -33,6 +35,21 @@ def check_positive(name: str, value) -> None:
     if not is_whole(value) or value < 1:
         raise ConfigError(
             f'{name} must be a whole number of at least 1, but got {value!r}'
+        )
+
+
+def is_extent(value, most: int = WIDEST, least: int = 1) -> bool:
+    """Whether this is a whole number in a range, by default one that widths
+    of nets and sides of images lie in."""
+    return is_whole(value) and least <= value <= most
+
+
+def check_extent(name: str, value, most: int = WIDEST, least: int = 1) -> None:
+    """Raise ConfigError unless ``value`` lies in a range; see is_extent."""
+    if not is_extent(value, most, least):
+        raise ConfigError(
+            f'{name} must be a whole number from {least} to {most}, but got '
+            f'{value!r}'
         )
 
 
@@ -87,10 +104,10 @@ def check_target(target: float) -> None:
 def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) from one size or two."""
     sizes = tuple(value) if isinstance(value, Iterable) else (value,)
-    if len(sizes) not in (1, 2) or not all(map(is_whole, sizes)):
+    if len(sizes) not in (1, 2) or not all(map(is_extent, sizes)):
         raise ConfigError(
-            f'{name} must be one or two sizes in whole numbers, but got '
-            f'{value!r}'
+            f'{name} must be one or two whole numbers from 1 to {WIDEST}, but '
+            f'got {value!r}'
         )
     return int(sizes[0]), int(sizes[-1])
 
@@ -105,10 +122,10 @@ def per_block(
     if len(value) != count:
         raise ConfigError(
             f'{name} must be one width or one for each of {count} blocks, but '
-            f'got {len(value)} widths'
+            f'got {len(value)} widths, {value}'
         )
     for width in value:
-        check_positive(name, width)
+        check_extent(name, width)
     return tuple(map(int, value))
 
 

@@ -97,40 +97,55 @@ def _explain(main: Callable[[], None]) -> None:
         what = shortened(str(error.filename or ''))
         _fail(ConfigError(f'{error.strerror}: {what!r}; choose another name'))
     except Exception as error:
+        if _is_short_of_memory(error):
+            _fail(
+                ConfigError(
+                    f'memory is short: {shortened(str(error))}; take smaller '
+                    'images, batches or widths'
+                )
+            )
         if not while_building(error):
             raise
-        if isinstance(error, KeyError) and 'is not in the' in str(error):
-            # how MMEngine reports a type that no registry knows
+        origin = [module for module, _ in _frames(error)][-1]
+        if isinstance(error, KeyError) and origin.startswith('mmengine.regis'):
+            # a type that no registry knows
             _fail(ConfigError(str(error.args[0]).split(' More details')[0]))
-        # how Python reports a key that a config's class does not know
+        # a key that a config's class doesn't know: Python has no type for it
         if 'unexpected keyword argument' in str(error):
             _fail(ConfigError(f'{error}; remove or correct it in the config'))
-        if _ours(error):
-            raise
-        kind = type(error).__name__
+        if origin.startswith('mmvitcompress'):
+            raise  # our own code stumbled, be it over a value of the config
+        reason = type(error).__name__
+        if str(error):
+            reason += f': {shortened(str(error))}'
         _fail(
             ConfigError(
-                f'the config cannot be built{_built(error)}: {kind}: '
-                f'{shortened(str(error))}; correct it'
+                f'the config cannot be built{_built(error)}: {reason}; '
+                'correct it'
             )
         )
 
 
-def _ours(error: Exception) -> bool:
-    """Whether our own code stumbled, be it over a value of the config."""
-    return [module for module, _ in _frames(error)][-1].startswith(
-        'mmvitcompress'
+def _is_short_of_memory(error: Exception) -> bool:
+    # CUDA's has a type, which tools without torch need not import; the CPU's
+    # is a RuntimeError like any other
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == 'OutOfMemoryError'
+        or (isinstance(error, RuntimeError) and 'CPUAllocator' in str(error))
     )
 
 
 def _built(error: Exception) -> str:
-    """Of what type the last thing was that was to be built."""
-    name = ''
+    """Type and arguments of the last thing that was to be built."""
+    found = ''
     for frame, _ in walk_tb(error.__traceback__):
         cfg = frame.f_locals.get('cfg')
         if isinstance(cfg, dict) and isinstance(cfg.get('type'), str):
-            name = f', at {cfg["type"]}'
-    return name
+            rest = {k: v for k, v in cfg.items() if k != 'type'}
+            values = ', '.join(f'{k}={v!r:.40}' for k, v in rest.items())
+            found = f', at {cfg["type"]}({values})'
+    return found
 
 
 def shortened(name: str) -> str:
@@ -194,10 +209,21 @@ def while_building(error: BaseException) -> bool:
 def while_reading(error: BaseException) -> bool:
     """Whether an item of a data set was being read, in this process or in one
     of a loader's workers, whose exceptions come as text."""
-    return str(error).startswith('Caught ') or any(
+    return from_worker(error) or any(
         module == 'torch.utils.data._utils.fetch' or name == '__getitem__'
         for module, name in _frames(error)
     )
+
+
+def from_worker(error: BaseException) -> bool:
+    """Whether torch has raised anew what a loader's worker has; the traceback
+    is part of its text, then."""
+    return ('torch._utils', 'reraise') in _frames(error)
+
+
+def while_storing(error: BaseException) -> bool:
+    """Whether one of MMEngine's data sets was storing what it has listed."""
+    return any(name == '_serialize_data' for _, name in _frames(error))
 
 
 def _frames(error: BaseException) -> Iterator[tuple[str, str]]:

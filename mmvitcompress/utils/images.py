@@ -1,5 +1,6 @@
 """Image files: which there are in a folder, which to take; read and write."""
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,16 @@ from PIL import Image, ImageOps
 from mmvitcompress.errors import DataError
 from mmvitcompress.utils.files import write_atomically
 
+# how Pillow's decoders say that a file is no image or a damaged one
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 

@@ -30,9 +30,14 @@ def _read(path: str | Path) -> dict | list:
     try:
         return load(path, file_format='json')
     except FileNotFoundError:
-        raise ConfigError(f'file {str(path)!r} not found') from None
+        raise ConfigError(
+            f'file {str(path)!r} not found; correct its path'
+        ) from None
     except ValueError as error:  # JSON's and UTF-8's
-        raise ConfigError(f'file {str(path)!r} is not JSON: {error}') from None
+        raise ConfigError(
+            f'file {str(path)!r} is not JSON: {error}; give one of '
+            'tools/benchmark.py or tools/test.py'
+        ) from None
 
 
 def read_results(path: str | Path) -> list[dict]:

@@ -200,7 +200,7 @@ def test_families_are_told_apart():
         (dict(num_heads=(1, 2)), 'one number for each stage'),
         (dict(num_heads=(5, 2, 4, 8)), 'got 12 channels for 5 heads'),
         (dict(qk_dims=(1, 2)), 'one for each of 7 blocks'),
-        (dict(mlp_dims=0), 'at least 1'),
+        (dict(mlp_dims=0), 'from 1 to'),
         (dict(img_size=3), 'at least one patch'),
         (dict(depths=(1, 0, 1, 1)), 'depths must be'),
         (dict(depths=12), 'one number for each stage, but got 12'),

@@ -312,6 +312,26 @@ def test_mis_shaped_tensors_are_refused(pruned, tmp_path):
     refused(path, r'blocks.2.mlp.fc1.weight is \(7, 192\).* \(502, 192\)')
 
 
+@pytest.mark.parametrize('kind', [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_real_numbers_are_refused(pruned, tmp_path, kind):
+    path, (_, model) = tmp_path / 'int.pth', pruned
+    state = model.state_dict()
+    name = 'blocks.0.norm1.weight'
+    state[name] = state[name].to(kind)
+    write_checkpoint(path, state, model.arch)
+    refused(path, f'quantized, .* {name} is {kind}; give it in floating')
+
+
+def test_float8_is_read_exactly(pruned, tmp_path):
+    path, (_, model) = tmp_path / 'float8.pth', pruned
+    state = model.state_dict()
+    stored = state['blocks.0.attn.qkv.weight'].to(torch.float8_e4m3fn)
+    state['blocks.0.attn.qkv.weight'] = stored
+    write_checkpoint(path, state, model.arch)
+    found = CompressedViT(checkpoint=path).blocks[0].attn.qkv.weight
+    assert torch.equal(found, stored.float())
+
+
 def tool(*args, cwd):
     return subprocess.run(
         [sys.executable, str(ROOT / 'tools/convert_checkpoint.py'), *args],

@@ -15,6 +15,7 @@ from mmvitcompress.datasets.detection import (
 from mmvitcompress.errors import ConfigError, DataError
 
 ANN_FILE = 'scenes/annotations/instances_validation.json'
+NAN = float('nan')
 PREFIX = dict(img='scenes/images/validation')
 PIPELINE = [
     dict(type='LoadImageFromFile'),
@@ -128,9 +129,33 @@ def test_mmdet_draws_with_the_palette(digits_root):
     [
         (lambda c: c['annotations'][1].pop('area'), r'area of annotations\[1'),
         (lambda c: c['annotations'][1].pop('iscrowd'), r'iscrowd of annot'),
-        (lambda c: c['annotations'][1].pop('bbox'), 'must be four, but got N'),
+        (
+            lambda c: c['annotations'][1].pop('bbox'),
+            r'must be \(a finite number, .*\), but got N',
+        ),
         (lambda c: c['images'][2].update(id='2'), r"images\[2\].*got '2'"),
         (lambda c: c['categories'][0].update(id='1'), r'id of categories\[0'),
+        (
+            lambda c: c['annotations'][1].update(bbox=[1, 1, NAN, 2]),
+            r'bbox of annotations\[1\] must be .* got \[1, 1, nan, 2\]',
+        ),
+        (
+            lambda c: c['annotations'].append(7),
+            r'annotations\[\d+\] must be a dict, but got 7',
+        ),
+        *(
+            (
+                lambda c, shape=shape: c['annotations'][1].update(
+                    segmentation=shape
+                ),
+                'polygons of finite numbers, or an RLE of .* but got',
+            )
+            for shape in (
+                [['a'] * 6],
+                dict(counts=[9, 7], size=[4, 4]),
+                dict(counts='no', size=[4, 4]),
+            )
+        ),
         (lambda c: c.pop('categories'), 'has no list of categories'),
         (lambda c: c['annotations'][1].pop('segmentation'), 'without segm'),
     ],

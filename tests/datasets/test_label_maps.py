@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -72,6 +73,15 @@ def damage(path, kind):
         path.write_bytes(path.read_bytes()[:-30])
     if kind == 'empty':
         path.write_bytes(b'')
+    if kind == 'flipped':  # in what is stored of the pixels
+        content = bytearray(path.read_bytes())
+        content[content.index(b'IDAT') + 9] ^= 4
+        path.write_bytes(content)
+    if kind == 'bomb':  # a header of 3.6 gigapixels
+        content = bytearray(path.read_bytes())
+        content[16:24] = (60000).to_bytes(4, 'big') * 2
+        content[29:33] = crc32(content[12:29]).to_bytes(4, 'big')
+        path.write_bytes(content)
 
 
 WRONG = {
@@ -83,6 +93,8 @@ WRONG = {
     'turned': r'2\.png must be as large as its image, 4×6 .* got 6×4',
     'truncated': r'2\.png is no readable image',
     'empty': r'2\.png is no readable image',
+    'flipped': r'2\.png is no readable image .*: fetch or write it again',
+    'bomb': r'2\.png is no readable image .*decompression bomb',
 }
 
 

@@ -88,7 +88,7 @@ def test_checkpoints_of_the_other_family_are_refused(
 @pytest.mark.parametrize(('backbone', 'own', 'other'), PAIRS)
 def test_missing_checkpoints_have_a_remedy(backbone, own, other, tmp_path):
     path = tmp_path / 'none.pth'
-    message = re.escape(str(path)) + r'.* not found: .*(tools|configs)/.*PATH'
+    message = re.escape(str(path)) + r'.* not found; .*(tools|configs)/.*PATH'
     with pytest.raises(CheckpointError, match=message):
         backbone(own, checkpoint=str(path))
 

@@ -10,7 +10,7 @@ import torch
 from mmengine.hooks import EMAHook
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.models import CompressedViT, UnmergeUpsample
+from mmvitcompress.models import CompressedSwin, CompressedViT, UnmergeUpsample
 
 FAMILIES = {
     'deit_tiny_patch16_224': 'deit_tiny',
@@ -325,3 +325,12 @@ def test_mask_token_neck():
     holes = [int((level == 7).all(1).sum()) for level in restored]
     # outputs come before the patches of their own block leave
     assert holes == [0, 0, 64 - 45, 64 - 32]
+
+
+@pytest.mark.parametrize(
+    'net, arch', [(CompressedViT, 'deit_tiny'), (CompressedSwin, 'swin_tiny')]
+)
+def test_nets_larger_than_the_memory_are_refused(net, arch, monkeypatch):
+    monkeypatch.setattr('os.sysconf', lambda name: 1 << 11)  # 4 MiB in all
+    with pytest.raises(ConfigError, match=r'GB are more than .* embed_dim='):
+        net(arch)

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.registry import HOOKS, MODELS, check_config
+from mmvitcompress.registry import DATASETS, HOOKS, MODELS, check_config
 from mmvitcompress.utils.annotations import described, fits
 
 NAN, INF = float('nan'), float('inf')
@@ -87,6 +87,15 @@ def test_named_forms_speak_for_themselves():
         MODELS.build(dict(type='UnmergeUpsample', in_features=3))
     with pytest.raises(ConfigError, match='missing a required argument'):
         MODELS.build(dict(type='UnmergePyramid'))
+
+
+def test_arguments_that_are_handed_on_are_checked_as_well():
+    for name, value in dict(data_prefix=0, ann_file=1, test_mode='no').items():
+        config = dict(type='mmvitcompress.FolderDataset', **{name: value})
+        with pytest.raises(ConfigError, match=f'^FolderDataset.{name} must'):
+            DATASETS.build(config)
+    with pytest.raises(ConfigError, match="'x'; its arguments are none"):
+        HOOKS.build(dict(type='ArchMetaHook', x=1))
 
 
 def test_all_of_a_config_is_looked_at():

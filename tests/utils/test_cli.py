@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
@@ -61,6 +63,30 @@ def test_a_value_that_a_library_refuses(capsys):
     status, stderr = outcome(build(type=Model, width='a'), capsys)
     assert status == 1
     assert 'the config cannot be built' in stderr and 'TypeError' in stderr
+
+
+def test_values_of_what_cannot_be_built_are_shown(capsys):
+    MODELS.register_module(name='Fussy', module=nn.Linear, force=True)
+    values = dict(in_features='a', out_features=[2] * 99)
+    status, stderr = outcome(build(type='Fussy', **values), capsys)
+    assert status == 1
+    assert "at Fussy(in_features='a', out_features=[2, 2, 2," in stderr
+    assert len(stderr) < 400
+
+
+@pytest.mark.parametrize(
+    'take',
+    [
+        lambda: torch.empty(1 << 50),
+        lambda: np.empty(1 << 50),
+        lambda: [0] * (1 << 50),
+    ],
+    ids=['torch', 'numpy', 'python'],
+)
+def test_too_little_memory_is_said_in_a_sentence(take, capsys):
+    status, stderr = outcome(take, capsys)
+    assert status == 1
+    assert 'memory is short' in stderr and 'take smaller images' in stderr
 
 
 def test_names_that_no_file_can_have(capsys):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmvitcompress.datasets.checks import converter
 from mmvitcompress.errors import ConfigError, DataError
+from mmvitcompress.utils.checks import check_extent
 
 
 def convert(
@@ -31,6 +32,7 @@ def convert(
         ConfigError: If the overlap isn't smaller than a crop.
         DataError: If there is no zip where one is looked for.
     """
+    check_extent('size', size)
     if not 0 <= overlap < size:
         raise ConfigError(
             f'overlap must lie in 0..{size - 1}, but got {overlap}'

@@ -122,8 +122,7 @@ class CDCPHook(Hook):
             raise ConfigError(f'shrink must lie in [0, 1), but got {shrink!r}')
         check_target(target)
         if img_size is not None:
-            for size in pair('img_size', img_size):
-                check_positive('img_size', size)
+            pair('img_size', img_size)
         if num_classes:
             check_positive('num_classes', num_classes)
         check_positive_number('increment', increment)

@@ -14,14 +14,17 @@ from mmvitcompress.models.heads.image_classifier import ImageClassifier
 from mmvitcompress.models.losses.mixup import MixupPreprocessor, check_even
 from mmvitcompress.registry import HOOKS
 
+HEADS = ('decode_head', 'auxiliary_head', 'bbox_head', 'roi_head.bbox_head')
+"""Where models keep what tells classes apart; others may only find things."""
+
 
 @HOOKS.register_module()
 class ClassificationCheckHook(Hook):
     """Holds the data to the classes that a model knows.
 
-    Of an ``ImageClassifier`` it checks the images and the labels, too. It also
-    tells data that are read in sequence which epoch it is, since they have no
-    sampler that MMEngine could tell.
+    Of segmentors and detectors the number of classes is checked alone, in
+    tests, too. It also tells data that are read in sequence which epoch it
+    is, since they have no sampler that MMEngine could tell.
     """
 
     priority = 'VERY_HIGH'
@@ -37,9 +40,9 @@ class ClassificationCheckHook(Hook):
             DataError: If training and validation data have other classes.
         """
         model = unwrapped(runner.model)
-        info = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
-        _check_heads(model, len(info.get('classes') or ()))
         self._classes = None
+        for loop in filter(None, (runner.train_loop, runner.val_loop)):
+            check_heads(model, loop.dataloader.dataset)
         if not isinstance(model, ImageClassifier):
             return
         self._classes = model.num_classes
@@ -67,6 +70,10 @@ class ClassificationCheckHook(Hook):
                     'data that are read in sequence are shuffled by the '
                     "epoch: set train_cfg.type='EpochBasedTrainLoop'"
                 )
+
+    def before_test(self, runner: Runner) -> None:
+        """Raise ConfigError if a head has too few classes."""
+        check_heads(unwrapped(runner.model), runner.test_dataloader.dataset)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Tell data that are read in sequence which epoch it is."""
@@ -96,18 +103,23 @@ class ClassificationCheckHook(Hook):
             )
 
 
-def _check_heads(model: nn.Module, count: int) -> None:
-    """MMSegmentation and MMDetection would end in an IndexError."""
-    for name, module in model.named_modules():
-        known = getattr(module, 'num_classes', None)
-        # regions are of objects of any class, and so may masks be
-        agnostic = 'rpn' in name or getattr(module, 'class_agnostic', False)
-        few = isinstance(known, int) and known < count
-        if few and 'head' in name and not agnostic:
-            raise ConfigError(
-                f'model.{name}.num_classes must be at least {count}, the '
-                f'number of classes in the training data, but got {known}'
-            )
+def check_heads(model: nn.Module, dataset: Dataset) -> None:
+    """Raise ConfigError if a segmentor's or detector's head has fewer classes
+    than a data set."""
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+    for place in HEADS:
+        head = model
+        for name in place.split('.'):
+            head = getattr(head, name, None)
+        several = isinstance(head, nn.ModuleList)
+        for each in head if several else [head]:
+            count = getattr(each, 'num_classes', None)
+            if count is not None and count < len(classes):
+                raise ConfigError(
+                    f'model.{place}.num_classes must be at least '
+                    f'{len(classes)}, the number of classes in the data, but '
+                    f'got {count}'
+                )
 
 
 def _check_same_classes(train: dict[str, int], other: dict | None) -> None:

@@ -89,8 +89,8 @@ def check_methods(backbone: str, methods: Mapping) -> None:
     for name in methods:
         if name not in METHODS:
             raise ConfigError(
-                f'{backbone} takes no argument {name!r}; token methods are '
-                f'{", ".join(METHODS)}'
+                f'{backbone} takes no argument {name!r}; correct or remove '
+                f'it: token methods are {", ".join(METHODS)}'
             )
 
 

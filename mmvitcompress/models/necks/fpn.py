@@ -19,7 +19,7 @@ from mmvitcompress.models.fast.conv_modules import run_conv_module
 from mmvitcompress.models.necks.pyramid import UnmergePyramid
 from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap
-from mmvitcompress.utils.checks import check_positive
+from mmvitcompress.utils.checks import check_extent
 
 MORE = 8
 """Outputs that there may be beyond the levels, each half of the one before."""
@@ -56,7 +56,7 @@ class UnmergeFPN(Sequential):
         norm_cfg: dict | None = None,
     ):
         levels = len(rescales)
-        check_positive('out_channels', out_channels)
+        check_extent('out_channels', out_channels)
         num_outs = levels if num_outs is None else num_outs
         if not levels <= num_outs <= levels + MORE:
             raise ConfigError(

@@ -20,7 +20,7 @@ from mmvitcompress.registry import MODELS
 from mmvitcompress.tokens import TokenMap, TokenState, restore_grid
 from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.utils.batch_norm import batch_norm, uses_batch_statistics
-from mmvitcompress.utils.checks import check_positive, check_typed
+from mmvitcompress.utils.checks import check_extent, check_typed
 
 RESCALES = (4, 2, 1, 0.5, 0.25)
 
@@ -62,7 +62,7 @@ class UnmergePyramid(BaseModule):
         init_cfg: None = None,
     ):
         super().__init__()
-        check_positive('embed_dim', embed_dim)
+        check_extent('embed_dim', embed_dim)
         check_typed('norm_cfg', norm_cfg)
         rescales = tuple(rescales)
         if not set(rescales) <= set(RESCALES) or (
