@@ -150,7 +150,9 @@ def test_a_detector_has_a_class_for_every_label(box, mask, few):
         model[name].num_classes = count
     data = SimpleNamespace(metainfo=dict(classes=tuple('abcd')))
     run = SimpleNamespace(
-        model=model, train_dataloader=SimpleNamespace(dataset=data)
+        model=model,
+        train_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=data)),
+        val_loop=None,
     )
     wanted = f'model.{few}.num_classes must be at least 4'
     raising = pytest.raises(ConfigError, match=wanted)

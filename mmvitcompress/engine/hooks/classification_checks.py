@@ -14,9 +14,6 @@ from mmvitcompress.models.heads.image_classifier import ImageClassifier
 from mmvitcompress.models.losses.mixup import MixupPreprocessor, check_even
 from mmvitcompress.registry import HOOKS
 
-HEADS = ('decode_head', 'auxiliary_head', 'bbox_head', 'roi_head.bbox_head')
-"""Where models keep what tells classes apart; others may only find things."""
-
 
 @HOOKS.register_module()
 class ClassificationCheckHook(Hook):
@@ -106,20 +103,18 @@ class ClassificationCheckHook(Hook):
 def check_heads(model: nn.Module, dataset: Dataset) -> None:
     """Raise ConfigError if a segmentor's or detector's head has fewer classes
     than a data set."""
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
-    for place in HEADS:
-        head = model
-        for name in place.split('.'):
-            head = getattr(head, name, None)
-        several = isinstance(head, nn.ModuleList)
-        for each in head if several else [head]:
-            count = getattr(each, 'num_classes', None)
-            if count is not None and count < len(classes):
-                raise ConfigError(
-                    f'model.{place}.num_classes must be at least '
-                    f'{len(classes)}, the number of classes in the data, but '
-                    f'got {count}'
-                )
+    info = getattr(dataset, 'metainfo', None) or {}
+    count = len(info.get('classes') or ())
+    for name, module in model.named_modules():
+        known = getattr(module, 'num_classes', None)
+        # regions are of objects of any class, and so may masks be
+        agnostic = 'rpn' in name or getattr(module, 'class_agnostic', False)
+        few = isinstance(known, int) and known < count
+        if few and 'head' in name and not agnostic:
+            raise ConfigError(
+                f'model.{name}.num_classes must be at least {count}, the '
+                f'number of classes in the data, but got {known}'
+            )
 
 
 def _check_same_classes(train: dict[str, int], other: dict | None) -> None:
