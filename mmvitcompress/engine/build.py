@@ -142,7 +142,9 @@ def fit(model: dict, stored: Checkpoint | None, purpose: str) -> None:
         if not pruning:
             refuse_compactors(stored.state_dict, stored.path)
         if backbone is not None:
-            needs_whole = whole or (learned and not _is_classifier(model))
+            needs_whole = whole or (
+                learned and not _named(model, 'ImageClassifier')
+            )
             if needs_whole and not stored.whole:
                 raise CheckpointError(
                     f'checkpoint {stored.path!r} holds a backbone only; give '
@@ -180,6 +182,9 @@ def fit_start(model: dict, stored: Checkpoint) -> None:
             f'load_from={stored.path!r} holds a backbone only: set '
             'model.backbone.checkpoint to it'
         )
+    if _named(model, 'FeatureDistiller') and not model.get('teacher'):
+        # by default what the student started from, which goes now
+        model['teacher'] = backbone.get('checkpoint')
     compactors = backbone.get('compactors')
     _take_shape(backbone, stored)
     if compactors:
@@ -243,9 +248,10 @@ def _settled(
     )
 
 
-def _is_classifier(model: dict) -> bool:
-    """Whether a backbone's checkpoint may bring the head as well."""
-    return str(model.get('type')).rpartition('.')[2] == 'ImageClassifier'
+def _named(model: dict, kind: str) -> bool:
+    """Whether a model is of a type; the backbone's checkpoint of an
+    ``ImageClassifier`` may bring the head as well."""
+    return str(model.get('type')).rpartition('.')[2] == kind
 
 
 def _pass_over_missing(config: object) -> None:
