@@ -143,7 +143,7 @@ def fit(model: dict, stored: Checkpoint | None, purpose: str) -> None:
             refuse_compactors(stored.state_dict, stored.path)
         if backbone is not None:
             needs_whole = whole or (
-                learned and not _named(model, 'ImageClassifier')
+                learned and not _is(model, 'ImageClassifier')
             )
             if needs_whole and not stored.whole:
                 raise CheckpointError(
@@ -182,7 +182,7 @@ def fit_start(model: dict, stored: Checkpoint) -> None:
             f'load_from={stored.path!r} holds a backbone only: set '
             'model.backbone.checkpoint to it'
         )
-    if _named(model, 'FeatureDistiller') and not model.get('teacher'):
+    if _is(model, 'FeatureDistiller') and not model.get('teacher'):
         # by default what the student started from, which goes now
         model['teacher'] = backbone.get('checkpoint')
     compactors = backbone.get('compactors')
@@ -248,9 +248,11 @@ def _settled(
     )
 
 
-def _named(model: dict, kind: str) -> bool:
-    """Whether a model is of a type; the backbone's checkpoint of an
-    ``ImageClassifier`` may bring the head as well."""
+def _is(model: dict, kind: str) -> bool:
+    """Whether a model's config is of a kind of ours.
+
+    The backbone's checkpoint of a classifier may bring the head as well.
+    """
     return str(model.get('type')).rpartition('.')[2] == kind
 
 
