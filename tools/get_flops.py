@@ -1,7 +1,7 @@
 """Count MACs and parameters of a config's model by part.
 
-Nothing is downloaded and no data set is needed: the network is built with
-random weights and run once on a random image.
+Nothing is downloaded and no data set is needed: the network is built, with
+random weights unless a checkpoint is given, and run once on a random image.
 """
 
 from mmvitcompress.analysis.complexity import model_complexity
@@ -34,6 +34,12 @@ def parse_args():
         "default the config's crop_size, data_preprocessor.size, test "
         'pipeline or backbone.img_size, the first that is there. Images are '
         "padded as the config's data preprocessor pads them",
+    )
+    parser.add_argument(
+        '--checkpoint',
+        metavar='FILE',
+        help='of a training run or of tools/export_pruned.py, whose shape is '
+        "counted; by default the config's",
     )
     parser.add_argument(
         '--convention',
@@ -94,7 +100,7 @@ def main() -> None:
     args = parse_args()
     config = load_config(args.config, args.cfg_options, args.backbone)
     shape = as_shape(args.shape) if args.shape else default_shape(config)
-    model = build(config, purpose='measure')
+    model = build(config, args.checkpoint, 'measure')
     figures = model_complexity(model, shape, args.convention)
     print(table(figures))
     print('\n'.join(notes(figures)))

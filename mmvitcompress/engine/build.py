@@ -187,6 +187,9 @@ def fit_start(model: dict, stored: Checkpoint) -> None:
             f'load_from={stored.path!r} holds a backbone only: set '
             'model.backbone.checkpoint to it'
         )
+    if _is(model, 'FeatureDistiller') and not model.get('teacher'):
+        # by default what the student started from, which goes now
+        model['teacher'] = backbone.get('checkpoint')
     compactors = backbone.get('compactors')
     _take_shape(backbone, stored)
     if compactors:

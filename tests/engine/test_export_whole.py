@@ -115,18 +115,25 @@ def test_the_whole_segmentor_is_the_trained_one(
 
 def test_all_tools_take_the_file(exported, tool, data, tmp_path):
     path, out, _ = exported
-    image = data / 'images/validation/0.png'
+    image, flops = data / 'images/validation/0.png', tmp_path / 'flops.json'
     shape = ('--shape', '32', '32')
     for name, *args in (
         ('predict', path, out, image, '--out', tmp_path / 'predicted'),
         ('benchmark', path, '--checkpoint', out, *shape, '--repeats', 1),
-        ('get_flops', path, *shape),
+        ('get_flops', path, *shape, '--checkpoint', out, '--json', flops),
         ('export_onnx', path, tmp_path / 'x.onnx', '--checkpoint', out),
         ('visualize', 'channels', out, '--out', tmp_path / 'channels.png'),
         ('visualize', 'merges', path, out, '--out', tmp_path / 'merges.png'),
     ):
         code, error = tool(name, *args)
         assert code == 0, (name, error)
+    counted = json.loads(flops.read_text())['parts']['backbone']['params']
+    tensors = read_checkpoint(out).state_dict
+    assert counted == sum(
+        value.numel()
+        for name, value in tensors.items()
+        if name.startswith('backbone.')
+    )
 
 
 def test_openmmlab_takes_the_file(exported):

@@ -1,5 +1,7 @@
 """Data sets in miniature, where the configs look for them by default."""
 
+import json
+
 import cv2
 import h5py
 import numpy as np
@@ -39,6 +41,32 @@ def pairs(root, rng, folders, labels, suffix='.jpg', count=2):
             coarse = rng.integers(0, labels, (4, 6))
             labelled = coarse.repeat(16, 0).repeat(16, 1)
             save(root / maps / f'{i:02}.png', labelled)
+
+
+def instances(path, images):
+    """A COCO file in which each image holds two squares of one class."""
+    height, width = SHAPE
+    squares = [
+        dict(
+            image_id=i,
+            id=2 * i + j,
+            category_id=1,
+            iscrowd=0,
+            area=256,
+            bbox=[x, 8, 16, 16],
+            segmentation=[[x, 8, x + 16, 8, x + 16, 24, x, 24]],
+        )
+        for i in range(len(images))
+        for j, x in enumerate((8, 56))
+    ]
+    named = [
+        dict(id=i, file_name=image.name, height=height, width=width)
+        for i, image in enumerate(images)
+    ]
+    path.parent.mkdir()
+    kinds = [dict(id=1, name='nucleus')]
+    content = dict(images=named, annotations=squares, categories=kinds)
+    path.write_text(json.dumps(content))
 
 
 def digits(root):
@@ -100,6 +128,8 @@ def make_data(root):
     # a fifth of them is held out, by their names
     both = [('train', 'semantic/train')]
     pairs(data / 'nuclei', rng, both, 2, '.png', count=20)
+    images = sorted((data / 'nuclei/train').iterdir())
+    instances(data / 'nuclei/annotations/train.json', images)
     for name in ('FOLDER/a.png', 'FOLDER/b.png', 'holiday/a.jpg'):
         save(root / name, noise(rng))
     for i in range(20, 32):  # of which 26 is held out, by its name

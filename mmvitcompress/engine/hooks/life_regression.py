@@ -106,6 +106,13 @@ class LifeRegressionHook(Hook):
         self._stage = None
         if self.length is None:
             return
+        if hasattr(inner, 'extract_feat') and not runner._load_from:
+            # mmseg's and mmdet's; a classifier comes with its backbone
+            runner.logger.warning(
+                f'The head of {type(inner).__name__} starts from random '
+                'weights, from which the life predictor learns nothing: set '
+                'load_from to the dense model trained on the task'
+            )
         self._check_length(runner)
         if is_model_wrapper(runner.model) and not getattr(
             runner.model, 'find_unused_parameters', False
@@ -114,13 +121,6 @@ class LifeRegressionHook(Hook):
                 'LifeRegressionHook freezes parts of the model in turn, which '
                 'several processes must be told: set '
                 'find_unused_parameters=True in the config'
-            )
-        if hasattr(inner, 'extract_feat') and not runner._load_from:
-            # mmseg's and mmdet's; a classifier comes with its backbone
-            runner.logger.warning(
-                f'The head of {type(inner).__name__} starts from random '
-                'weights, from which the life predictor learns nothing: set '
-                'load_from to the dense model trained on the task'
             )
         self._norms = [
             part for part in inner.modules() if isinstance(part, _BatchNorm)
