@@ -60,8 +60,7 @@ def create(
     if not timm.is_model(name.split('.')[0]):
         raise ConfigError(
             f'timm {installed_version("timm")} has no model {name!r}, nor is '
-            'it a file: give the path of one, or a name that '
-            'timm.list_models() has'
+            'it a file: give a path, or a name of timm.list_models()'
         )
     try:
         with hub():

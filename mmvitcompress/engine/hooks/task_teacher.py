@@ -13,6 +13,7 @@ from mmvitcompress.engine.build import build
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.layers.features import normalised
 from mmvitcompress.registry import HOOKS
 from mmvitcompress.tokens import TokenMap, restore
 from mmvitcompress.utils.checks import (
@@ -170,19 +171,14 @@ def feature_distance(student, teacher) -> Tensor:
         )
     return torch.stack(
         [
-            F.mse_loss(_normalised(a), _normalised(b))
-            for a, b in zip(ours, theirs)
+            F.mse_loss(*(normalised(x.movedim(1, -1)) for x in pair))
+            for pair in zip(ours, theirs)
         ]
     ).mean()
 
 
 def _map(output: Tensor | TokenMap) -> Tensor:
     return restore(*output) if isinstance(output, TokenMap) else output
-
-
-def _normalised(x: Tensor) -> Tensor:
-    x = x.float().movedim(1, -1)
-    return F.layer_norm(x, x.shape[-1:])
 
 
 def _classifier(model: nn.Module) -> nn.Module:
