@@ -1,6 +1,6 @@
 """The interface of token methods: what a specification has to say.
 
-A method is one file of this folder. Its :class:`TokenSpec` says what is
+A method is one file of ``methods``. Its :class:`TokenSpec` says what is
 reduced where, and what that costs; the
 :class:`~mmvitcompress.tokens.method.TokenMethod` that it builds does it,
 between the blocks of a net or within one. All else (backbones, checkpoints,

@@ -9,8 +9,8 @@ from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import TokenMatching, TokenState, restore
+from mmvitcompress.tokens.methods.tome import match, merge_pairs, moves
 from mmvitcompress.tokens.state import take
-from mmvitcompress.tokens.tome import match, merge_pairs, moves
 
 
 def merge(x, sizes, state, keys, r, num_prefix=0):

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.atme import TokenMerging
 from mmvitcompress.tokens.method import Attended, TokenMethod
+from mmvitcompress.tokens.methods.atme import TokenMerging
 from mmvitcompress.tokens.placement import nearest
 from mmvitcompress.tokens.spec import Counts, Size, TokenSpec
 from mmvitcompress.tokens.state import TokenState, take
@@ -40,7 +40,7 @@ class TokenMatching(TokenSpec):
         r: Tokens that disappear in each of them; at most half of those that
             are there do. Defaults to None: half of them.
         macs_of: Arguments of
-            :class:`~mmvitcompress.tokens.atme.TokenMerging`; ``r`` is then
+            :class:`~mmvitcompress.tokens.TokenMerging`; ``r`` is then
             chosen so that the model costs what it would cost with these.
             Defaults to None.
         proportional: Whether attention weighs each key by the number of
