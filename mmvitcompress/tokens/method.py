@@ -79,11 +79,29 @@ class TokenMethod(nn.Module):
         come, and the MLP of block ``layer``."""
         return x, state
 
+    def rejoin(
+        self, layer: int, x: Tensor, state: TokenState
+    ) -> tuple[Tensor, TokenState]:
+        """Put back what was set aside for block ``layer`` only, before
+        outputs are taken."""
+        return x, state
+
     def after(
         self, layer: int, x: Tensor, state: TokenState
     ) -> tuple[Tensor, TokenState]:
         """Reduce after block ``layer``, once outputs have been taken."""
         return x, state
+
+    def losses(self, state: TokenState) -> dict[str, Tensor]:
+        """What to add to the loss of a batch, given the last state.
+
+        Asked in training mode only, by
+        :func:`~mmvitcompress.tokens.losses.report_losses`.
+
+        Returns:
+            Scalars by name, weighted.
+        """
+        return {}
 
     def extra_repr(self) -> str:
         return '' if self.spec is None else str(self.spec)

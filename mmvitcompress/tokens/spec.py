@@ -26,12 +26,13 @@ class Size(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Patch tokens of one block: in the attention, with their grid (see
-    :class:`Size`), and in the MLP."""
+    """Patch tokens of one block."""
 
     attention: int
     mlp: int
-    grid: Grid
+    grid: Grid  # of those in the attention, see Size
+    met: int  # what arrives there, before anything is reduced
+    left: int  # what its output holds
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,10 @@ class TokenSpec:
         """What is left for the MLP of block ``layer``."""
         return size
 
+    def rejoin(self, layer: int, size: Size) -> Size:
+        """What there is once what block ``layer`` left out is back."""
+        return size
+
     def after(self, layer: int, size: Size) -> Size:
         """What is left after block ``layer``."""
         return size
@@ -209,12 +214,13 @@ def count_tokens(
     """Tokens of each of the blocks 1..depth under several methods."""
     size, counts = Size(grid[0] * grid[1], grid), []
     for layer in range(1, depth + 1):
-        for spec in specs:
-            size = spec.before(layer, size)
-        met, attended = size.patches, size.grid
-        for spec in specs:
-            size = spec.between(layer, size)
-        counts.append(Counts(met, size.patches, attended))
+        sizes = [size]
+        for hook in ('before', 'between', 'rejoin'):
+            for spec in specs:
+                size = getattr(spec, hook)(layer, size)
+            sizes.append(size)
+        met, attended, mlp, left = (size.patches for size in sizes)
+        counts.append(Counts(attended, mlp, sizes[1].grid, met, left))
         for spec in specs:
             size = spec.after(layer, size)
     return counts

@@ -81,6 +81,15 @@ ROWS = {
         nothing=(dict(layers=()), dict(layers=(2, 3), keep_rate=1.0)),
         chooses=True,
     ),
+    'token_sparsification': Row(
+        reduces=(
+            dict(layers=(2, 3), keep_rate=0.6),
+            dict(layers=(2, 3, 4), keep_rate=0.3),
+        ),
+        nothing=(dict(layers=()), dict(layers=(2, 3), keep_rate=1.0)),
+        params=True,
+        chooses=True,
+    ),
 }
 FIRST = {key: {key: row.reduces[0]} for key, row in ROWS.items()}
 """Each method by itself, as arguments of backbones, arches and compress."""

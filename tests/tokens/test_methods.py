@@ -146,7 +146,7 @@ def test_counts_are_those_that_arrive(net, methods):
         found = [shape.numel() - prefix for shape in seen]
         counts = model.arch.counts(size)
         assert found == [n for c in counts for n in (c.attention, c.mlp)]
-        assert outputs[-1].shape[1] - prefix == counts[-1].mlp
+        assert outputs[-1].shape[1] - prefix == counts[-1].left
         if net == 'swin':
             assert seen[::2] == [c.grid for c in counts]
 
