@@ -65,7 +65,8 @@ def has_losses(model: nn.Module) -> bool:
 def add_losses(model: nn.Module) -> list[RemovableHandle]:
     """Let a model that returns a dict of losses return auxiliary ones, too.
 
-    They are named ``loss_…``, as MMEngine wants them.
+    They are named ``loss_…``, as MMEngine wants them, and a sole ``loss`` of
+    the model becomes ``loss_task``.
 
     Returns:
         Handles that undo it.
@@ -77,7 +78,11 @@ def add_losses(model: nn.Module) -> list[RemovableHandle]:
     def end(module, args, output):
         found = _found.pop()
         if isinstance(output, dict) and found:
-            output |= {f'loss_{name}': loss for name, loss in found.items()}
+            auxiliary = {f'loss_{name}': loss for name, loss in found.items()}
+            # the log's ``loss`` is the sum of all
+            names = {'loss': 'loss_task'}
+            own = {names.get(k, k): loss for k, loss in output.items()}
+            output = own | auxiliary
         return output
 
     return [
