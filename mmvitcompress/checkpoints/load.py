@@ -122,6 +122,11 @@ def method_parts(
         if started:
             new[key] = tuple(started)
         unused += [f'{key}.{name}.' for name in theirs if name not in ours]
+        if specs[0]:
+            passing = [f'{key}.{name}.' for name in METHODS[key].learned_only]
+            new[key] = new.get(key, ()) + tuple(passing)
+            unused += passing
+    new = {key: prefixes for key, prefixes in new.items() if prefixes}
     return new, unused
 
 

@@ -103,6 +103,10 @@ class TokenMethod(nn.Module):
         """
         return {}
 
+    def learned(self):
+        """What it has become, as a spec; waits for the device."""
+        return self.spec
+
     def extra_repr(self) -> str:
         return '' if self.spec is None else str(self.spec)
 
@@ -140,7 +144,7 @@ def add_methods(
     Raises:
         ConfigError: If there is nothing that learns by a way of its own.
     """
-    if training and not any(spec.untrained for spec in arch.reductions):
+    if training and not any(spec.learns() for spec in arch.reductions):
         raise ConfigError(
             'soft_slimming trains what decides about tokens, but no token '
             'method of the arch has to learn it: give one that does, such as '

@@ -17,6 +17,9 @@ from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.tokens.method import TokenMethod
 from mmvitcompress.utils.checks import is_number
 
+MASKED = 1e-6
+"""What a masked key weighs in attention: enough for a gradient to pass."""
+
 
 class Size(NamedTuple):
     """How many patch tokens there are, and in what grid they lie."""
@@ -50,11 +53,18 @@ class TokenSpec:
         untrained: What is missing, and what to do, where its layers start
             without weights and aren't to be trained; empty if they serve as
             they start.
+        learned_only: Names of children that there are only while it learns.
     """
 
     key: ClassVar[str]
     start: ClassVar[str] = ''
     untrained: ClassVar[str] = ''
+    learned_only: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def learns(cls) -> bool:
+        """Whether it has a way of its own to learn."""
+        return bool(cls.untrained or cls.learned_only)
 
     # -- data ---------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmvitcompress.tokens.method import TokenMethod
 from mmvitcompress.tokens.placement import nearest_rate
 from mmvitcompress.tokens.spec import (
+    MASKED,
     Counts,
     Size,
     TokenSpec,
@@ -29,9 +30,6 @@ from mmvitcompress.utils.checks import (
     check_positive_number,
     layer_tuple,
 )
-
-MASKED = 1e-6
-"""What a masked key weighs in attention: enough for a gradient to pass."""
 
 
 @dataclass(frozen=True)
