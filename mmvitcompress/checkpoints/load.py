@@ -109,7 +109,8 @@ def method_parts(
             name.startswith(f'{key}.') for name in weights.tensors
         ):
             continue  # what they are for can't be seen: loading is strict
-        ours, theirs = (spec.parts() if spec else {} for spec in specs)
+        depth = target.token_depth
+        ours, theirs = (s.parts(depth) if s else {} for s in specs)
         for name in ours.keys() & theirs:
             if ours[name] != theirs[name]:
                 raise CheckpointError(

@@ -86,8 +86,9 @@ class TokenSpec:
         """Settle what depends on an arch, which doesn't hold it yet."""
         return self
 
-    def parts(self) -> dict[str, object]:
-        """What has weights: names of children, and what each is trained for.
+    def parts(self, depth: int) -> dict[str, object]:
+        """What has weights in ``depth`` blocks: names of children, and what
+        each is trained for.
 
         A spec runs with the weights of another one if those that both have
         are trained for the same.

@@ -71,6 +71,7 @@ ROWS = {
         reduces=(
             dict(layers=(2, 3), r=3),
             dict(proportional=False),
+            dict(r=2, linear_every=2),
         ),
         nothing=(dict(r=0), dict(layers=(), r=3)),
         chooses=True,

@@ -73,7 +73,7 @@ class TokenSparsification(TokenSpec):
     def is_empty(self) -> bool:
         return not self.layers
 
-    def parts(self) -> dict[str, object]:
+    def parts(self, depth: int) -> dict[str, object]:
         return {str(layer - 1): 'scores' for layer in self.layers}
 
     def check(self, arch) -> None:

@@ -93,7 +93,7 @@ class PatchSlimming(TokenSpec):
     ) -> 'PatchSlimming':
         return nearest_rate(cls, reduction_of, target, most)
 
-    def parts(self) -> dict[str, object]:
+    def parts(self, depth: int) -> dict[str, object]:
         return {'predictor': f'base_layer {self.base_layer}'}
 
     def check(self, arch) -> None:
