@@ -84,6 +84,14 @@ ROWS = {
         nothing=(dict(layers=()), dict(layers=(2, 3), keep_rate=1.0)),
         chooses=True,
     ),
+    'token_evolution': Row(
+        reduces=(
+            dict(first=2, keep_rate=0.4),
+            dict(first=2, keep_rate=0.3, stages=(2, 4), tradeoff=0.7),
+        ),
+        nothing=(dict(first=2, keep_rate=1.0),),
+        chooses=True,
+    ),
     'token_rates': Row(
         reduces=(
             dict(prune=(1, 0.8, 0.7, 0.5), merge=(1, 0.6, 0.6, 0.2)),

@@ -15,6 +15,11 @@ from mmvitcompress.engine.hooks.records import (
 from mmvitcompress.engine.hooks.resuming import ResumeCheckHook
 from mmvitcompress.engine.hooks.rng_state import RNGStateHook
 from mmvitcompress.engine.hooks.strict_loading import StrictLoadHook
+from mmvitcompress.engine.hooks.token_schedules import (
+    KeepRateHook,
+    TokenRateHook,
+    TokenStageHook,
+)
 
 __all__ = [
     'ArchMetaHook',
@@ -23,9 +28,12 @@ __all__ = [
     'CDCPHook',
     'ClassificationCheckHook',
     'FiniteHook',
+    'KeepRateHook',
     'LifeRegressionHook',
     'MeanLossHook',
     'RNGStateHook',
     'ResumeCheckHook',
     'StrictLoadHook',
+    'TokenRateHook',
+    'TokenStageHook',
 ]
