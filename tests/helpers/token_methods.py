@@ -84,6 +84,14 @@ ROWS = {
         nothing=(dict(layers=()), dict(layers=(2, 3), keep_rate=1.0)),
         chooses=True,
     ),
+    'token_energy': Row(
+        reduces=(
+            dict(layers=(2, 3), keep_rate=0.6),
+            dict(layers=(1, 2, 4), rates=(0.9, 0.5, 0.4), attention=False),
+        ),
+        nothing=(dict(layers=()), dict(layers=(2, 3), keep_rate=1.0)),
+        chooses=True,
+    ),
     'token_evolution': Row(
         reduces=(
             dict(first=2, keep_rate=0.4),
