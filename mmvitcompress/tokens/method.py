@@ -92,6 +92,14 @@ class TokenMethod(nn.Module):
         """Reduce after block ``layer``, once outputs have been taken."""
         return x, state
 
+    def alive(self, state: TokenState) -> Tensor | None:
+        """Which patches are left though all are there, while it learns.
+
+        Returns:
+            (B, n), 1 or 0, for each patch token; None for all.
+        """
+        return None
+
     def losses(self, state: TokenState) -> dict[str, Tensor]:
         """What to add to the loss of a batch, given the last state.
 

@@ -229,6 +229,10 @@ class SoftTokenSparsifier(TokenSparsifier):
         bias = (alive.mask + MASKED).log()
         return F.pad(bias, (self.num_prefix, 0))[:, None, None]
 
+    def alive(self, state: TokenState) -> Tensor | None:
+        alive = state.notes.get(self.spec.key)
+        return None if alive is None else alive.mask
+
     def losses(self, state: TokenState) -> dict[str, Tensor]:
         alive = state.notes.get(self.spec.key)
         if alive is None:

@@ -156,7 +156,7 @@ def low_frequency_share(x: Tensor, cutoff: float) -> Tensor:
     low = 1 - low.exp()
     # its impulse response, an even function
     turns = (place[:, None] * place % count) * (2 * torch.pi / count)
-    response = (turns.cos() @ low) / count
+    response = (turns.cos() * low).mean(1)
     matrix = response[(place[:, None] - place) % count]
     kept = matrix.to(x.dtype) @ x
     energy = x.float().square().sum(2).clamp_min(1e-12)

@@ -251,6 +251,10 @@ class RateLearner(RatedTokens):
         x = torch.cat([x[:, : self.num_prefix], patches], 1)
         return x, state.noting(self.spec.key, Rated(left, sizes))
 
+    def alive(self, state: TokenState) -> Tensor | None:
+        noted = state.notes.get(self.spec.key)
+        return noted.alive if isinstance(noted, Rated) else None
+
     def losses(self, state: TokenState) -> dict[str, Tensor]:
         arch, dim, prefix = self.arch, self.arch.token_dim, self.num_prefix
         whole = prod(state.grid)
