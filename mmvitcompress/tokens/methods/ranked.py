@@ -11,6 +11,7 @@ from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -95,9 +96,11 @@ class LearnedRate(nn.Module):
 
     def __init__(self, count: int, rate: float):
         super().__init__()
-        fractions = torch.arange(1, count + 1) / count
+        fractions = np.arange(1, count + 1) / count
+        logits = torch.tensor(_tilted(fractions, rate)).float()
+        fractions = torch.tensor(fractions).float()
         self.register_buffer('fractions', fractions, persistent=False)
-        self.logits = nn.Parameter(_tilted(fractions.double(), rate).float())
+        self.logits = nn.Parameter(logits)
 
     def forward(self) -> Tensor:
         """The rate, a scalar."""
@@ -116,12 +119,14 @@ class LearnedRate(nn.Module):
         return kept + chance - chance.detach()
 
 
-def _tilted(fractions: Tensor, rate: float) -> Tensor:
+def _tilted(fractions: np.ndarray, rate: float) -> np.ndarray:
     """Logits, linear in the fractions, of a given mean: by bisection."""
     low, high = -1e4, 1e4
     for _ in range(60):
         slope = (low + high) / 2
-        below = (slope * fractions).softmax(0) @ fractions < rate
+        logits = slope * fractions
+        weights = np.exp(logits - logits.max())
+        below = weights @ fractions / weights.sum() < rate
         low, high = (slope, high) if below else (low, slope)
     return slope * (fractions - fractions.mean())
 
