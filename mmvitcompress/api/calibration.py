@@ -15,13 +15,14 @@ from mmvitcompress.channels.compensation import (
     input_moments,
     means_of,
 )
-from mmvitcompress.channels.importance import taylor
+from mmvitcompress.channels.importance import low_pass, taylor
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers.features import (
     Scale,
     error_sums,
     feature_error,
     full_patches,
+    normalised,
 )
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.utils.checks import check_positive, pair
@@ -98,9 +99,36 @@ class Calibration:
         """See :func:`~mmvitcompress.channels.compensation.input_moments`."""
         return input_moments(net.eval(), self._batches(self.images))
 
-    def scores(self, net: ViT, moments: list) -> list[Kinds]:
-        """How much removing each channel would add to the map loss."""
-        return taylor(net.eval(), self._projections(net), means_of(moments))
+    def _low_frequencies(self, net: ViT) -> Iterator[Tensor]:
+        """How far [CLS] (or the mean) of low-pass filtered images is from
+        what the dense net makes of the images, one loss for each."""
+        for image in self._batches(self.images, 1):
+            with torch.no_grad():
+                whole = self.net.eval().intermediates(image, self.indices)
+            seen = net.intermediates(low_pass(image), self.indices)
+            misses = [
+                self._summary(ours) - self._summary(theirs)
+                for (ours, _), (theirs, _) in zip(seen, whole)
+            ]
+            yield torch.stack(misses).square().mean()
+
+    def _summary(self, tokens: Tensor) -> Tensor:
+        return normalised(tokens[:, 0] if self.prefix else tokens.mean(1))
+
+    def scores(
+        self, net: ViT, moments: list, criterion: str = 'taylor'
+    ) -> list[Kinds]:
+        """How much removing each channel would change, by first order.
+
+        Args:
+            net: What is to be pruned.
+            moments: What :meth:`moments` says of it.
+            criterion: 'taylor', what is added to the map loss; 'lfs', what is
+                to a loss on low-pass filtered images. Defaults to 'taylor'.
+        """
+        known = dict(taylor=self._projections, lfs=self._low_frequencies)
+        losses = known[criterion](net.eval())
+        return taylor(net, losses, means_of(moments))
 
     @torch.no_grad()
     def error(self, net: nn.Module) -> dict[str, float]:

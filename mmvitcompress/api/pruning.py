@@ -5,8 +5,8 @@ the weights, or at what they do on a hundred images. The result is a start for
 fine-tuning, no finished model.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy import ndarray
@@ -23,11 +23,22 @@ from mmvitcompress.channels import (
 )
 from mmvitcompress.channels.compactors import Kinds
 from mmvitcompress.channels.compensation import compensate_all_
-from mmvitcompress.channels.importance import magnitudes, per_cost
+from mmvitcompress.channels.importance import (
+    magnitudes,
+    per_cost,
+    random_scores,
+)
+from mmvitcompress.checkpoints.load import load_strict
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
-from mmvitcompress.utils.checks import check_target, per_block
+from mmvitcompress.utils.checks import (
+    check_choice,
+    check_positive,
+    check_target,
+    per_block,
+)
 
+CRITERIA = ('magnitude', 'random', 'taylor', 'lfs')
 _DIMS = ('qk_dims', 'v_dims', 'mlp_dims')
 _KEEP = ('qk', 'v', 'mlp')
 _RULES = ('min_head_dim', 'min_mlp_dim', 'divisor')
@@ -48,10 +59,17 @@ def prune_(
             (8 by default) and ``img_size`` where it isn't the arch's;
             ``dict(qk=0.75, v=0.75, mlp=0.6)`` for fractions that all blocks
             keep; or ``dict(qk_dims=48, v_dims=48, mlp_dims=[…])`` for widths.
+            With ``criterion``: 'magnitude', of the weights; 'random', by a
+            ``seed``; 'taylor' or 'lfs', by what channels do on the images of
+            ``calibration``, whole or low-pass filtered; or a function of the
+            net, see :mod:`mmvitcompress.channels.importance`, such as
+            :func:`~mmvitcompress.channels.importance.taylor` of losses with
+            labels. With ``steps=n`` a target is reached in so many steps,
+            each of which scores anew what the one before has left.
         num_classes: Outputs of the classifier, which counts for a target.
-        calibration: What channels do on images: those go whose removal adds
-            the least to the map loss (for a target: for the MACs that it
-            saves), and the layers after them make up for it
+        calibration: What channels do on images. By default those go whose
+            removal adds the least to the map loss (for a target: for the MACs
+            that it saves), and the layers after them make up for it
             (:mod:`mmvitcompress.channels.compensation`). Defaults to none.
 
     Returns:
@@ -65,31 +83,70 @@ def prune_(
             'channels must be a dict such as dict(target=0.4), but got '
             f'{channels!r}'
         )
-    moments = None
-    if calibration is None:
-        scores = magnitudes(model)
-    else:
-        moments = calibration.moments(model)
-        scores = calibration.scores(model, moments)
-    if 'target' in channels:
-        kept = _for_target(
-            model, scores, num_classes, bool(moments), **_known(channels)
-        )
-    elif set(channels) <= {*_KEEP, 'divisor'} and set(channels) & {*_KEEP}:
-        kept = _largest(scores, _fractions(model.arch, **channels))
-    elif set(channels) <= {*_DIMS}:
-        kept = _largest(scores, _widths(model.arch, channels))
-    else:
+    channels = dict(channels)
+    steps = channels.pop('steps', 1)
+    check_positive('channels.steps', steps)
+    if steps > 1 and 'target' not in channels:
         raise ConfigError(
-            'channels must have a target, or fractions to keep '
-            f'({", ".join(_KEEP)}), or widths ({", ".join(_DIMS)}), but got '
-            f'{dict(channels)}'
+            f'channels.steps={steps} needs a target to come to step by step, '
+            f'but got {channels}'
         )
-    set_kept_(attach_compactors(model), kept)
-    arch, tensors = fold(model)
-    if moments:
-        compensate_all_(tensors, model, moments, kept)
+    default = 'taylor' if calibration else 'magnitude'
+    criterion = channels.pop('criterion', default)
+    seed = channels.pop('seed', 0)
+    by_cost = criterion in ('taylor', 'lfs')
+    before = None
+    for step in range(1, steps + 1):
+        moments = calibration.moments(model) if calibration else None
+        scores = _scores(model, criterion, seed, calibration, moments)
+        if 'target' in channels:
+            options = _known(channels)
+            rules, budget, reduction = _to_reach(
+                model.arch, num_classes, before, step / steps, **options
+            )
+            before = before or budget
+            if by_cost:
+                scores = per_cost(scores, budget)
+            kept = select(scores, budget, reduction, rules).kept
+        else:
+            kept = _largest(scores, _wanted(model.arch, channels))
+        set_kept_(attach_compactors(model), kept)
+        arch, tensors = fold(model)
+        if moments:
+            compensate_all_(tensors, model, moments, kept)
+        if step < steps:
+            model = _rebuilt(model, arch, tensors)
     return arch, tensors
+
+
+def _scores(
+    model: ViT,
+    criterion: str | Callable[[ViT], list[Kinds]],
+    seed: int,
+    calibration: Calibration | None,
+    moments: list | None,
+) -> list[Kinds]:
+    if callable(criterion):
+        return criterion(model)
+    check_choice('channels.criterion', criterion, CRITERIA)
+    if criterion == 'magnitude':
+        return magnitudes(model)
+    if criterion == 'random':
+        return random_scores(model, seed)
+    if calibration is None:
+        raise ConfigError(
+            f'channels.criterion={criterion!r} looks at what channels do on '
+            "images: give them as calibration='images/'"
+        )
+    return calibration.scores(model, moments, criterion)
+
+
+def _rebuilt(model: ViT, arch, tensors: dict[str, Tensor]) -> ViT:
+    """The net that is left, to be pruned further."""
+    soft = any(spec.untrained for spec in arch.reductions)
+    smaller = ViT(arch, final_norm=model.norm is not None, soft_slimming=soft)
+    load_strict(smaller, tensors, 'the model of the step before')
+    return smaller.to(model.patch_embed.proj.weight).train(model.training)
 
 
 def _known(channels: Mapping) -> dict:
@@ -103,28 +160,49 @@ def _known(channels: Mapping) -> dict:
     return dict(channels)
 
 
-def _for_target(
-    model: ViT,
-    scores: Sequence[Kinds],
+def _to_reach(
+    arch,
     num_classes: int,
-    by_cost: bool,
+    before: MacBudget | None,
+    done: float,
     target: float,
     img_size: int | tuple[int, int] | None = None,
     **rules,
-) -> list[Kinds]:
+) -> tuple[SelectionRules, MacBudget, float]:
+    """Rules, budget, and the reduction of one step towards a target.
+
+    ``before`` is the budget of the first step, ``done`` the part of the way
+    that lies behind after this one.
+    """
     check_target(target)
-    budget = MacBudget.of(model.arch, img_size, num_classes)
-    if budget.reduction() >= target:
+    budget = MacBudget.of(arch, img_size, num_classes)
+    rules = SelectionRules(**{'divisor': 8, **rules})
+    if before is not None:
+        # fractions are of the dense model that all began with
+        budget = replace(budget, dense=before.dense)
+        start = before.reduction()
+        return rules, budget, start + done * (target - start)
+    start = budget.reduction()
+    if start >= target:
         raise ConfigError(
-            f'tokens alone save {budget.reduction():.2%} of the MACs, so that '
-            f'no channels need to go for a target of {target:.2%}; raise the '
-            'target, which counts all that is saved, or leave channels away'
+            f'tokens alone save {start:.2%} of the MACs, so that no channels '
+            f'need to go for a target of {target:.2%}; raise the target, '
+            'which counts all that is saved, or leave channels away'
         )
-    if by_cost:
-        scores = per_cost(scores, budget)
-    return select(
-        scores, budget, target, SelectionRules(**{'divisor': 8, **rules})
-    ).kept
+    return rules, budget, start + done * (target - start)
+
+
+def _wanted(arch, channels: Mapping) -> list[tuple]:
+    """(Q/K, V, MLP) widths of each block."""
+    if set(channels) <= {*_KEEP, 'divisor'} and set(channels) & {*_KEEP}:
+        return _fractions(arch, **channels)
+    if channels and set(channels) <= {*_DIMS}:
+        return _widths(arch, channels)
+    raise ConfigError(
+        'channels must have a target, or fractions to keep '
+        f'({", ".join(_KEEP)}), or widths ({", ".join(_DIMS)}), but got '
+        f'{dict(channels)}'
+    )
 
 
 def _fractions(arch, divisor: int = 8, **keep: float) -> list[tuple]:

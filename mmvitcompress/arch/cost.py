@@ -27,7 +27,7 @@ def vit_macs(
         total += norm * dim * (count.attention + count.mlp + 2 * prefix)
         for spec in arch.reductions:
             total += spec.macs(layer, count, arch, norm)
-        left = count.mlp
+        left = count.left
     if final_norm:
         # of all that the last block returns: patches that leave after it
         # still have their features

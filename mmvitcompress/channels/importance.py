@@ -8,6 +8,7 @@ for the MLP, larger for what should stay.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor, nn
@@ -44,6 +45,18 @@ def _norms(weight: Tensor, dim: int) -> Tensor:
 def _relative(scores: Tensor) -> ndarray:
     mean = scores.mean()
     return (scores / mean if mean > 0 else scores).cpu().numpy()
+
+
+def random_scores(model: nn.Module, seed: int = 0) -> list[Kinds]:
+    """Scores that say nothing, uniform in [0, 1): what to compare with."""
+    generator = np.random.default_rng(seed)
+    scores = []
+    for _, block in transformer_blocks(model):
+        attn, hidden = block.attn, block.mlp.fc1.out_features
+        widths = [attn.qk_dim, attn.qk_dim, attn.v_dim]
+        sizes = [(attn.num_heads, width) for width in widths] + [(1, hidden)]
+        scores.append(Kinds(*map(generator.random, sizes)))
+    return scores
 
 
 class Means(NamedTuple):
@@ -111,6 +124,24 @@ def _gates(attn, layers, grads: dict, means) -> list[Tensor]:
         q, k, _ = rows.split(attn.split)
         heads = (part.view(attn.num_heads, -1) for part in (q, k, columns[0]))
         return [*heads, columns[1][None]]
+
+
+def low_pass(images: Tensor, cutoff: float = 0.1) -> Tensor:
+    """Images (B, 3, H, W) without their high frequencies.
+
+    For LFS, the low-frequency sensitivity of VTC-LFC (Wang et al., NeurIPS
+    2022): :func:`taylor` of losses that a model has on such images, against
+    what it or its teacher says of whole ones. The filter is a Gaussian, whose
+    deviation is ``cutoff`` of the highest frequency of the shorter side.
+    """
+    sides = images.shape[-2:]
+    sigma = min(sides) * cutoff / 2
+    squares = [
+        (torch.fft.fftfreq(side).to(images) * side).square() for side in sides
+    ]
+    distance = squares[0][:, None] + squares[1]
+    gain = (-distance / (2 * sigma**2)).exp()
+    return torch.fft.ifft2(torch.fft.fft2(images) * gain).real
 
 
 def per_cost(scores: Sequence[Kinds], budget: MacBudget) -> list[Kinds]:

@@ -121,7 +121,8 @@ def method_parts(
             name.startswith(f'{key}.') for name in weights.tensors
         ):
             continue  # what they are for can't be seen: loading is strict
-        ours, theirs = (spec.parts() if spec else {} for spec in specs)
+        depth = target.token_depth
+        ours, theirs = (s.parts(depth) if s else {} for s in specs)
         for name in ours.keys() & theirs:
             if ours[name] != theirs[name]:
                 raise CheckpointError(
@@ -134,6 +135,11 @@ def method_parts(
         if started:
             new[key] = tuple(started)
         unused += [f'{key}.{name}.' for name in theirs if name not in ours]
+        if specs[0]:
+            passing = [f'{key}.{name}.' for name in METHODS[key].learned_only]
+            new[key] = new.get(key, ()) + tuple(passing)
+            unused += passing
+    new = {key: prefixes for key, prefixes in new.items() if prefixes}
     return new, unused
 
 

@@ -127,6 +127,7 @@ def add_training_hooks(cfg: Config) -> None:
         kind = 'mmvitcompress.AtomicCheckpointHook'
         hooks['checkpoint'] = {**checkpoint, 'type': kind}
     add_hook(cfg, 'ArchMetaHook')
+    add_hook(cfg, 'AuxiliaryLossHook')
     add_hook(cfg, 'ClassificationCheckHook')
     add_hook(cfg, 'FiniteHook')
     add_hook(cfg, 'RNGStateHook')

@@ -25,6 +25,7 @@ from mmvitcompress.models.layers.blocks import (
 )
 from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.tokens import TokenMethod, TokenState
+from mmvitcompress.tokens.losses import report_losses
 from mmvitcompress.tokens.method import Attended, add_methods
 
 
@@ -151,6 +152,8 @@ class ViT(nn.Module):
                 x, state = self._run(block, x, bias, windows, reduce)
             else:
                 x = self._run(block, x, bias, windows)
+            for method in methods:
+                x, state = method.rejoin(layer, x, state)
             if index in take:
                 # before ``after``: a patch that leaves after this block still
                 # has its feature here
@@ -159,6 +162,8 @@ class ViT(nn.Module):
                 x, state = method.after(layer, x, state)
             if len(outputs) == len(take):
                 break
+        if self.training:
+            report_losses(methods, state)
         return outputs
 
     def norm_of(self, index: int) -> nn.Module | None:

@@ -79,11 +79,41 @@ class TokenMethod(nn.Module):
         come, and the MLP of block ``layer``."""
         return x, state
 
+    def rejoin(
+        self, layer: int, x: Tensor, state: TokenState
+    ) -> tuple[Tensor, TokenState]:
+        """Put back what was set aside for block ``layer`` only, before
+        outputs are taken."""
+        return x, state
+
     def after(
         self, layer: int, x: Tensor, state: TokenState
     ) -> tuple[Tensor, TokenState]:
         """Reduce after block ``layer``, once outputs have been taken."""
         return x, state
+
+    def alive(self, state: TokenState) -> Tensor | None:
+        """Which patches are left though all are there, while it learns.
+
+        Returns:
+            (B, n), 1 or 0, for each patch token; None for all.
+        """
+        return None
+
+    def losses(self, state: TokenState) -> dict[str, Tensor]:
+        """What to add to the loss of a batch, given the last state.
+
+        Asked in training mode only, by
+        :func:`~mmvitcompress.tokens.losses.report_losses`.
+
+        Returns:
+            Scalars by name, weighted.
+        """
+        return {}
+
+    def learned(self):
+        """What it has become, as a spec; waits for the device."""
+        return self.spec
 
     def extra_repr(self) -> str:
         return '' if self.spec is None else str(self.spec)
@@ -123,7 +153,7 @@ def add_methods(
     Raises:
         ConfigError: If there is nothing that learns by a way of its own.
     """
-    if training and not any(spec.untrained for spec in arch.reductions):
+    if training and not any(spec.learns() for spec in arch.reductions):
         raise ConfigError(
             'soft_slimming trains what decides about tokens, but no token '
             'method of the arch has to learn it: give one that does, such as '

@@ -1,6 +1,6 @@
 """The interface of token methods: what a specification has to say.
 
-A method is one file of this folder. Its :class:`TokenSpec` says what is
+A method is one file of ``methods``. Its :class:`TokenSpec` says what is
 reduced where, and what that costs; the
 :class:`~mmvitcompress.tokens.method.TokenMethod` that it builds does it,
 between the blocks of a net or within one. All else (backbones, checkpoints,
@@ -17,6 +17,9 @@ from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.tokens.method import TokenMethod
 from mmvitcompress.utils.checks import is_number
 
+MASKED = 1e-6
+"""What a masked key weighs in attention: enough for a gradient to pass."""
+
 
 class Size(NamedTuple):
     """How many patch tokens there are, and in what grid they lie."""
@@ -26,12 +29,13 @@ class Size(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Patch tokens of one block: in the attention, with their grid (see
-    :class:`Size`), and in the MLP."""
+    """Patch tokens of one block."""
 
     attention: int
     mlp: int
-    grid: Grid
+    grid: Grid  # of those in the attention, see Size
+    met: int  # what arrives there, before anything is reduced
+    left: int  # what its output holds
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,18 @@ class TokenSpec:
         untrained: What is missing, and what to do, where its layers start
             without weights and aren't to be trained; empty if they serve as
             they start.
+        learned_only: Names of children that there are only while it learns.
     """
 
     key: ClassVar[str]
     start: ClassVar[str] = ''
     untrained: ClassVar[str] = ''
+    learned_only: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def learns(cls) -> bool:
+        """Whether it has a way of its own to learn."""
+        return bool(cls.untrained or cls.learned_only)
 
     # -- data ---------------------------------------------------------------
 
@@ -75,8 +86,9 @@ class TokenSpec:
         """Settle what depends on an arch, which doesn't hold it yet."""
         return self
 
-    def parts(self) -> dict[str, object]:
-        """What has weights: names of children, and what each is trained for.
+    def parts(self, depth: int) -> dict[str, object]:
+        """What has weights in ``depth`` blocks: names of children, and what
+        each is trained for.
 
         A spec runs with the weights of another one if those that both have
         are trained for the same.
@@ -141,6 +153,10 @@ class TokenSpec:
 
     def between(self, layer: int, size: Size) -> Size:
         """What is left for the MLP of block ``layer``."""
+        return size
+
+    def rejoin(self, layer: int, size: Size) -> Size:
+        """What there is once what block ``layer`` left out is back."""
         return size
 
     def after(self, layer: int, size: Size) -> Size:
@@ -209,12 +225,13 @@ def count_tokens(
     """Tokens of each of the blocks 1..depth under several methods."""
     size, counts = Size(grid[0] * grid[1], grid), []
     for layer in range(1, depth + 1):
-        for spec in specs:
-            size = spec.before(layer, size)
-        met, attended = size.patches, size.grid
-        for spec in specs:
-            size = spec.between(layer, size)
-        counts.append(Counts(met, size.patches, attended))
+        sizes = [size]
+        for hook in ('before', 'between', 'rejoin'):
+            for spec in specs:
+                size = getattr(spec, hook)(layer, size)
+            sizes.append(size)
+        met, attended, mlp, left = (size.patches for size in sizes)
+        counts.append(Counts(attended, mlp, sizes[1].grid, met, left))
         for spec in specs:
             size = spec.after(layer, size)
     return counts

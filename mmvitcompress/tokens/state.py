@@ -44,6 +44,22 @@ class Indexed(NamedTuple):
         return self
 
 
+class Dropped(NamedTuple):
+    """Some tokens have left, and return with the features they left with."""
+
+    places: Tensor  # (B, m), of each token before among those left, then gone
+    gone: Tensor  # (B, m - n, C)
+
+    def undo(self, x: Tensor, mode: str, fill: Tensor | None) -> Tensor:
+        gone = self.gone
+        if fill is not None:
+            gone = fill.to(x.dtype).expand(*gone.shape[:2], -1)
+        return take(torch.cat([x, gone], 1), self.places)
+
+    def apply(self, function) -> 'Dropped':
+        return Dropped(self.places, function(self.gone))
+
+
 class TokenState(NamedTuple):
     """All that restoring needs to know; made anew by every reduction.
 
@@ -113,3 +129,23 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     start = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
     rows = x.flatten(0, 1).index_select(0, (index + start).flatten())
     return rows.unflatten(0, index.shape)
+
+
+def drop_lowest(
+    x: Tensor,
+    scores: Tensor,
+    kept: int,
+    state: TokenState,
+    num_prefix: int,
+) -> tuple[Tensor, TokenState]:
+    """Keep the ``kept`` patches of (B, num_prefix + n, D) with the highest
+    scores (B, n), in their order; of equal ones the first.
+
+    Scores decide, and have no gradient.
+    """
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    # in the order they had: what is near in memory was near in the image
+    parts = order[:, :kept].sort(1).values, order[:, kept:].sort(1).values
+    stay, leave = (take(x[:, num_prefix:], part) for part in parts)
+    record = Dropped(torch.cat(parts, 1).argsort(1), leave)
+    return torch.cat([x[:, :num_prefix], stay], 1), state.recording(record)

@@ -250,6 +250,7 @@ def test_train_then_test(tool, config, helpers, tmp_path, data):
     hooks = Config.fromfile(work_dir / 'tiny.py').custom_hooks
     assert [hook['type'] for hook in hooks] == [
         'mmvitcompress.ArchMetaHook',
+        'mmvitcompress.AuxiliaryLossHook',
         'mmvitcompress.ClassificationCheckHook',
         'mmvitcompress.FiniteHook',
         'mmvitcompress.RNGStateHook',
@@ -385,6 +386,7 @@ def test_training_hooks_replace_the_usual_ones():
     assert cfg.custom_hooks == [
         dict(type='EMAHook'),
         dict(type='mmvitcompress.ArchMetaHook'),
+        dict(type='mmvitcompress.AuxiliaryLossHook'),
         dict(type='mmvitcompress.ClassificationCheckHook'),
         dict(type='mmvitcompress.FiniteHook'),
         dict(type='mmvitcompress.RNGStateHook'),

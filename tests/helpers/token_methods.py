@@ -27,6 +27,7 @@ class Row(NamedTuple):
         params: Whether it has parameters.
         chooses: Whether values of tokens decide what becomes of them, so that
             rounding may decide otherwise.
+        idle: What of its own has no gradient, being of no consequence.
         dynamic: How an ONNX graph of it takes images; None if there is none.
         planned: Whether the planner can choose its arguments.
     """
@@ -38,6 +39,7 @@ class Row(NamedTuple):
     params: bool = False
     chooses: bool = False
     dynamic: str | None = 'batch'
+    idle: tuple[str, ...] = ()
     planned: bool = True
 
 
@@ -69,6 +71,7 @@ ROWS = {
         reduces=(
             dict(layers=(2, 3), r=3),
             dict(proportional=False),
+            dict(r=2, linear_every=2),
         ),
         nothing=(dict(r=0), dict(layers=(), r=3)),
         chooses=True,
@@ -79,6 +82,45 @@ ROWS = {
             dict(layers=(1, 2, 4), keep_rate=0.3),
         ),
         nothing=(dict(layers=()), dict(layers=(2, 3), keep_rate=1.0)),
+        chooses=True,
+    ),
+    'token_energy': Row(
+        reduces=(
+            dict(layers=(2, 3), keep_rate=0.6),
+            dict(layers=(1, 2, 4), rates=(0.9, 0.5, 0.4), attention=False),
+        ),
+        nothing=(dict(layers=()), dict(layers=(2, 3), keep_rate=1.0)),
+        chooses=True,
+    ),
+    'token_evolution': Row(
+        reduces=(
+            dict(first=2, keep_rate=0.4),
+            dict(first=2, keep_rate=0.3, stages=(2, 4), tradeoff=0.7),
+        ),
+        nothing=(dict(first=2, keep_rate=1.0),),
+        chooses=True,
+    ),
+    'token_rates': Row(
+        reduces=(
+            dict(prune=(1, 0.8, 0.7, 0.5), merge=(1, 0.6, 0.6, 0.2)),
+            dict(keep_rate=0.7),
+            dict(prune=(1, 0.5, 0.6, 0.3), merge=(1, 1, 1, 0.3)),
+        ),
+        nothing=(
+            dict(keep_rate=1.0),
+            dict(prune=(1, 1, 1, 1), merge=(1, 1, 1, 1)),
+        ),
+        chooses=True,
+        # no attention follows, and MACs go by the smallest rate
+        idle=('rates.4_prune.logits', 'rates.4_merge.logits'),
+    ),
+    'token_sparsification': Row(
+        reduces=(
+            dict(layers=(2, 3), keep_rate=0.6),
+            dict(layers=(2, 3, 4), keep_rate=0.3),
+        ),
+        nothing=(dict(layers=()), dict(layers=(2, 3), keep_rate=1.0)),
+        params=True,
         chooses=True,
     ),
 }

@@ -14,7 +14,7 @@ from mmvitcompress.models.layers.features import (
     normalised,
 )
 from mmvitcompress.tokens import TokenState
-from mmvitcompress.tokens.atme import merged
+from mmvitcompress.tokens.methods.atme import merged
 
 WHOLE = TokenState.start((1, 4))
 PAIRED = merged(WHOLE, 'horizontal')

@@ -9,7 +9,7 @@ from torch.nn.utils import prune, weight_norm
 from mmvitcompress.models import UnmergePyramid, UnmergeUpsample
 from mmvitcompress.models.necks.fpn import UnmergeFPN
 from mmvitcompress.tokens import TokenMap, TokenState
-from mmvitcompress.tokens.atme import merged
+from mmvitcompress.tokens.methods.atme import merged
 
 Feature2Pyramid = MODELS.get('mmseg.Feature2Pyramid')
 

@@ -12,6 +12,7 @@ from small_heads import fpn, mask2former, mask_rcnn
 
 import mmvitcompress  # noqa: F401  (lets mmcv do without compiled ops)
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens.losses import add_losses, has_losses
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +25,11 @@ BACKBONES = {
     'slim': dict(
         type='mmvitcompress.LifeSlimDeiT',
         patch_slimming=dict(base_layer=2, layers=(2, 3)),
+    ),
+    'dynamic': dict(
+        type='mmvitcompress.CompressedViT',
+        token_sparsification=dict(layers=(2, 3)),
+        soft_slimming=True,
     ),
 }
 ARCH = dict(
@@ -53,8 +59,12 @@ def backbone(method):
     return dict(**BACKBONES[method], arch=ARCH, restore=False)
 
 
-def check_training(model, losses):
+def check_training(model, images, samples):
     """Every trainable parameter must get a gradient, or DDP stops."""
+    auxiliary = has_losses(model)
+    add_losses(model)
+    losses = model(images, samples, mode='loss')
+    assert ('loss_keep_ratio' in losses) == auxiliary
     total = sum(
         value.mean()
         if torch.is_tensor(value)
@@ -113,8 +123,7 @@ def test_upernet(method):
         )
         for _ in range(2)
     ]
-    losses = model(torch.randn(2, 3, 64, 64), samples, mode='loss')
-    check_training(model, losses)
+    check_training(model, torch.randn(2, 3, 64, 64), samples)
     # whole-image evaluation: any size
     samples[0].set_metainfo(dict(img_shape=(70, 93), ori_shape=(70, 93)))
     with torch.no_grad():
@@ -151,7 +160,7 @@ def run_detector(config, size=(64, 96)):
     model = MODELS.build(ConfigDict(config)).train()
     samples = [instances(size), instances(size)]
     images = torch.randn(2, 3, *size)
-    check_training(model, model(images, samples, mode='loss'))
+    check_training(model, images, samples)
     with torch.no_grad():
         model.eval()
         results = model(images, samples, mode='predict')

@@ -15,8 +15,8 @@ from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import UnmergePyramid, UnmergeUpsample
 from mmvitcompress.models.necks.pyramid import pool
 from mmvitcompress.tokens import TokenMap, TokenState
-from mmvitcompress.tokens.atme import merged
-from mmvitcompress.tokens.life import Slimmed
+from mmvitcompress.tokens.methods.atme import merged
+from mmvitcompress.tokens.methods.life import Slimmed
 
 ROOT = Path(__file__).parents[2]
 DIM = 6
@@ -209,7 +209,7 @@ import torch.distributed as dist
 from mmvitcompress.compat.cpu_ddp import use_cpu_sync_bn
 from mmvitcompress.models import UnmergePyramid
 from mmvitcompress.tokens import TokenMap, TokenState
-from mmvitcompress.tokens.atme import merged
+from mmvitcompress.tokens.methods.atme import merged
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)

@@ -71,7 +71,7 @@ def test_sharp_weights_equal_dropping(monkeypatch):
         return 0.5 + sum((rank < count).double() for count in budgets)
 
     monkeypatch.setattr(
-        'mmvitcompress.tokens.life.scores_to_lives', exact_lives
+        'mmvitcompress.tokens.methods.life.scores_to_lives', exact_lives
     )
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     soft, hard = last(model.train(), x), last(model.eval(), x)

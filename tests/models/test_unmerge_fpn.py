@@ -9,7 +9,7 @@ from torch import nn
 from mmvitcompress.models import UnmergePyramid
 from mmvitcompress.models.necks.fpn import UnmergeFPN
 from mmvitcompress.tokens import TokenMap, TokenState
-from mmvitcompress.tokens.atme import merged
+from mmvitcompress.tokens.methods.atme import merged
 
 DIM, OUT = 6, 5
 H, V, D = 'horizontal', 'vertical', 'diagonal'

@@ -12,8 +12,8 @@ from mmvitcompress.tokens import (
     TokenState,
     restore,
 )
-from mmvitcompress.tokens.atme import neighbours
 from mmvitcompress.tokens.grids import shear, to_map
+from mmvitcompress.tokens.methods.atme import neighbours
 
 DIM = 3
 SEPARABLE = ('horizontal', 'vertical', 'symmetric')

@@ -53,6 +53,7 @@ from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.planning import plan_arch
 from mmvitcompress.tokens import METHODS, TokenState, restore
+from mmvitcompress.tokens.losses import collect_losses
 
 # after mmvitcompress, which lets mmcv do without compiled ops
 Feature2Pyramid = MODELS.get('mmseg.Feature2Pyramid')
@@ -61,6 +62,11 @@ NOTHING = {
     f'{key}{i}': {key: arguments}
     for key, row in ROWS.items()
     for i, arguments in enumerate(row.nothing)
+}
+LEARNING = {
+    name: methods
+    for name, methods in CASES.items()
+    if any(METHODS[key].learns() for key in methods)
 }
 
 
@@ -92,7 +98,7 @@ def test_rows_tell_what_methods_are(key, net):
         return
     with_it, without = arch(net, FIRST[key]), arch(net, {})
     assert (with_it.params() > without.params()) == ROWS[key].params
-    assert bool(METHODS[key].start) == ROWS[key].params
+    assert not ROWS[key].params or METHODS[key].start
 
 
 @pytest.mark.parametrize('key', LAST)
@@ -146,7 +152,7 @@ def test_counts_are_those_that_arrive(net, methods):
         found = [shape.numel() - prefix for shape in seen]
         counts = model.arch.counts(size)
         assert found == [n for c in counts for n in (c.attention, c.mlp)]
-        assert outputs[-1].shape[1] - prefix == counts[-1].mlp
+        assert outputs[-1].shape[1] - prefix == counts[-1].left
         if net == 'swin':
             assert seen[::2] == [c.grid for c in counts]
 
@@ -325,7 +331,9 @@ def test_a_dense_checkpoint_is_a_start(net, methods, tmp_path):
 @pytest.mark.parametrize('compactors', [False, True])
 def test_all_that_learns_gets_gradients(net, methods, compactors):
     learning = [key for key in methods if METHODS[key].untrained]
-    ways = [{}, dict(soft_slimming=True)] if learning else [{}]
+    soft = any(METHODS[key].learns() for key in methods)
+    ways = [{}, dict(soft_slimming=True)] if soft else [{}]
+    idle = [f'{key}.{name}' for key in methods for name in ROWS[key].idle]
     x = images(sizes(net)[1])
     for way in ways:
         gradients = []
@@ -334,7 +342,10 @@ def test_all_that_learns_gets_gradients(net, methods, compactors):
             model = build(net, methods, **kwargs).train()
             torch.manual_seed(2)
             # by weights of their own: no place may be mistaken for another
-            sum((y * torch.randn_like(y)).sum() for y in model(x)).backward()
+            with collect_losses() as auxiliary:
+                maps = model(x)
+            total = sum((y * torch.randn_like(y)).sum() for y in maps)
+            sum(auxiliary.values(), total).backward()
             gradients.append([p.grad for p in model.parameters()])
         frozen = {
             name.partition('.')[0]
@@ -344,15 +355,20 @@ def test_all_that_learns_gets_gradients(net, methods, compactors):
         assert frozen == (set() if way else set(learning))
         for (name, p), a, b in zip(model.named_parameters(), *gradients):
             if p.requires_grad:
-                assert a.abs().sum() > 0, name
+                assert a.abs().sum() > 0 or name in idle, name
                 torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@runs({k: v for k, v in CASES.items() if untrained(v)}, ['vit', 'registers'])
+@runs(LEARNING, ['vit', 'registers'])
 def test_what_learns_is_evaluated_as_it_will_be_used(net, methods):
     soft = build(net, methods, soft_slimming=True)
     x = images(sizes(net)[1])
-    expected = run(build(net, methods), x)
+    became = {key: getattr(soft, key).learned() for key in methods}
+    hard = build(net, {k: v or methods[k] for k, v in became.items()})
+    own = hard.state_dict()
+    weights = {k: v for k, v in soft.state_dict().items() if k in own}
+    hard.load_state_dict(weights)
+    expected = run(hard, x)
     for a, b in zip(run(soft, x), expected, strict=True):
         assert torch.equal(a, b)
     for a, b in zip(run(soft.train(), x)[2:], expected[2:]):

@@ -7,22 +7,35 @@ from mmvitcompress.engine.hooks.classification_checks import (
 )
 from mmvitcompress.engine.hooks.finite import FiniteHook
 from mmvitcompress.engine.hooks.life_regression import LifeRegressionHook
-from mmvitcompress.engine.hooks.records import ArchMetaHook, MeanLossHook
+from mmvitcompress.engine.hooks.records import (
+    ArchMetaHook,
+    AuxiliaryLossHook,
+    MeanLossHook,
+)
 from mmvitcompress.engine.hooks.resuming import ResumeCheckHook
 from mmvitcompress.engine.hooks.rng_state import RNGStateHook
 from mmvitcompress.engine.hooks.strict_loading import StrictLoadHook
 from mmvitcompress.engine.hooks.task_teacher import TaskTeacherHook
+from mmvitcompress.engine.hooks.token_schedules import (
+    KeepRateHook,
+    TokenRateHook,
+    TokenStageHook,
+)
 
 __all__ = [
     'ArchMetaHook',
     'AtomicCheckpointHook',
+    'AuxiliaryLossHook',
     'CDCPHook',
     'ClassificationCheckHook',
     'FiniteHook',
+    'KeepRateHook',
     'LifeRegressionHook',
     'MeanLossHook',
     'RNGStateHook',
     'ResumeCheckHook',
     'StrictLoadHook',
     'TaskTeacherHook',
+    'TokenRateHook',
+    'TokenStageHook',
 ]

@@ -114,14 +114,7 @@ class LifeRegressionHook(Hook):
                 'load_from to the dense model trained on the task'
             )
         self._check_length(runner)
-        if is_model_wrapper(runner.model) and not getattr(
-            runner.model, 'find_unused_parameters', False
-        ):
-            raise ConfigError(
-                'LifeRegressionHook freezes parts of the model in turn, which '
-                'several processes must be told: set '
-                'find_unused_parameters=True in the config'
-            )
+        require_unused(runner, 'LifeRegressionHook')
         self._norms = [
             part for part in inner.modules() if isinstance(part, _BatchNorm)
         ]
@@ -170,7 +163,7 @@ class LifeRegressionHook(Hook):
 
     def _enter(self, runner: Runner, stage: str) -> None:
         for name, part in self._parts.items():
-            _set_learning(part, stage in (name, 'all'))
+            set_learning(part, stage in (name, 'all'))
         if self._stage == 'predictor':
             runner.model.train()  # batch norms, too
         self._stage = stage
@@ -185,10 +178,22 @@ class LifeRegressionHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Leave the model as it came."""
         for part in self._parts.values():
-            _set_learning(part, True)
+            set_learning(part, True)
 
 
-def _set_learning(parameters: list[nn.Parameter], learn: bool) -> None:
+def require_unused(runner: Runner, hook: str) -> None:
+    """Raise ConfigError if DDP would wait for gradients of what is frozen."""
+    if is_model_wrapper(runner.model) and not getattr(
+        runner.model, 'find_unused_parameters', False
+    ):
+        raise ConfigError(
+            f'{hook} freezes parts of the model, which several processes must '
+            'be told: set find_unused_parameters=True in the config'
+        )
+
+
+def set_learning(parameters: list[nn.Parameter], learn: bool) -> None:
+    """Freeze parameters, or let them learn."""
     for parameter in parameters:
         parameter.requires_grad_(learn)
         if not learn:

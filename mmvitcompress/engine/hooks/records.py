@@ -1,4 +1,4 @@
-"""What checkpoints and logs say of a run: its arch, the batch's losses."""
+"""What checkpoints and logs say of a run: its arch, its losses."""
 
 import torch
 from mmengine.dist import all_reduce_dict
@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 from mmvitcompress.engine.wrappers import unwrapped
 from mmvitcompress.registry import HOOKS
+from mmvitcompress.tokens.losses import add_losses, has_losses
 
 
 @HOOKS.register_module()
@@ -24,6 +25,26 @@ class ArchMetaHook(Hook):
         arch = getattr(backbone, 'arch', None)
         if hasattr(arch, 'to_dict'):
             checkpoint['meta']['arch'] = arch.to_dict()
+
+
+@HOOKS.register_module()
+class AuxiliaryLossHook(Hook):
+    """Adds the auxiliary losses of token methods to the model's own.
+
+    Whatever the task: the model's dict of losses gets one more entry for
+    each. Without such a method it does nothing. ``tools/train.py`` adds this
+    hook by itself.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Let the model return them."""
+        model = unwrapped(runner.model)
+        self._handles = add_losses(model) if has_losses(model) else []
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the model as it came."""
+        for handle in self._handles:
+            handle.remove()
 
 
 @HOOKS.register_module()

@@ -1,5 +1,6 @@
 """Image classification around a compressed backbone."""
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
@@ -17,6 +18,12 @@ from mmvitcompress.models.losses.distillation import (
 from mmvitcompress.models.losses.mixup import (
     MixupPreprocessor,
     check_smoothing,
+)
+from mmvitcompress.models.losses.soft_distillation import (
+    SOFT,
+    check_soft,
+    patch_loss,
+    soft_losses,
 )
 from mmvitcompress.models.losses.teacher import Taught
 from mmvitcompress.registry import MODELS
@@ -42,7 +49,11 @@ class ImageClassifier(Taught, BaseModel):
             frozen, sees the same (mixed) images, and is no part of
             checkpoints. It is to be fed images of the same size and
             normalisation. Where there is a distillation token, the teacher
-            judges its classifier, as in DeiT. Defaults to None.
+            judges its classifier, as in DeiT. In place of ``alpha``
+            ``soft=0.5, tokens=0.5`` add, with these weights, the divergence
+            from the teacher's logits and the mean squared difference from its
+            last patches, of those that are left (DynamicViT); the teacher is
+            then an ``ImageClassifier`` of the same width. Defaults to None.
         auxiliary_head: Whether a second classifier reads all patches, half of
             whose largest logits are added, as LV-ViT's released models have
             it. It trains with the first. Defaults to False.
@@ -96,10 +107,14 @@ class ImageClassifier(Taught, BaseModel):
         self.has_weights = stored is not None and load_head(
             self.head, stored, log
         )
+        self._soft = {}
         if distillation is not None:
             check_distillation(distillation)
             self._alpha = distillation.get('alpha', 0.25)
             self._teacher = build_teacher(distillation['teacher'], num_classes)
+            if any(name in distillation for name in SOFT):
+                self._soft = {k: distillation.get(k, 0.0) for k in SOFT}
+            check_soft(distillation, self.teacher, arch)
 
     def _check_targets(self, num_classes: int, smoothing: float) -> None:
         mixup = self.data_preprocessor
@@ -136,8 +151,11 @@ class ImageClassifier(Taught, BaseModel):
                 for the loss.
             mode: 'tensor' or 'predict' for logits (B, classes), 'loss' for
                 the cross-entropy; with a teacher, for its weighted terms
-                ``loss_cls`` and ``loss_distill``. Defaults to 'tensor'.
+                ``loss_cls`` and ``loss_distill`` (or ``loss_soft`` and
+                ``loss_tokens``). Defaults to 'tensor'.
         """
+        if mode == 'loss' and self._soft:
+            return self._learn_softly(inputs, targets)
         tokens = self.backbone(inputs)[-1]
         if mode != 'loss':
             return self.head(tokens)
@@ -157,3 +175,28 @@ class ImageClassifier(Taught, BaseModel):
             self._alpha,
             self.label_smoothing,
         )
+
+    def _learn_softly(
+        self, inputs: Tensor, targets: Tensor
+    ) -> dict[str, Tensor]:
+        net, last = self.backbone, len(self.backbone.blocks) - 1
+        tokens, state = net.intermediates(inputs, (last,))[0]
+        tokens = tokens if net.norm is None else net.norm(tokens)
+        weight, prefix = self._soft['tokens'], net.num_prefix_tokens
+        if weight:
+            with torch.no_grad():
+                taught = self.teacher.backbone(inputs)[-1]
+                logits = self.teacher.head(taught)
+        else:
+            logits = self._teacher(inputs)
+        losses = soft_losses(
+            self.head(tokens),
+            targets,
+            logits,
+            self._soft['soft'],
+            self.label_smoothing,
+        )
+        if weight:
+            loss = patch_loss(tokens, state, taught, prefix, net.methods)
+            losses['loss_tokens'] = weight * loss
+        return losses

@@ -11,6 +11,7 @@ from mmvitcompress.checkpoints.heads import head_classes
 from mmvitcompress.checkpoints.load import load_strict
 from mmvitcompress.checkpoints.timm import create
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.losses.soft_distillation import SOFT
 from mmvitcompress.models.losses.teacher import FrozenTeacher
 from mmvitcompress.registry import MODELS
 from mmvitcompress.utils.checks import check_typed, is_number
@@ -152,9 +153,12 @@ def build_teacher(
 
 def check_distillation(config: dict) -> None:
     """Raise ConfigError unless there is a teacher and an α in (0, 1]."""
-    if not {'teacher'} <= set(config) <= {'teacher', 'alpha'}:
+    keys = set(config)
+    forms = {'teacher', 'alpha'}, {'teacher', *SOFT}
+    if 'teacher' not in keys or not any(keys <= form for form in forms):
         raise ConfigError(
-            'distillation must be dict(teacher=…, alpha=…), but got the keys '
+            'distillation must be dict(teacher=…, alpha=…), or '
+            'dict(teacher=…, soft=…, tokens=…), but got the keys '
             f'{sorted(map(str, config))}'
         )
     check_typed('distillation.teacher', config['teacher'])

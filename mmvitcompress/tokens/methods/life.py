@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.life_predictor import (
+from mmvitcompress.tokens.method import TokenMethod
+from mmvitcompress.tokens.methods.life_predictor import (
     SHARPNESS,
     FoldedLifePredictor,
     LifePredictor,
     key_bias,
     scores_to_lives,
 )
-from mmvitcompress.tokens.method import TokenMethod
 from mmvitcompress.tokens.placement import nearest_rate
 from mmvitcompress.tokens.spec import (
     Counts,
@@ -93,7 +93,7 @@ class PatchSlimming(TokenSpec):
     ) -> 'PatchSlimming':
         return nearest_rate(cls, reduction_of, target, most)
 
-    def parts(self) -> dict[str, object]:
+    def parts(self, depth: int) -> dict[str, object]:
         return {'predictor': f'base_layer {self.base_layer}'}
 
     def check(self, arch) -> None:

@@ -121,7 +121,7 @@ class TokenMerging(TokenSpec):
     def is_empty(self) -> bool:
         return not self.layers
 
-    def parts(self) -> dict[str, object]:
+    def parts(self, depth: int) -> dict[str, object]:
         return {
             str(layer - 1): direction + ' with conv' * self.conv
             for layer, direction in zip(self.layers, self.directions)

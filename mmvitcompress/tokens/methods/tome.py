@@ -15,11 +15,11 @@ from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.atme import TokenMerging
 from mmvitcompress.tokens.method import Attended, TokenMethod
+from mmvitcompress.tokens.methods.atme import TokenMerging
 from mmvitcompress.tokens.placement import nearest
 from mmvitcompress.tokens.spec import Counts, Size, TokenSpec
 from mmvitcompress.tokens.state import TokenState, take
@@ -40,20 +40,25 @@ class TokenMatching(TokenSpec):
         r: Tokens that disappear in each of them; at most half of those that
             are there do. Defaults to None: half of them.
         macs_of: Arguments of
-            :class:`~mmvitcompress.tokens.atme.TokenMerging`; ``r`` is then
+            :class:`~mmvitcompress.tokens.TokenMerging`; ``r`` is then
             chosen so that the model costs what it would cost with these.
             Defaults to None.
         proportional: Whether attention weighs each key by the number of
             patches that it stands for, as ToMe does. Without it attention is
             faster. Defaults to True.
+        linear_every: From the first block on, after the merges of one in so
+            many, patches go through a linear layer, which starts as the
+            identity (CAIT's "ToMe + Param": 3). Defaults to 0: none.
     """
 
     key: ClassVar[str] = 'token_matching'
+    start: ClassVar[str] = 'linear layers after merges start as the identity'
 
     layers: tuple[int, ...] | str = 'all'
     r: int | None = None
     macs_of: TokenMerging | None = None
     proportional: bool = True
+    linear_every: int = 0
 
     def __post_init__(self):
         if self.layers != 'all':
@@ -65,11 +70,13 @@ class TokenMatching(TokenSpec):
             layers = layer_tuple('token_matching.layers', self.layers)
             object.__setattr__(self, 'layers', layers)
         check_flag('token_matching.proportional', self.proportional)
-        if self.r is not None and (type(self.r) is not int or self.r < 0):
-            raise ConfigError(
-                'token_matching.r must be a whole number of at least 0, but '
-                f'got {self.r!r}'
-            )
+        for name in ('r', 'linear_every'):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 0):
+                raise ConfigError(
+                    f'token_matching.{name} must be a whole number of at '
+                    f'least 0, but got {value!r}'
+                )
         if self.r is not None and self.macs_of is not None:
             raise ConfigError(
                 'token_matching.macs_of chooses r: give one of the two, but '
@@ -81,6 +88,22 @@ class TokenMatching(TokenSpec):
 
     def is_empty(self) -> bool:
         return self.layers == () or self.r == 0
+
+    def to_dict(self) -> dict:
+        content = super().to_dict()
+        if not self.linear_every:
+            del content['linear_every']
+        return content
+
+    def parts(self, depth: int) -> dict[str, object]:
+        linear = filter(self.has_linear, range(1, depth + 1))
+        return {str(layer - 1): 'tokens that merged' for layer in linear}
+
+    def has_linear(self, layer: int) -> bool:
+        """Whether a linear layer follows what block ``layer`` merges."""
+        every = self.linear_every
+        there = bool(every) and layer % every == 1 % every
+        return there and self.merges_in(layer)
 
     def resolved(self, arch) -> 'TokenMatching':
         if self.macs_of is None:
@@ -143,10 +166,15 @@ class TokenMatching(TokenSpec):
 
     def macs(self, layer: int, counts: Counts, arch, norm: int) -> int:
         patches = counts.attention
+        macs = counts.mlp * arch.token_dim**2 * self.has_linear(layer)
         if not self.merges_in(layer) or not self.removed(patches):
-            return 0
+            return macs
         second = patches // 2
-        return (patches - second) * second * arch.widths(layer)[0]
+        return macs + (patches - second) * second * arch.widths(layer)[0]
+
+    def params(self, layer: int, arch) -> int:
+        dim = arch.token_dim
+        return (dim**2 + dim) * self.has_linear(layer)
 
     def build(
         self, arch, depth: int, training: bool = False
@@ -154,15 +182,16 @@ class TokenMatching(TokenSpec):
         return SimilarMerging(self, arch, depth)
 
 
-class SimilarMerging(TokenMethod):
-    """Merges similar tokens between the attention and the MLP of blocks."""
+class SimilarMerging(TokenMethod, nn.ModuleDict):
+    """Merges similar tokens between the attention and the MLP of blocks; what
+    follows is keyed by the index (from 0) of the block."""
 
     def __init__(self, spec: TokenMatching, arch, depth: int):
         super().__init__(arch.num_prefix_tokens)
         self.spec = spec
-        self.within = frozenset(
-            layer for layer in range(1, depth + 1) if spec.merges_in(layer)
-        )
+        self.within = frozenset(filter(spec.merges_in, range(1, depth + 1)))
+        for layer in filter(spec.has_linear, sorted(self.within)):
+            self[str(layer - 1)] = _identity(arch.token_dim)
 
     def bias(self, layer: int, state: TokenState) -> Tensor | None:
         sizes = state.notes.get(self.spec.key)
@@ -173,16 +202,24 @@ class SimilarMerging(TokenMethod):
     def between(
         self, layer: int, x: Tensor, state: TokenState, attention: Attended
     ) -> tuple[Tensor, TokenState]:
-        prefix = self.num_prefix
+        prefix, key = self.num_prefix, self.spec.key
         total = x.shape[1] - prefix
         r = self.spec.removed(total)
-        if not r:  # too few are left
-            return x, state
-        pairs = match(attention.keys().mean(1)[:, prefix:], r)
-        sizes = state.notes.get(self.spec.key)
-        x, sizes = merge_pairs(x, pairs, sizes, prefix)
-        state = state.reindexed(moves(pairs, total))
-        return x, state.noting(self.spec.key, sizes)
+        if r:  # else too few are left
+            pairs = match(attention.keys().mean(1)[:, prefix:], r)
+            x, sizes = merge_pairs(x, pairs, state.notes.get(key), prefix)
+            state = state.reindexed(moves(pairs, total)).noting(key, sizes)
+        if self.spec.has_linear(layer):
+            patches = self[str(layer - 1)](x[:, prefix:])
+            x = torch.cat([x[:, :prefix], patches], 1)
+        return x, state
+
+
+def _identity(dim: int) -> nn.Linear:
+    layer = nn.Linear(dim, dim)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class Pairs(NamedTuple):
