@@ -72,7 +72,7 @@ BEFORE = {
         run {cdcp_tiny} work_dirs/cdcp_neither/epoch_8.pth
         export {cdcp_tiny} work_dirs/{config}/small.pth
         export {cait_tiny} work_dirs/{config}/small.pth
-        run {pretrain} work_dirs/demo/{config}/epoch_20.pth
+        run {pretrain} work_dirs/demo/{config}/epoch_30.pth
         export imagenet/cait_vit_micro_digits work_dirs/demo/{config}/small.pth
         run upernet_atme_vit_micro_nuclei work_dirs/{config}/iter_200.pth
         run upernet_dense_vit_micro_nuclei work_dirs/{config}/iter_200.pth

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TALKATIVE = """
 import sys
-for epoch in range(1, 21):
+for epoch in range(1, 31):
     print(f'mmengine - INFO - Epoch(train)  [{epoch}][22/22]  loss: 2.3')
     print('UserWarning: something else', file=sys.stderr)
 """
@@ -57,7 +57,7 @@ def test_the_screen_has_stages_and_the_file_the_rest(demo, tmp_path):
     shown, said = process.communicate(timeout=120)
     assert process.returncode == 1
     log = (tmp_path / 'out/demo.log').read_text()
-    assert log.count('Epoch(train)') == log.count('UserWarning') == 2 * 20
+    assert log.count('Epoch(train)') == log.count('UserWarning') == 2 * 30
     assert log.count('$ python tools/train.py') == 2
     assert 'train a ViT on digits' in shown
     assert 'Epoch(train)' not in shown and 'UserWarning' not in shown
