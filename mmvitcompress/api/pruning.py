@@ -144,7 +144,7 @@ def _scores(
 def _rebuilt(model: ViT, arch, tensors: dict[str, Tensor]) -> ViT:
     """The net that is left, to be pruned further."""
     soft = any(spec.untrained for spec in arch.reductions)
-    smaller = ViT(arch, final_norm=model.norm is not None, soft_slimming=soft)
+    smaller = ViT(arch, final_norm=model.norm is not None, training=soft)
     load_strict(smaller, tensors, 'the model of the step before')
     return smaller.to(model.patch_embed.proj.weight).train(model.training)
 

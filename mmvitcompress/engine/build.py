@@ -248,7 +248,7 @@ def _settled(
         wanted_arch(family, own or stored.arch, **asked),
         log,
         new_window=backbone.get('window_size') is not None,
-        soft_slimming=bool(backbone.get('soft_slimming')),
+        training=bool(backbone.get('soft_slimming')),
         off=off,
     )
 
