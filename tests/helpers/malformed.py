@@ -95,7 +95,7 @@ def told(value):
         return [repr(value)[:40], *map(str, value), *inner]
     if isinstance(value, list | tuple):
         inner = [word for v in value for word in told(v)]
-        return [repr(value)[1:-1][:40] or 'got []', 'got ()', *inner]
+        return [repr(value)[1:-1][:40] or '[]', '()', *inner]
     return [repr(value)[:40].rstrip("'"), *filter(None, [str(value)[:40]])]
 
 

@@ -190,7 +190,7 @@ def base(name, cls, folder):
 
 def build(kind, config):
     """Build a config as a run of the right library would."""
-    init_default_scope('mmdet' if 'coco.json' in str(config) else 'mmseg')
+    init_default_scope('mmdet' if 'with_bbox' in str(config) else 'mmseg')
     return kind.build(ConfigDict(config))
 
 

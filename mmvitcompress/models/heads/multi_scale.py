@@ -10,6 +10,7 @@ from mmseg.models.data_preprocessor import SegDataPreProcessor
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import MODELS
+from mmvitcompress.utils.checks import pair
 
 
 @MODELS.register_module()
@@ -25,14 +26,14 @@ class MultiScalePreProcessor(SegDataPreProcessor):
         **kwargs: Those of mmseg's ``SegDataPreProcessor``.
 
     Raises:
-        ConfigError: If there is no size.
+        ConfigError: If there is no size, or one is none.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], **kwargs):
         if not sizes:
             raise ConfigError('sizes must name at least one (height, width)')
         super().__init__(**kwargs)
-        self.sizes = [tuple(size) for size in sizes]
+        self.sizes = [pair('sizes', size) for size in sizes]
 
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
         """See ``SegDataPreProcessor``; images become bilinear, labels
