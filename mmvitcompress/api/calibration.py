@@ -22,6 +22,7 @@ from mmvitcompress.models.layers.features import (
     error_sums,
     feature_error,
     full_patches,
+    normalised,
 )
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.utils.checks import check_positive, pair
