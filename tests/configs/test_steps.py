@@ -15,9 +15,13 @@ from mmengine.registry import HOOKS, MODELS
 from mmengine.structures import InstanceData, PixelData
 from recipes import FILES, get_arch, kind_of, named, read
 
+from mmvitcompress.tokens import METHODS
+from mmvitcompress.tokens.losses import collect_losses
+
 pytestmark = pytest.mark.slow
 
 SIZE = 64  # of images, in pixels
+EVEN = 56  # whole patches of 14, an even number of them
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +49,16 @@ def dims_of(arch):
     return arch.dims if arch.family == 'swin' else [arch.embed_dim]
 
 
+def side_of(model):
+    """Height and width of small images for a config's model."""
+    arch = get_arch(model.backbone.arch)
+    return EVEN if getattr(arch, 'patch_size', 16) == 14 else SIZE
+
+
 def narrow(model):
     """Narrow the backbone that a config asks for, and what it feeds."""
-    model.backbone.update(checkpoint=None, img_size=SIZE)
+    size = side_of(model)
+    model.backbone.update(checkpoint=None, img_size=(size, size))
     arch = get_arch(model.backbone.arch)
     small = narrowed(arch)
     model.backbone.arch = small.to_dict()
@@ -91,7 +102,7 @@ def shrink(model):
     """A segmentor or detector for small images."""
     narrow(model)
     if model.type == 'EncoderDecoder':
-        model.data_preprocessor.size = (SIZE, SIZE)
+        model.data_preprocessor.size = model.backbone.img_size
         if 'sizes' in model.data_preprocessor:
             model.data_preprocessor.sizes = [(96, 96)]
         head = model.decode_head
@@ -121,18 +132,19 @@ def shrink(model):
 # -- data ---------------------------------------------------------------------
 
 
-def label_maps(classes):
+def label_maps(classes, size):
     """Two images, and maps of blocks, as classes have shapes."""
     from mmseg.structures import SegDataSample
 
     samples = []
     for labels in torch.randint(0, classes, (2, 1, 4, 4)):
-        labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)
-        shape = dict(img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE))
+        for axis in (1, 2):
+            labels = labels.repeat_interleave(size // 4, axis)
+        shape = dict(img_shape=(size, size), ori_shape=(size, size))
         sample = SegDataSample(metainfo=shape)
         sample.gt_sem_seg = PixelData(data=labels)
         samples.append(sample)
-    images = torch.randint(0, 256, (2, 3, SIZE, SIZE))
+    images = torch.randint(0, 256, (2, 3, size, size))
     return dict(inputs=[*images], data_samples=samples)
 
 
@@ -266,12 +278,22 @@ def test_classifiers_step(name):
     cfg = read(name)
     narrow(cfg.model)
     classes = cfg.model.num_classes
-    if 'distillation' in cfg.model:
-        cfg.model.distillation.teacher = Teacher(classes)
+    distillation = cfg.model.get('distillation') or {}
+    if distillation.get('tokens'):  # as wide, and nothing leaves
+        backbone = dict(cfg.model.backbone, soft_slimming=False)
+        backbone |= {key: None for key in METHODS if key in backbone}
+        distillation.teacher = MODELS.build(
+            dict(
+                type='ImageClassifier', backbone=backbone, num_classes=classes
+            )
+        )
+    elif distillation:
+        distillation.teacher = Teacher(classes)
     model = MODELS.build(cfg.model).train()
     batch = torch.randn(2, 3, SIZE, SIZE), torch.randint(0, classes, (2,))
     images, targets = model.data_preprocessor(batch, True)
-    losses = model(images, targets, mode='loss')
+    with collect_losses() as auxiliary:
+        losses = model(images, targets, mode='loss') | auxiliary
     sum(v for k, v in losses.items() if 'loss' in k).backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
@@ -300,7 +322,8 @@ def test_segmentors_step(name):
     cfg = read(name)
     model = build(cfg).train()
     classes = cfg.model.decode_head.num_classes
-    batch = label_maps(classes)
+    size = side_of(cfg.model)
+    batch = label_maps(classes, size)
     data = model.data_preprocessor(batch, training=True)
     check_learning(model, model(**data, mode='loss'))
     custom = check_optimizer(model, cfg.optim_wrapper)
@@ -309,7 +332,7 @@ def test_segmentors_step(name):
     # whole images come in all sizes
     batch['inputs'] = [image[:, :45] for image in batch['inputs']]
     for sample in batch['data_samples']:
-        sample.set_metainfo(dict(img_shape=(45, SIZE), ori_shape=(50, 70)))
+        sample.set_metainfo(dict(img_shape=(45, size), ori_shape=(50, 70)))
     data = model.data_preprocessor(batch, training=False)
     with torch.no_grad():
         results = model.eval()(**data, mode='predict')
