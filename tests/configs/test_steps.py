@@ -293,8 +293,9 @@ def test_classifiers_step(name):
     batch = torch.randn(2, 3, SIZE, SIZE), torch.randint(0, classes, (2,))
     images, targets = model.data_preprocessor(batch, True)
     with collect_losses() as auxiliary:
-        losses = model(images, targets, mode='loss') | auxiliary
-    sum(v for k, v in losses.items() if 'loss' in k).backward()
+        losses = model(images, targets, mode='loss')
+    total = sum(v for k, v in losses.items() if 'loss' in k)
+    (total + sum(auxiliary.values())).backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
     with torch.no_grad():
