@@ -16,3 +16,4 @@ model = dict(
         ),
     ],
 )
+find_unused_parameters = True  # no patch has left in the first output
