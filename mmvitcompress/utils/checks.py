@@ -8,6 +8,7 @@ from numbers import Integral
 from mmvitcompress.errors import ConfigError
 
 WIDEST = 100_000
+"""More than widths of nets, and sides of images in pixels, are."""
 
 
 def is_number(value) -> bool:

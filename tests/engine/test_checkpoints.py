@@ -189,7 +189,7 @@ def test_long_lists_of_mismatches_are_cut():
     model = nn.Sequential(*[nn.Linear(1, 1) for _ in range(4)])
     with pytest.raises(
         CheckpointError,
-        match=r'it lacks 0\.weight, 0\.bias, 1\.weight and 5 more$',
+        match=r'it lacks 0\.weight, 0\.bias, 1\.weight and 5 more;',
     ):
         check(model, {'state_dict': {}})
 

@@ -133,10 +133,11 @@ def lines(root, out):
         'export_onnx': ['--dynamic', 'none', '--repeats', 1],
     }
     tools = {k: (k, [*v, *more.get(k, [])]) for k, v in made.items()}
-    for kind in ('merges', 'life', 'channels', 'attention', 'features'):
-        weights = root / 'pruning.pth' if kind == 'channels' else run
-        words = [kind, *model, weights, '--out', out / f'{kind}.png']
+    for kind in ('merges', 'life', 'attention', 'features'):
+        words = [kind, *model, run, '--out', out / f'{kind}.png']
         tools[f'visualize {kind}'] = 'visualize', words
+    channels = ['channels', root / 'pruning.pth', '--out', out / 'c.png']
+    tools['visualize channels'] = 'visualize', channels
     pair = ['compare', *model, run, '--dense', *model, run]
     tools['visualize compare'] = 'visualize', pair
     report = ['curve', root / 'report.json', '--out', out / 'curve.png']

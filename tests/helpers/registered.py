@@ -6,6 +6,7 @@ right: finite numbers, of the promised size.
 """
 
 import inspect
+import json
 from unittest.mock import patch
 
 import numpy as np
@@ -62,8 +63,6 @@ def _folders(folder):
 def coco(folder):
     """Two images of 24×16 with one object each."""
     path = folder / 'coco.json'
-    import json
-
     _pairs(folder)
     square = [[2, 2, 10, 2, 10, 10, 2, 10]]
     content = dict(
