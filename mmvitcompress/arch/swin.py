@@ -197,8 +197,8 @@ class SwinArch(Arch):
 
     @property
     def token_depth(self) -> int:
-        """Number of blocks that methods choose from."""
-        return self.depths[MERGE_STAGE]
+        """Number of blocks that methods choose from; 0 without their stage."""
+        return sum(self.depths[MERGE_STAGE : MERGE_STAGE + 1])
 
     def stage_grids(self, img_size: int | Grid) -> list[Grid]:
         """Unmerged grid of each stage: that of its restored output."""
