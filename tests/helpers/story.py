@@ -16,10 +16,10 @@ from mmvitcompress.models import ImageClassifier
 GUIDE = ('README.md', 'index.md', 'usage.md')
 # what nobody runs here, and why
 EXCLUDED = {
-    'python tools/compare.py configs/semfpn_cait_dinov2_s_camvid.py '
-    'configs/semfpn_atme_dinov2_s_camvid.py '
-    'configs/semfpn_tome_dinov2_s_camvid.py '
-    '--baseline configs/semfpn_dense_dinov2_s_camvid.py --seeds 0 1 2 '
+    'python tools/compare.py configs/tuned_cait_dinov2_s_camvid.py '
+    'configs/tuned_atme_dinov2_s_camvid.py '
+    'configs/tuned_tome_dinov2_s_camvid.py '
+    '--baseline configs/tuned_dense_dinov2_s_camvid.py --seeds 0 1 2 '
     '--out compare.png --json compare.json': (
         'it starts twelve runs; tests/tools/test_compare.py starts two'
     ),
