@@ -76,6 +76,29 @@ test_cfg = dict(type='TestLoop')
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False))
 """
 
+CLASSIFIER = """
+default_scope = 'mmvitcompress'
+custom_imports = dict(imports=['mmvitcompress'])
+model = dict(
+    type='ImageClassifier', num_classes=2,
+    backbone=dict(
+        type='CompressedViT',
+        arch=dict(
+            embed_dim=24, depth=4, num_heads=3, patch_size=8, img_size=32,
+        ),
+    ),
+)
+train_dataloader = dict(
+    batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='TimmDataset', data_root={data!r}, split='classes',
+        transform=dict(input_size=32, crop_pct=1.0),
+    ),
+)
+val_dataloader = train_dataloader
+"""
+
 
 def make_files(root):
     """Data, config and checkpoints that the command lines are about."""
@@ -85,6 +108,11 @@ def make_files(root):
         save(root / f'maps/{name}.png', rng.integers(0, 3, (32, 40)))
     config = root / 'config.py'
     config.write_text(CONFIG.format(data=str(root)))
+    for name in 'xy':
+        pixels = rng.integers(0, 256, (32, 32, 3))
+        save(root / f'classes/{name}/a.png', pixels)
+    classifier = root / 'classifier.py'
+    classifier.write_text(CLASSIFIER.format(data=str(root)))
     (root / 'text.txt').write_text('no such thing\n')
     results = [dict(name=n, quality=i, macs=9 - i) for i, n in enumerate('xy')]
     (root / 'report.json').write_text(json.dumps(results))
@@ -125,6 +153,8 @@ def lines(root, out):
         'make_digits': ['--out', out / 'digits', '--scenes', 4],
         'convert_medical': ['acdc', root / 'acdc', out / 'acdc', '--partial'],
         'convert_isaid': [root / 'isaid', '--out', out / 'isaid'],
+        'knn': [root / 'classifier.py', '--k', 1],
+        'compare': [*model, '--baseline', *model, '--work-dir', out / 'all'],
         'demo': ['--out', out / 'demo', '--data', out / 'digits'],
     }
     more = {
@@ -154,6 +184,9 @@ def main_of(tool):
     spec.loader.exec_module(module)
     if tool == 'demo':  # minutes of what other tools do
         module.make_digits = lambda _: sys.exit()
+    if tool == 'compare':
+        nothing = dict(run=lambda *_: sys.exit())
+        module.Cell = type('Cell', (module.Cell,), nothing)
     return module.main
 
 
