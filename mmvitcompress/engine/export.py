@@ -34,7 +34,7 @@ BACKBONE = 'backbone.'
 FOLDING_ERROR = 1e-10
 """By how much folding may change outputs in float64; 1e-14 is usual."""
 
-Outputs = dict[str, list[Tensor]]
+ByPart = dict[str, list[Tensor]]
 """Tensors by the part that returned them."""
 
 
@@ -204,7 +204,7 @@ def _not_converged(model, images, compactors, left, before) -> CheckpointError:
     )
 
 
-def _outputs(model: nn.Module, images: Sequence[Tensor]) -> Outputs:
+def _outputs(model: nn.Module, images: Sequence[Tensor]) -> ByPart:
     """What backbone and neck return, and the logits of a segmentor or a
     classifier; a detector's heads choose among regions, which rounding may
     change."""
@@ -236,7 +236,7 @@ def _outputs(model: nn.Module, images: Sequence[Tensor]) -> Outputs:
     return found
 
 
-def _difference(reference: Outputs, other: Outputs) -> float:
+def _difference(reference: ByPart, other: ByPart) -> float:
     return max(
         relative_difference(reference[name], other[name]) for name in reference
     )

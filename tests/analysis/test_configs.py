@@ -69,7 +69,7 @@ def test_no_shape_to_be_found():
 
 @pytest.mark.parametrize('size', [[], [1, 2, 3], [0, 4], [-8]])
 def test_impossible_shapes(size):
-    with pytest.raises(ConfigError, match='positive'):
+    with pytest.raises(ConfigError, match='whole numbers from 1 to'):
         as_shape(size)
 
 

@@ -22,7 +22,7 @@ KEPT = {2: (20, 15), 3: (15, 15), 4: (13, 5)}  # of 25
 
 def build(training=False, spec=SPEC):
     torch.manual_seed(0)
-    model = ViT(ARCH.replace(**{KEY: spec}), soft_slimming=training).double()
+    model = ViT(ARCH.replace(**{KEY: spec}), training=training).double()
     for name, parameter in model.named_parameters():
         if 'rates' not in name:
             nn.init.normal_(parameter, std=0.3)
@@ -167,7 +167,7 @@ def test_rates_learn_the_target():
 
 
 def test_rates_of_what_is_not_built_stay_as_they_were():
-    model = ViT(ARCH.replace(**{KEY: SPEC}), depth=3, soft_slimming=True)
+    model = ViT(ARCH.replace(**{KEY: SPEC}), depth=3, training=True)
     assert getattr(model, KEY).learned().prune[3] == 15 / 25
 
 

@@ -26,7 +26,7 @@ SPEC = TokenSparsification((2, 4), 0.6)
 
 def build(training=True, spec=SPEC):
     torch.manual_seed(0)
-    model = ViT(ARCH.replace(**{KEY: spec}), soft_slimming=training).double()
+    model = ViT(ARCH.replace(**{KEY: spec}), training=training).double()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model.train(training)
@@ -121,7 +121,7 @@ def test_the_ratio_loss_by_hand():
 def test_the_ratio_loss_teaches_the_keep_rate():
     """By gradients through what is drawn, which itself has none."""
     spec = TokenSparsification((2, 4), 0.6, ratio_weight=20)
-    model = ViT(ARCH.replace(**{KEY: spec}), soft_slimming=True).train()
+    model = ViT(ARCH.replace(**{KEY: spec}), training=True).train()
     torch.manual_seed(3)
     images = torch.randn(16, 3, 20, 20)
     predictors = getattr(model, KEY).parameters()

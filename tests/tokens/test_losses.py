@@ -18,7 +18,7 @@ IMAGES = torch.randn(2, 3, 16, 16)
 
 
 def net(arch=SPARSE):
-    return ViT(arch, soft_slimming=arch is SPARSE).train()
+    return ViT(arch, training=arch is SPARSE).train()
 
 
 @pytest.fixture(autouse=True)
