@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 DENSE = """
 custom_imports = dict(imports=['mmvitcompress'])
+param_scheduler = []  # would follow the length that the command line gives
 train_cfg.update(max_iters=2, val_interval=2)
 model['backbone'] = dict(
     type='mmvitcompress.CompressedViT', out_indices=(0, 2), drop_path_rate=0.1,
