@@ -110,7 +110,7 @@ def test_checkpoints_of_others_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match='is not a Swin'):
         CompressedSwin(SHAPE, checkpoint=path)
     with pytest.raises(
-        CheckpointError, match=r'not found; .* or convert a Swin'
+        CheckpointError, match=r'not found; .*: convert a Swin'
     ):
         CompressedSwin(SHAPE, checkpoint='missing.pth')
 
