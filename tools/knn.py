@@ -65,6 +65,7 @@ def loaders(cfg) -> list:
     with launch.naming_data_errors():
         for loader in (known, cfg.val_dataloader):
             loader.sampler = dict(type='DefaultSampler', shuffle=False)
+            loader.persistent_workers = False  # it is read once
             every.append(Runner.build_dataloader(loader))
     return every
 
