@@ -7,6 +7,10 @@ model = dict(
     backbone=dict(soft_slimming=True, patch_slimming=dict(keep_rate=0.48))
 )
 custom_hooks = [
-    dict(type='LifeRegressionHook', predictor_iters=8000, hard_slimming=True),
+    dict(
+        type='mmvitcompress.LifeRegressionHook',
+        predictor_iters=8000,
+        hard_slimming=True,
+    ),
 ]
 find_unused_parameters = True  # each stage freezes what the other trains

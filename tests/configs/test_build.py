@@ -39,7 +39,7 @@ def check_loader(cfg):
     if 'collate_fn' in cfg:
         find(FUNCTIONS, cfg.collate_fn.type)
 
-def check_surroundings(cfg):
+def check_surroundings(cfg, path):
     for name in ('train', 'val', 'test'):
         check_loader(cfg[f'{name}_dataloader'])
         find(LOOPS, cfg[f'{name}_cfg'].get('type', 'TestLoop'))
@@ -59,7 +59,9 @@ def check_surroundings(cfg):
     find(VISUALIZERS, cfg.visualizer.type)
     assert cfg.custom_imports['imports'] == ['mmvitcompress']
     assert cfg.default_hooks.checkpoint.max_keep_ckpts <= 3
-    assert not cfg.resume and cfg.load_from is None
+    # lives are learned from what the dense model says of the task
+    from_dense = '_lifeslim_dinov2_' in path
+    assert not cfg.resume and bool(cfg.load_from) == from_dense
 
 def check_maps(cfg, model):
     arch = getattr(model.backbone, 'arch', None)
@@ -71,7 +73,10 @@ def check_maps(cfg, model):
         -(-800 // padded) * padded, 1344)
     maps = model.extract_feat(torch.empty(2, 3, *size))
     shapes = [list(x.shape[2:]) for x in maps]
+    flat = cfg.model.get('decode_head', {}).get('type', '').endswith(
+        'LinearHead')  # a probe sees the blocks' own maps
     for i, shape in enumerate(shapes):
+        i = 2 if flat else i
         assert shape == [-(-side // (finest * 2**i)) for side in size], shapes
     for head in ('decode_head', 'auxiliary_head'):
         # others' shapes depend on what they find, or are several
@@ -100,7 +105,7 @@ for name, path, backbone in json.loads(sys.argv[1]):
         find(MODELS, teacher.type)
         find(MODELS, teacher.backbone.type)
     if not backbone:  # else they are those of the control
-        check_surroundings(cfg)
+        check_surroundings(cfg, path)
     with torch.device('meta'), torch.no_grad():
         model = MODELS.build(cfg.model).eval()
         if hasattr(model, 'extract_feat'):

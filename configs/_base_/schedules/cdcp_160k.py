@@ -2,7 +2,7 @@
 # 0.5 / 0.00025 x 25 = 50 000; in the last 15 000 they vanish, helped (shrink).
 custom_hooks = [
     dict(
-        type='CDCPHook',
+        type='mmvitcompress.CDCPHook',
         target=0.5,
         warmup=8000,
         increment=0.00025,

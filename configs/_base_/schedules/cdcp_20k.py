@@ -2,7 +2,7 @@
 # 12 500; in the last 4 000 they vanish, helped (shrink).
 custom_hooks = [
     dict(
-        type='CDCPHook',
+        type='mmvitcompress.CDCPHook',
         target=0.5,
         warmup=1000,
         increment=0.001,

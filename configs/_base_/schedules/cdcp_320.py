@@ -2,7 +2,7 @@
 # the last 100 they vanish, helped (shrink).
 custom_hooks = [
     dict(
-        type='CDCPHook',
+        type='mmvitcompress.CDCPHook',
         target=0.5,
         warmup=24,
         increment=0.02,

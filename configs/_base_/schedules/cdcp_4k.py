@@ -2,7 +2,7 @@
 # 2 000; in the last 1 500 they vanish, helped (shrink).
 custom_hooks = [
     dict(
-        type='CDCPHook',
+        type='mmvitcompress.CDCPHook',
         target=0.5,
         img_size=224,
         warmup=200,
