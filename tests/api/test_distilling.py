@@ -33,7 +33,7 @@ def run(folder, work_dir, theirs=None, **kwargs):
         theirs, token_merging=(2,), channels=dict(mlp=0.75)
     )
     before = {n: p.clone() for n, p in small.state_dict().items()}
-    options = dict(epochs=4, batch_size=4, lr=5e-4, num_workers=0) | kwargs
+    options = dict(epochs=8, batch_size=4, lr=5e-4, num_workers=0) | kwargs
     trained = mmvitcompress.distill(
         small, theirs, folder, work_dir=work_dir, **options
     )
@@ -50,7 +50,7 @@ def test_features_come_nearer_and_a_stopped_run_goes_on(folder, tmp_path):
         calibration.error(model.backbone)['feature_error']
         for model in (small, trained)
     ]
-    assert errors[1] < 0.95 * errors[0]
+    assert errors[1] < 0.9 * errors[0]
     assert not trained.training and type(trained) is type(small)
     for part in ('head', 'norm'):
         assert torch.equal(
@@ -62,9 +62,9 @@ def test_features_come_nearer_and_a_stopped_run_goes_on(folder, tmp_path):
     assert torch.equal(again(x), trained(x))
 
     run(folder, tmp_path / 'b')
-    (tmp_path / 'b/epoch_4.pth').unlink()
+    (tmp_path / 'b/epoch_8.pth').unlink()
     (tmp_path / 'b/last_checkpoint').write_text(
-        str(tmp_path / 'b/epoch_3.pth')
+        str(tmp_path / 'b/epoch_7.pth')
     )
     _, resumed = run(folder, tmp_path / 'b', resume=True)
     for name, value in trained.state_dict().items():
