@@ -73,7 +73,7 @@ def parse_args():
     )
     settings_help = 'override settings of all configs'
     add_overrides(parser, settings_help, backbone_help)
-    add('--json', metavar='FILE', help='also write the figures')
+    cli.add_json(parser, 'also write the figures')
     return parser.parse_args()
 
 

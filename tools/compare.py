@@ -54,7 +54,7 @@ def parse_args():
     )
     add('--batch-size', type=int, default=1, help='images at once when timed')
     add('--out', metavar='FILE', help='picture of quality against cost')
-    add('--json', metavar='FILE', help='write the figures')
+    cli.add_json(parser)
     return parser.parse_args()
 
 

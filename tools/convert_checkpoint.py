@@ -34,7 +34,7 @@ def parse_args():
     parser.add_argument(
         '--overwrite', action='store_true', help='replace an existing target'
     )
-    parser.add_argument('--json', metavar='FILE', help='write the figures')
+    cli.add_json(parser)
     return parser.parse_args()
 
 

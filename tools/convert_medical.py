@@ -40,9 +40,7 @@ def parse_args():
     parser.add_argument(
         '--quiet', action='store_true', help='do not report each case'
     )
-    parser.add_argument(
-        '--json', metavar='FILE', help='write the number of images per split'
-    )
+    cli.add_json(parser, 'write the number of images per split')
     return parser.parse_args()
 
 

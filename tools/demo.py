@@ -45,7 +45,7 @@ def parse_args():
     add('--data', default='data/digits', help='folder of the digits')
     add('--batch-size', type=int, default=8, help='when timed')
     add('--repeats', type=int, default=10, help='when timed')
-    add('--json', metavar='FILE', help='write the figures')
+    cli.add_json(parser)
     return parser.parse_args()
 
 

@@ -73,7 +73,7 @@ def parse_args():
         parser,
         'override parts of the config, such as the data root',
     )
-    parser.add_argument('--json', metavar='FILE', help='write the figures')
+    cli.add_json(parser)
     return parser.parse_args()
 
 

@@ -52,9 +52,7 @@ def parse_args():
         'override settings of the config, such as '
         'model.backbone.arch=deit_tiny',
     )
-    parser.add_argument(
-        '--json', metavar='FILE', help='also write the figures'
-    )
+    cli.add_json(parser, 'also write the figures')
     return parser.parse_args()
 
 

@@ -52,7 +52,7 @@ def parse_args():
         help='[CLS] or the mean of the patches',
     )
     add_overrides(parser, 'override parts of the config')
-    add('--json', metavar='FILE', help='also write the figures')
+    cli.add_json(parser, 'also write the figures')
     return parser.parse_args()
 
 

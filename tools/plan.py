@@ -73,7 +73,7 @@ def parse_args():
         default=TokenMerging.key,
         help='token method to plan with',
     )
-    parser.add_argument('--json', metavar='FILE', help='also write the plan')
+    cli.add_json(parser, 'also write the plan')
     args = parser.parse_args()
     if len(args.shape) > 2:
         parser.error('--shape takes one or two numbers')

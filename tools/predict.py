@@ -77,7 +77,7 @@ def parse_args():
         '--no-progress', action='store_true', help='show no progress bar'
     )
     add_overrides(parser, 'override parts of the config')
-    parser.add_argument('--json', metavar='FILE', help='write the record here')
+    cli.add_json(parser, 'write the record here')
     return parser.parse_args()
 
 

@@ -27,10 +27,8 @@ def parse_args():
         default='pred',
         help='what to save to --out; metrics as .json, .yaml or .pkl',
     )
-    parser.add_argument(
-        '--json',
-        metavar='FILE',
-        help='write the metrics to this file, those of each class, too',
+    cli.add_json(
+        parser, 'write the metrics to this file, those of each class, too'
     )
     parser.add_argument(
         '--show', action='store_true', help='show predictions in a window'

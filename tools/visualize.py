@@ -28,7 +28,7 @@ def parse_args():
         page = 'also write a page that holds its pictures, in larger'
         add('--html', metavar='FILE', help=page)
         if kind.has_numbers:
-            add('--json', metavar='FILE', help='also write the figures')
+            cli.add_json(one, 'also write the figures')
     return parser.parse_args()
 
 

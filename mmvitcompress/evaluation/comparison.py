@@ -17,6 +17,7 @@ from statistics import fmean, stdev
 
 from mmvitcompress.engine.config import read_config
 from mmvitcompress.errors import ConfigError, RunError
+from mmvitcompress.utils.checks import is_number
 from mmvitcompress.utils.files import write_json
 
 QUALITIES = {
@@ -155,7 +156,11 @@ def metric_of(results: Sequence[dict], metric: str | None = None) -> str:
     for name in names:
         if all(name in metrics for metrics in known):
             return name
-    found = sorted(key for key in known[0] if key not in ('config',))
+    found = sorted(
+        key
+        for key, value in known[0].items()
+        if is_number(value) and all(key in metrics for metrics in known)
+    )
     raise ConfigError(
         f'the results hold none of the metrics {", ".join(names)}; choose '
         f'one of {", ".join(found)}'

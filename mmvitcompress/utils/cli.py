@@ -17,9 +17,10 @@ from traceback import walk_tb
 from typing import TextIO
 
 from mmvitcompress.errors import ConfigError, UserError, WriteError
-from mmvitcompress.utils.files import NO_ROOM, write_json
+from mmvitcompress.utils.files import NO_ROOM, check_writable, write_json
 
 __all__ = [
+    'add_json',
     'parser',
     'run',
     'shortened',
@@ -49,6 +50,21 @@ def parser(description: str, **kwargs) -> argparse.ArgumentParser:
         formatter_class=_HelpFormatter,
         **kwargs,
     )
+
+
+def add_json(
+    parser: argparse.ArgumentParser, help: str = 'write the figures'
+) -> None:
+    """Add ``--json FILE``; where nothing can be written is said at once."""
+    parser.add_argument('--json', metavar='FILE', type=_file, help=help)
+
+
+def _file(path: str) -> str:
+    try:
+        check_writable(path)
+    except WriteError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
 
 
 def run(main: Callable[[], None]) -> None:

@@ -83,6 +83,31 @@ def _refusal(part: Path | None) -> OSError | None:
     return None
 
 
+def check_writable(path: str | Path) -> None:
+    """Raise WriteError if no file can be written at ``path``.
+
+    Nothing is made: folders that are missing are looked for further up.
+    """
+    path, reason = Path(path), None
+    try:
+        place = path if path.exists() else path.parent
+        while not place.exists():
+            place = place.parent
+        if path.is_dir():
+            reason = 'it is a folder'
+        elif place != path and not place.is_dir():
+            reason = f'{str(place)!r} is no folder'
+        elif not os.access(place, os.W_OK):
+            reason = f'{str(place)!r} is write-protected'
+    except OSError as error:
+        reason = error.strerror
+    if reason:
+        raise WriteError(
+            f'{str(path)[:80]!r} cannot be written: {reason}; choose another '
+            'place'
+        )
+
+
 def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Write bytes, or text as UTF-8; see :func:`replacing`."""
     if isinstance(content, str):

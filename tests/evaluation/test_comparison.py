@@ -145,10 +145,10 @@ def test_times_are_shown_as_speedups():
 def test_the_metric_is_the_one_that_all_have():
     known = [
         dict(metrics=dict(mIoU=1.0, aAcc=2.0)),
-        dict(metrics=dict(aAcc=3)),
+        dict(metrics=dict(aAcc=3, checkpoint='small.pth')),
     ]
     assert metric_of(known) == 'aAcc'
-    with pytest.raises(ConfigError, match='none of the metrics mDice'):
+    with pytest.raises(ConfigError, match='mDice; choose one of aAcc$'):
         metric_of(known, 'mDice')
 
 

@@ -177,3 +177,15 @@ NAMES = r"""
 from mmvitcompress.utils import cli
 cli.run(lambda: print('a\udcff'))
 """
+
+
+def test_figures_that_cannot_be_written_are_refused_at_once(tmp_path, capsys):
+    parser = cli.parser('Some tool.')
+    cli.add_json(parser)
+    assert parser.parse_args([]).json is None
+    file = str(tmp_path / 'new/figures.json')
+    assert parser.parse_args(['--json', file]).json == file
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(['--json', str(tmp_path)])
+    assert stop.value.code == 2
+    assert 'cannot be written: it is a folder' in capsys.readouterr().err

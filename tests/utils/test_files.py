@@ -14,7 +14,11 @@ from mmvitcompress.checkpoints.file import write_checkpoint
 from mmvitcompress.errors import WriteError
 from mmvitcompress.inference import outputs, predicting
 from mmvitcompress.utils import cli
-from mmvitcompress.utils.files import replacing, write_atomically
+from mmvitcompress.utils.files import (
+    check_writable,
+    replacing,
+    write_atomically,
+)
 
 ARCH = ViTArch(embed_dim=8, depth=1, num_heads=2)
 WRITERS = {
@@ -160,3 +164,20 @@ def test_several_may_write_one_file(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, contents))
     assert os.listdir(tmp_path) == ['file']
+
+
+def test_where_nothing_can_be_written_is_known_before(tmp_path):
+    (tmp_path / 'file').write_text('old')
+    wrong = {
+        tmp_path: 'it is a folder',
+        tmp_path / 'file/below': 'is no folder',
+        tmp_path / 'file/below/more': 'is no folder',
+        tmp_path / ('x' * 999): 'File name too long',
+    }
+    for path, reason in wrong.items():
+        with pytest.raises(WriteError, match=f'be written: .*{reason}'):
+            check_writable(path)
+    for path in ('file', 'new', 'a/b/c.json', '/dev/stdout'):
+        check_writable(tmp_path / path)
+    assert os.listdir(tmp_path) == ['file']
+    check_writable('figures.json')  # here
