@@ -21,10 +21,14 @@ def vit_macs(
     counts = arch.counts(img_size)
     total = _stem_macs(arch, arch.grid(img_size), convention)
     left = counts[0].attention
+    total += norm * dim * (left + prefix) * arch.pre_norm
     for layer in range(1, depth + 1):
         count = counts[layer - 1]
         total += _block_macs(arch, layer, count)
         total += norm * dim * (count.attention + count.mlp + 2 * prefix)
+        if arch.qk_norm:
+            normed = 2 * arch.num_heads * arch.head_dim
+            total += norm * normed * (count.attention + prefix)
         for spec in arch.reductions:
             total += spec.macs(layer, count, arch, norm)
         left = count.left
@@ -80,8 +84,9 @@ def vit_params(arch, num_classes: int, depth: int, final_norm: bool) -> int:
         total += dim * (2 * attended + 2 * mlp) + mlp + 2 * dim
         total += arch.num_heads * (2 * qk + v) * arch.qkv_bias
         total += 4 * dim + 2 * dim * arch.layer_scale
+        total += 4 * arch.head_dim * arch.qk_norm
         total += sum(spec.params(layer, arch) for spec in arch.reductions)
-    total += 2 * dim * final_norm
+    total += 2 * dim * (final_norm + arch.pre_norm)
     heads = 1 + int(arch.dist_token)
     return total + heads * num_classes * (dim + 1) * bool(num_classes)
 
@@ -89,10 +94,11 @@ def vit_params(arch, num_classes: int, depth: int, final_norm: bool) -> int:
 def _stem_params(arch) -> int:
     if arch.stem == 'linear':
         inputs = arch.in_chans * arch.patch_size**2
-        return (inputs + 1) * arch.embed_dim
+        return (inputs + arch.patch_bias) * arch.embed_dim
     width = arch.stem_dim
     convs = 49 * arch.in_chans * width + 2 * 9 * width**2
-    proj = (width * (arch.patch_size // 2) ** 2 + 1) * arch.embed_dim
+    inputs = width * (arch.patch_size // 2) ** 2
+    proj = (inputs + arch.patch_bias) * arch.embed_dim
     return convs + 3 * 2 * width + proj
 
 

@@ -34,6 +34,8 @@ from mmvitcompress.utils.checks import (
     per_block,
 )
 
+ACTIVATIONS = ('gelu', 'gelu_tanh', 'quick_gelu')
+
 
 @takes_token_methods
 @dataclass(frozen=True)
@@ -69,6 +71,17 @@ class ViTArch(Arch):
             Defaults to False.
         qkv_bias: Whether the Q, K, V projections have biases. Defaults to
             True.
+        qk_norm: Whether a LayerNorm over the channels of each head follows
+            the Q and K projections, which therefore lose none (Dehghani et
+            al., "Scaling Vision Transformers to 22 Billion Parameters").
+            Defaults to False.
+        act: Activation of the MLP: 'gelu', 'gelu_tanh' (its approximation by
+            tanh, SigLIP) or 'quick_gelu' (by a sigmoid, OpenAI's CLIP).
+            Defaults to 'gelu'.
+        patch_bias: Whether the patch projection has a bias (CLIP: none).
+            Defaults to True.
+        pre_norm: Whether a LayerNorm stands before the blocks (CLIP).
+            Defaults to False.
         skip_scale: Divisor of the residual branches (LV-ViT: 2). Defaults to
             1.
         norm_eps: Epsilon of all LayerNorms. Defaults to 1e-6.
@@ -105,6 +118,10 @@ class ViTArch(Arch):
     pos_embed: str = 'all'
     layer_scale: bool = False
     qkv_bias: bool = True
+    qk_norm: bool = False
+    act: str = 'gelu'
+    patch_bias: bool = True
+    pre_norm: bool = False
     skip_scale: float = 1.0
     norm_eps: float = 1e-6
     window_size: int | None = None
@@ -137,6 +154,12 @@ class ViTArch(Arch):
                 f'patch_size, but got {self.patch_size}'
             )
         self.grid(self.img_size)  # raises if there is no patch
+        if self.qk_norm and set(self.qk_dims) != {self.head_dim}:
+            raise ConfigError(
+                'qk_norm normalises whole heads, which can lose no channel of '
+                f'Q and K: qk_dims must be {self.head_dim}, but got '
+                f'{self.qk_dims}'
+            )
         self._settle_reductions()
         self._check_windows()
 
@@ -153,12 +176,14 @@ class ViTArch(Arch):
         )
 
     def _check_values(self) -> None:
-        for name in ('class_token', 'dist_token', 'layer_scale', 'qkv_bias'):
+        flags = 'class_token dist_token layer_scale qkv_bias qk_norm'
+        for name in f'{flags} patch_bias pre_norm'.split():
             check_flag(name, getattr(self, name))
         for name in ('skip_scale', 'norm_eps'):
             check_positive_number(name, getattr(self, name))
         check_extent('reg_tokens', self.reg_tokens, least=0)
         check_choice('stem', self.stem, ('linear', 'conv'))
+        check_choice('act', self.act, ACTIVATIONS)
         check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
 
     def _check_windows(self) -> None:

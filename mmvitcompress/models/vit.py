@@ -81,6 +81,11 @@ class ViT(nn.Module):
             if arch.pos_embed == 'none'
             else _token(height * width + self._pos_prefix, dim)
         )
+        self.norm_pre = (
+            nn.LayerNorm(dim, eps=arch.norm_eps)
+            if arch.pre_norm
+            else nn.Identity()
+        )
         rates = drop_path_rates(drop_path_rate, arch.depth)
         self.blocks = nn.ModuleList(
             Block(arch, layer, rates[layer - 1])
@@ -206,7 +211,7 @@ class ViT(nn.Module):
             x = torch.cat([*prefix, x], 1)
         if pos is not None and self._pos_prefix:
             x = x + pos
-        return x, TokenState.start(grid)
+        return self.norm_pre(x), TokenState.start(grid)
 
     def _position(self, grid: tuple[int, int]) -> Tensor | None:
         """Position embedding for a grid; interpolated if need be.

@@ -4,9 +4,11 @@ Parameter names are timm's, so that its checkpoints load as they are.
 """
 
 from collections.abc import Callable
+from functools import partial
 
+import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, LayerScale, Mlp, trunc_normal_
+from timm.layers import DropPath, LayerScale, Mlp, QuickGELU, trunc_normal_
 from torch import Tensor, nn
 
 from mmvitcompress.arch.vit import ViTArch
@@ -39,6 +41,13 @@ def init_linears(blocks: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+ACTS: dict[str, Callable[[], nn.Module]] = {
+    'gelu': nn.GELU,
+    'gelu_tanh': partial(nn.GELU, approximate='tanh'),
+    'quick_gelu': QuickGELU,
+}
+"""Activations by their names in an arch."""
+
 Reduce = Callable[[Tensor, Attended], tuple[Tensor, TokenState]]
 """Takes tokens and what their attention saw; returns fewer and their state."""
 
@@ -57,6 +66,8 @@ class Attention(nn.Module):
         scale: Softmax scale. Pruning doesn't change it: 1/√d of the original
             head width d.
         qkv_bias: Whether the projection has a bias. Defaults to True.
+        norm_eps: Epsilon of the LayerNorms of each head's Q and K. Defaults
+            to None: they aren't normalised.
     """
 
     def __init__(
@@ -67,6 +78,7 @@ class Attention(nn.Module):
         v_dim: int,
         scale: float,
         qkv_bias: bool = True,
+        norm_eps: float | None = None,
     ):
         super().__init__()
         self.num_heads = num_heads
@@ -75,6 +87,10 @@ class Attention(nn.Module):
         self.scale = scale
         self.split = [num_heads * width for width in (qk_dim, qk_dim, v_dim)]
         self.qkv = nn.Linear(dim, sum(self.split), bias=qkv_bias)
+        self.q_norm, self.k_norm = (
+            None if norm_eps is None else nn.LayerNorm(qk_dim, eps=norm_eps)
+            for _ in 'qk'
+        )
         self.proj = nn.Linear(num_heads * v_dim, dim)
 
     def forward(
@@ -95,7 +111,7 @@ class Attention(nn.Module):
             observe: Whether to return what token methods may ask for, too.
                 Defaults to False.
         """
-        qkv = self.qkv(x)
+        qkv = self.project(x)
         q, k, v = self._heads(qkv)
         if bias is not None:
             bias = bias.to(q.dtype)  # which autocast may have chosen
@@ -106,6 +122,19 @@ class Attention(nn.Module):
             x = x.transpose(1, 2).flatten(2)
         x = self.proj(x)
         return (x, Attended(q, k, self.scale, bias)) if observe else x
+
+    def project(self, x: Tensor) -> Tensor:
+        """Tokens (B, n, D) → rows [Q | K | V] (B, n, C), normalised."""
+        qkv = self.qkv(x)
+        if self.q_norm is None:
+            return qkv
+        q, k, v = qkv.split(self.split, dim=2)
+        q, k = (
+            norm(part.unflatten(2, (self.num_heads, -1))).flatten(2)
+            for norm, part in ((self.q_norm, q), (self.k_norm, k))
+        )
+        # norms are in single precision under autocast
+        return torch.cat([q.to(v.dtype), k.to(v.dtype), v], 2)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Q, K, V, each (B, h, n, width): views into one projection."""
@@ -137,10 +166,11 @@ class Block(nn.Module):
             v_dim,
             scale=arch.head_dim**-0.5,
             qkv_bias=arch.qkv_bias,
+            norm_eps=arch.norm_eps if arch.qk_norm else None,
         )
         self.ls1 = LayerScale(dim) if arch.layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=arch.norm_eps)
-        self.mlp = Mlp(dim, hidden_features=mlp_dim)
+        self.mlp = Mlp(dim, mlp_dim, act_layer=ACTS[arch.act])
         self.ls2 = LayerScale(dim) if arch.layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
@@ -175,13 +205,16 @@ class Block(nn.Module):
         return x if self.skip_scale == 1 else x / self.skip_scale
 
 
+def _projection(inputs: int, arch: ViTArch, size: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, arch.embed_dim, size, size, bias=arch.patch_bias)
+
+
 class LinearStem(nn.Module):
     """One strided convolution: each patch is projected by itself."""
 
     def __init__(self, arch: ViTArch):
         super().__init__()
-        size = arch.patch_size
-        self.proj = nn.Conv2d(arch.in_chans, arch.embed_dim, size, size)
+        self.proj = _projection(arch.in_chans, arch, arch.patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H·p, W·p) → (B, D, H, W)."""
@@ -194,14 +227,13 @@ class ConvStem(nn.Module):
     def __init__(self, arch: ViTArch):
         super().__init__()
         width = arch.stem_dim
-        half = arch.patch_size // 2
         self.conv1 = nn.Conv2d(arch.in_chans, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
-        self.proj = nn.Conv2d(width, arch.embed_dim, half, half)
+        self.proj = _projection(width, arch, arch.patch_size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H·p, W·p) → (B, D, H, W)."""
