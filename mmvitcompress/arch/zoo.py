@@ -12,31 +12,42 @@ _SIZES = {
     'tiny': dict(embed_dim=192, depth=12, num_heads=3),
     'small': dict(embed_dim=384, depth=12, num_heads=6),
     'base': dict(embed_dim=768, depth=12, num_heads=12),
+    'large': dict(embed_dim=1024, depth=24, num_heads=16),
+    'huge': dict(embed_dim=1280, depth=32, num_heads=16),
+    'so400m': dict(embed_dim=1152, depth=27, num_heads=16, mlp_dims=4304),
+    'giantopt': dict(embed_dim=1536, depth=40, num_heads=16),
 }
-_FAMILIES = {
-    # family: (sizes, what differs from DeiT)
-    'deit': (('tiny', 'small', 'base'), {}),
-    'vit': (('tiny', 'small', 'base'), {}),
-    'deit_distilled': (('tiny', 'small', 'base'), dict(dist_token=True)),
-    'deit3': (
-        ('small', 'base'),
-        dict(pos_embed='patch', layer_scale=True),
-    ),
-    'dinov2': (
-        ('small', 'base'),
-        dict(patch_size=14, img_size=518, layer_scale=True),
-    ),
-    'dinov2_reg4': (
-        ('small', 'base'),
-        dict(
-            patch_size=14,
-            img_size=518,
-            layer_scale=True,
-            reg_tokens=4,
-            pos_embed='patch',
-        ),
-    ),
-    'lvvit': (
+_SHORT = ('tiny', 'small', 'base', 'large', 'huge')  # known by a letter, too
+_DEIT3 = dict(pos_embed='patch', layer_scale=True)
+_DINOV2 = dict(patch_size=14, img_size=518, layer_scale=True)
+_REGISTERS = dict(_DINOV2, reg_tokens=4, pos_embed='patch')
+_CLIP = dict(pre_norm=True, patch_bias=False, norm_eps=1e-5)
+_OPENAI = dict(_CLIP, act='quick_gelu')
+_SIGLIP = dict(class_token=False, act='gelu_tanh')
+_FAMILIES = (
+    # family, sizes, what differs from DeiT
+    ('deit', ('tiny', 'small', 'base'), {}),
+    ('vit', ('tiny', 'small', 'base', 'large'), {}),
+    ('vit', ('huge',), dict(patch_size=14)),
+    ('mae', ('base', 'large'), {}),
+    ('mae', ('huge',), dict(patch_size=14)),
+    ('deit_distilled', ('tiny', 'small', 'base'), dict(dist_token=True)),
+    ('deit3', ('small', 'base', 'large'), _DEIT3),
+    ('deit3', ('huge',), dict(_DEIT3, patch_size=14)),
+    ('dinov2', ('small', 'base', 'large'), _DINOV2),
+    ('dinov2_reg4', ('small', 'base', 'large'), _REGISTERS),
+    ('clip', ('base',), _OPENAI),
+    ('clip', ('large',), dict(_OPENAI, patch_size=14)),
+    ('openclip', ('base',), _CLIP),
+    ('openclip', ('large', 'huge'), dict(_CLIP, patch_size=14)),
+    ('siglip', ('base',), _SIGLIP),
+    ('siglip', ('large',), dict(_SIGLIP, img_size=256)),
+    ('siglip', ('so400m',), dict(_SIGLIP, patch_size=14, img_size=378)),
+    ('siglip2', ('base',), _SIGLIP),
+    ('siglip2', ('large', 'giantopt'), dict(_SIGLIP, img_size=256)),
+    ('siglip2', ('so400m',), dict(_SIGLIP, patch_size=14, img_size=378)),
+    (
+        'lvvit',
         ('small',),
         dict(
             depth=16,
@@ -47,7 +58,7 @@ _FAMILIES = {
             norm_eps=1e-5,
         ),
     ),
-}
+)
 
 CLASSES: dict[str, type[Arch]] = {
     cls.family: cls for cls in (ViTArch, SwinArch)
@@ -55,11 +66,12 @@ CLASSES: dict[str, type[Arch]] = {
 """The architectures' classes by the family that they describe."""
 
 ARCHS: dict[str, Arch] = {}
-for _family, (_sizes, _changes) in _FAMILIES.items():
+for _family, _sizes, _changes in _FAMILIES:
     for _size in _sizes:
         _arch = ViTArch(**{**_SIZES[_size], **_changes})
         ARCHS[f'{_family}_{_size}'] = _arch
-        ARCHS[f'{_family}_{_size[0]}'] = _arch
+        if _size in _SHORT:
+            ARCHS[f'{_family}_{_size[0]}'] = _arch
 
 _SWINS = {
     'tiny': SwinArch(96, (2, 2, 6, 2), (3, 6, 12, 24)),

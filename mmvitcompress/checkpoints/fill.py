@@ -36,6 +36,10 @@ _IDENTITY = {
         'dist_token',
         'reg_tokens',
         'layer_scale',
+        'qk_norm',
+        'act',
+        'patch_bias',
+        'pre_norm',
     ),
     'swin': (
         'embed_dim',

@@ -11,6 +11,7 @@ from mmvitcompress.arch.swin import SwinArch
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.checkpoints.file import Checkpoint
 from mmvitcompress.checkpoints.names import (
+    has_pool,
     is_swin,
     net_of,
     refuse_foreign,
@@ -20,6 +21,8 @@ from mmvitcompress.checkpoints.names import (
 )
 from mmvitcompress.checkpoints.shapes import infer_arch, infer_swin_arch
 from mmvitcompress.errors import CheckpointError
+
+POOL_LEFT = 'the attention pool, and what follows it, is left aside'
 
 
 class Family(NamedTuple):
@@ -91,11 +94,13 @@ class Weights:
         )
         assumed = []
         if hint is None:
-            names = ('num_heads', 'norm_eps', 'skip_scale', 'pad_first')
+            names = ['num_heads', 'norm_eps', 'skip_scale', 'pad_first', 'act']
             assumed = [
                 f'{name}={getattr(arch, name)}'
                 for name in names
-                if hasattr(arch, name) and name not in self.told
+                if hasattr(arch, name)
+                # whose CLIP it is, names tell; which activation, hardly
+                and (name not in self.told or name == 'act')
             ]
         if 'pos_embed' in self.tensors and (
             hint is None or arch.pos_grid != hint.pos_grid
@@ -142,6 +147,9 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
         key: value.float() if value.is_floating_point() else value
         for key, value in tensors.items()
     }
+    notes = checkpoint.notes
+    if not swin and has_pool(checkpoint.state_dict):
+        notes += (f'{path}: {POOL_LEFT}',)
     return Weights(
         SWIN if swin else VIT,
         tensors,
@@ -149,5 +157,5 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
         path,
         told,
         checkpoint.noted('pretrained_cfg'),
-        checkpoint.notes,
+        notes,
     )

@@ -69,21 +69,27 @@ def infer_arch(
         stem_dim=proj.shape[1] if conv_stem else 64,
         layer_scale='blocks.0.ls1.gamma' in state_dict,
         qkv_bias='blocks.0.attn.qkv.bias' in state_dict,
+        qk_norm='blocks.0.attn.q_norm.weight' in state_dict,
+        patch_bias='patch_embed.proj.bias' in state_dict,
+        pre_norm='norm_pre.weight' in state_dict,
         **tokens,
     )
     given = arch
     if arch is None:
         alike = ('embed_dim', 'depth', 'stem', 'qkv_bias')
-        known = (
+        known = [
             a
             for a in ARCHS.values()
             if isinstance(a, ViTArch)
             and all(getattr(a, name) == seen[name] for name in alike)
-        )
+        ]
         heads = _KNOWN_HEADS.get((dim, len(mlp_dims)), max(1, dim // 64))
         head_dim = None if dim % heads == 0 else 64
-        arch = next(
-            known, ViTArch(dim, seen['depth'], heads, head_dim=head_dim)
+        # of those that have all of it, the one that has most of the rest
+        known.append(ViTArch(dim, seen['depth'], heads, head_dim=head_dim))
+        arch = max(
+            known,
+            key=lambda a: sum(getattr(a, k) == v for k, v in seen.items()),
         )
     for name in ('embed_dim', 'depth'):
         if getattr(arch, name) != seen[name]:
@@ -96,8 +102,12 @@ def infer_arch(
         head_dim=arch.head_dim,
         norm_eps=arch.norm_eps,
         skip_scale=arch.skip_scale,
+        act=arch.act,
     )
-    hidden.update(told or {})
+    told = dict(told or {})
+    if given is not None:
+        told.pop('act', None)  # names hardly tell it
+    hidden.update(told)
     if hidden['num_heads'] != arch.num_heads:
         hidden['head_dim'] = dim // hidden['num_heads']
     heads, head_dim = hidden['num_heads'], hidden['head_dim']
@@ -141,7 +151,9 @@ def _positions(
     The config's arch says it, if that fits; else it is a square, or what the
     config's image size makes of it, but not if both fit.
     """
-    counts = {'all': length - prefix, 'patch': length}
+    counts = {'all': length - prefix}
+    if prefix:
+        counts['patch'] = length
     if arch is not None and arch.pos_embed == 'patch':
         counts = dict(reversed(counts.items()))
     for covered, count in counts.items() if arch is not None else ():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.checkpoints.recognise import POOL_LEFT
 from mmvitcompress.checkpoints.timm.unsupported import (
     absent,
     act_of,
@@ -22,7 +23,6 @@ from mmvitcompress.compat.hub import hub
 from mmvitcompress.compat.versions import installed_version
 from mmvitcompress.errors import CheckpointError, ConfigError
 
-POOL_LEFT = 'the attention pool, and what follows it, is left aside'
 _DATA_KEYS = ('interpolation', 'mean', 'std', 'crop_pct', 'crop_mode')
 
 
