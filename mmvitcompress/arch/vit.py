@@ -4,7 +4,7 @@ The backbone is built from it, the exporter writes it, the planner and the MAC
 counter read it. It is plain data: JSON in, JSON out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from mmvitcompress.arch.base import (
     takes_token_methods,
 )
 from mmvitcompress.arch.cost import vit_macs, vit_params
+from mmvitcompress.arch.rotary import Rotary, check_turning
 from mmvitcompress.arch.windows import (
     Windows,
     check_windows,
@@ -72,6 +73,15 @@ class ViTArch(Arch):
         skip_scale: Divisor of the residual branches (LV-ViT: 2). Defaults to
             1.
         norm_eps: Epsilon of all LayerNorms. Defaults to 1e-6.
+        rope: Rotary positions of queries and keys, as
+            :class:`~mmvitcompress.arch.rotary.Rotary` or its arguments.
+            Defaults to None: there are none.
+        mlp: 'mlp' (GELU between two linear layers) or 'swiglu': a hidden
+            channel is one of values times the SiLU of its gate (DINOv3-S+,
+            EVA-02, DINOv2-g). Defaults to 'mlp'.
+        mlp_norm: Whether a LayerNorm follows the hidden channels (EVA-02).
+            Defaults to False.
+        attn_norm: Whether a LayerNorm follows the heads. Defaults to False.
         window_size: Edge, in tokens of a block's own grid, of the windows
             that patches attend in; prefix tokens stay global. Defaults to
             None: all tokens attend to all.
@@ -86,6 +96,9 @@ class ViTArch(Arch):
     """
 
     family: ClassVar[str] = 'vit'
+    left_out: ClassVar[tuple[str, ...]] = (
+        *('rope', 'mlp', 'mlp_norm', 'attn_norm'),
+    )
 
     embed_dim: int
     depth: int
@@ -107,6 +120,10 @@ class ViTArch(Arch):
     qkv_bias: bool = True
     skip_scale: float = 1.0
     norm_eps: float = 1e-6
+    rope: Rotary | Mapping | None = None
+    mlp: str = 'mlp'
+    mlp_norm: bool = False
+    attn_norm: bool = False
     window_size: int | None = None
     global_blocks: Sequence[int] | None = None
     reductions: tuple[TokenSpec, ...] = ()
@@ -131,6 +148,9 @@ class ViTArch(Arch):
         check_extent('head_dim', self.head_dim)
         for name in WIDTHS:
             self._set(name, per_block(name, getattr(self, name), self.depth))
+        self._set('rope', Rotary.of(self.rope))
+        if self.rope is not None:
+            check_turning(self.head_dim, self.qk_dims)
         if self.stem == 'conv' and self.patch_size % 2:
             raise ConfigError(
                 "stem='conv' halves the image first and needs an even "
@@ -153,13 +173,17 @@ class ViTArch(Arch):
         )
 
     def _check_values(self) -> None:
-        for name in ('class_token', 'dist_token', 'layer_scale', 'qkv_bias'):
+        flags = (
+            'class_token dist_token layer_scale qkv_bias mlp_norm attn_norm'
+        )
+        for name in flags.split():
             check_flag(name, getattr(self, name))
         for name in ('skip_scale', 'norm_eps'):
             check_positive_number(name, getattr(self, name))
         check_extent('reg_tokens', self.reg_tokens, least=0)
         check_choice('stem', self.stem, ('linear', 'conv'))
         check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
+        check_choice('mlp', self.mlp, ('mlp', 'swiglu'))
 
     def _check_windows(self) -> None:
         blocks = self.global_blocks
@@ -197,6 +221,20 @@ class ViTArch(Arch):
         """Number of tokens before the patches: [CLS], distillation,
         registers."""
         return int(self.class_token) + int(self.dist_token) + self.reg_tokens
+
+    @property
+    def hidden_rows(self) -> int:
+        """Rows of an MLP's first layer for each hidden channel."""
+        return 2 if self.mlp == 'swiglu' else 1
+
+    @property
+    def qk_unit(self) -> int:
+        return 1 if self.rope is None else 2
+
+    @property
+    def kept_whole(self) -> tuple[str, ...]:
+        norms = dict(v_dims=self.attn_norm, mlp_dims=self.mlp_norm)
+        return tuple(name for name, there in norms.items() if there)
 
     @property
     def pos_grid(self) -> Grid:

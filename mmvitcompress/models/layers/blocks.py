@@ -4,15 +4,18 @@ Parameter names are timm's, so that its checkpoints load as they are.
 """
 
 from collections.abc import Callable
+from functools import partial
 
+import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, LayerScale, Mlp, trunc_normal_
+from timm.layers import DropPath, GluMlp, LayerScale, Mlp, trunc_normal_
 from torch import Tensor, nn
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.windows import Windows
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers.attend import attend
+from mmvitcompress.models.layers.rotary import Turns, spread_pairs, turned
 from mmvitcompress.models.layers.windowed import windowed_attention
 from mmvitcompress.tokens import TokenState
 from mmvitcompress.tokens.method import Attended
@@ -49,6 +52,9 @@ class Attention(nn.Module):
     One projection makes Q, K and V; its rows are laid out as [Q | K | V], each
     of them head by head, which for equal widths is timm's layout.
 
+    Where rotary positions turn Q and K and some pairs of channels were pruned,
+    a buffer ``rope_index`` (heads, pairs) says which ones each head has kept.
+
     Args:
         dim: Embedding width D.
         num_heads: Number of heads h.
@@ -57,6 +63,10 @@ class Attention(nn.Module):
         scale: Softmax scale. Pruning doesn't change it: 1/√d of the original
             head width d.
         qkv_bias: Whether the projection has a bias. Defaults to True.
+        norm_eps: Epsilon of a LayerNorm of all heads' results. Defaults to
+            None: there is none.
+        pairs: Pairs of channels that rotary positions turned in each head
+            before pruning. Defaults to None: they turn none.
     """
 
     def __init__(
@@ -67,6 +77,8 @@ class Attention(nn.Module):
         v_dim: int,
         scale: float,
         qkv_bias: bool = True,
+        norm_eps: float | None = None,
+        pairs: int | None = None,
     ):
         super().__init__()
         self.num_heads = num_heads
@@ -75,7 +87,15 @@ class Attention(nn.Module):
         self.scale = scale
         self.split = [num_heads * width for width in (qk_dim, qk_dim, v_dim)]
         self.qkv = nn.Linear(dim, sum(self.split), bias=qkv_bias)
-        self.proj = nn.Linear(num_heads * v_dim, dim)
+        attended = num_heads * v_dim
+        self.norm = None
+        if norm_eps is not None:
+            self.norm = nn.LayerNorm(attended, eps=norm_eps)
+        self.proj = nn.Linear(attended, dim)
+        index = None
+        if pairs is not None and qk_dim < 2 * pairs:
+            index = spread_pairs(num_heads, qk_dim // 2, pairs)
+        self.register_buffer('rope_index', index)
 
     def forward(
         self,
@@ -83,6 +103,7 @@ class Attention(nn.Module):
         bias: Tensor | None = None,
         windows: Windows | None = None,
         observe: bool = False,
+        turns: Turns | None = None,
     ) -> Tensor | tuple[Tensor, Attended]:
         """(B, n, D) → (B, n, D).
 
@@ -94,17 +115,23 @@ class Attention(nn.Module):
                 Defaults to None: all tokens attend to all.
             observe: Whether to return what token methods may ask for, too.
                 Defaults to False.
+            turns: Rotary positions of the tokens. Defaults to None.
         """
         qkv = self.qkv(x)
         q, k, v = self._heads(qkv)
+        if turns is not None:
+            q, k = (turned(x, turns, self.rope_index) for x in (q, k))
         if bias is not None:
             bias = bias.to(q.dtype)  # which autocast may have chosen
         if windows is not None:
+            if turns is not None:
+                parts = (x.transpose(1, 2).flatten(2) for x in (q, k, v))
+                qkv = torch.cat([*parts], 2)
             x = windowed_attention(qkv, windows, self._heads, self.scale)
         else:
             x = attend(q, k, v, bias, self.scale)
             x = x.transpose(1, 2).flatten(2)
-        x = self.proj(x)
+        x = self.proj(x if self.norm is None else self.norm(x))
         return (x, Attended(q, k, self.scale, bias)) if observe else x
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
@@ -137,10 +164,12 @@ class Block(nn.Module):
             v_dim,
             scale=arch.head_dim**-0.5,
             qkv_bias=arch.qkv_bias,
+            norm_eps=arch.norm_eps if arch.attn_norm else None,
+            pairs=arch.head_dim // 2 if arch.rope else None,
         )
         self.ls1 = LayerScale(dim) if arch.layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=arch.norm_eps)
-        self.mlp = Mlp(dim, hidden_features=mlp_dim)
+        self.mlp = _mlp(arch, mlp_dim)
         self.ls2 = LayerScale(dim) if arch.layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
@@ -150,6 +179,7 @@ class Block(nn.Module):
         bias: Tensor | None = None,
         windows: Windows | None = None,
         reduce: Reduce | None = None,
+        turns: Turns | None = None,
     ) -> Tensor | tuple[Tensor, TokenState]:
         """(B, n, D) → (B, m, D).
 
@@ -159,13 +189,14 @@ class Block(nn.Module):
             windows: See there.
             reduce: Leaves fewer tokens between attention and MLP; their state
                 is then returned as well. Defaults to None.
+            turns: See :class:`Attention`.
         """
         state = None
         if reduce is None:
-            y = self.attn(self.norm1(x), bias, windows)
+            y = self.attn(self.norm1(x), bias, windows, turns=turns)
             x = x + self._branch(self.ls1(y))
         else:
-            y, attended = self.attn(self.norm1(x), bias, windows, True)
+            y, attended = self.attn(self.norm1(x), bias, windows, True, turns)
             x, state = reduce(x + self._branch(self.ls1(y)), attended)
         x = x + self._branch(self.ls2(self.mlp(self.norm2(x))))
         return x if reduce is None else (x, state)
@@ -173,6 +204,23 @@ class Block(nn.Module):
     def _branch(self, x: Tensor) -> Tensor:
         x = self.drop_path(x)
         return x if self.skip_scale == 1 else x / self.skip_scale
+
+
+def _mlp(arch: ViTArch, hidden: int) -> nn.Module:
+    """The MLP of a block; rows of a gated one's ``fc1`` are [gates |
+    values]."""
+    norm = None
+    if arch.mlp_norm:
+        norm = partial(nn.LayerNorm, eps=arch.norm_eps)
+    if arch.mlp == 'mlp':
+        return Mlp(arch.embed_dim, hidden, norm_layer=norm)
+    return GluMlp(
+        arch.embed_dim,
+        2 * hidden,
+        act_layer=nn.SiLU,
+        norm_layer=norm,
+        gate_last=False,
+    )
 
 
 class LinearStem(nn.Module):
