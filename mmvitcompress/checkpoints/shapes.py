@@ -43,7 +43,8 @@ def infer_arch(
     refuse_compactors(state_dict, path)
     try:
         proj = state_dict['patch_embed.proj.weight']
-        mlp_dims = _per_block(state_dict, 'mlp.fc1.weight')
+        mlp_dims = _hidden_widths(state_dict)
+        gates = state_dict['blocks.0.mlp.fc1.weight']
         qkv = state_dict['blocks.0.attn.qkv.weight']
     except KeyError as error:
         raise CheckpointError(
@@ -63,6 +64,9 @@ def infer_arch(
         embed_dim=dim,
         depth=len(mlp_dims),
         mlp_dims=mlp_dims,
+        mlp='swiglu' if len(gates) == 2 * mlp_dims[0] else 'mlp',
+        mlp_norm='blocks.0.mlp.norm.weight' in state_dict,
+        attn_norm='blocks.0.attn.norm.weight' in state_dict,
         patch_size=patch,
         in_chans=first.shape[1],
         stem='conv' if conv_stem else 'linear',
@@ -103,6 +107,7 @@ def infer_arch(
         norm_eps=arch.norm_eps,
         skip_scale=arch.skip_scale,
         act=arch.act,
+        rope=arch.rope,
     )
     told = dict(told or {})
     if given is not None:
@@ -125,12 +130,12 @@ def infer_arch(
     return ViTArch(**hidden, **seen, **position)
 
 
-def _per_block(state_dict: Mapping[str, Tensor], name: str) -> list[int]:
-    widths = []
-    while f'blocks.{len(widths)}.{name}' in state_dict:
-        widths.append(state_dict[f'blocks.{len(widths)}.{name}'].shape[0])
+def _hidden_widths(state_dict: Mapping[str, Tensor]) -> list[int]:
+    widths, name = [], 'blocks.{}.mlp.fc2.weight'
+    while (layer := state_dict.get(name.format(len(widths)))) is not None:
+        widths.append(layer.shape[1])
     if not widths:
-        raise KeyError(f'blocks.0.{name}')
+        raise KeyError(name.format(0))
     return widths
 
 

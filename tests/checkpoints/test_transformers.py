@@ -28,6 +28,11 @@ MODELS = {
     'DeiT': HIDDEN,
     'Dinov2': dict(mlp_ratio=3),
     'Dinov2WithRegisters': dict(mlp_ratio=3, num_register_tokens=4),
+    'DINOv3ViT': dict(HIDDEN, num_register_tokens=4),
+    'DINOv3ViT, gated': dict(
+        HIDDEN, use_gated_mlp=True, hidden_act='silu', num_register_tokens=4
+    ),
+    'Dinov2, gated': dict(mlp_ratio=3, use_swiglu_ffn=True),
     'SiglipVision': HIDDEN,
     'CLIPVision': HIDDEN,
     'Siglip2Vision': dict(HIDDEN, num_patches=25),
@@ -35,7 +40,9 @@ MODELS = {
 
 
 def theirs(name):
-    config = getattr(transformers, f'{name}Config')(**SHAPE | MODELS[name])
+    options = SHAPE | MODELS[name]
+    name = name.split(',')[0]
+    config = getattr(transformers, f'{name}Config')(**options)
     torch.manual_seed(0)
     model = randomised(getattr(transformers, f'{name}Model')(config))
     with torch.no_grad():
@@ -77,7 +84,8 @@ def test_towers_are_those_of_transformers(name, saved, tmp_path):
         found = ours.double()(x)[-1]
     assert found.shape == expected.shape
     error = (found - expected).abs().max() / expected.abs().max()
-    assert error <= 1e-9
+    # their rotary tables are in single precision, whatever the model is
+    assert error <= (1e-8 if 'DINOv3' in name else 1e-9)
 
 
 def test_what_pools_is_said_to_be_left(tmp_path):

@@ -29,6 +29,11 @@ FAMILIES = {
         'vit_base_patch32_siglip_gap_256',
         dict(img_size=64, fc_norm=True),
     ),
+    'dinov2_giant': (
+        'vit_giant_patch14_reg4_dinov2',
+        dict(img_size=56, num_classes=0),
+    ),
+    'beit3': ('beit3_base_patch16_224', dict(img_size=64)),
     'qk_norm': ('vit_tiny_patch16_224', dict(img_size=64, qk_norm=True)),
 }
 

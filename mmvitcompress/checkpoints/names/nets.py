@@ -107,7 +107,6 @@ _FOREIGN = (
         'a BEiT or EVA',
     ),
     (r'.*\.rel_pos_[hw]$', 'a ViT with relative positions, as of SAM'),
-    (r'.*mlp\.(w12|weights_in|w1)\.', 'a ViT with gated MLPs (SwiGLU)'),
     (r'blocks_token_only\.', 'a CaiT'),
     (r'(.*\.)?layer1\.0\.conv1\.', 'a ResNet'),
     (r'stages\..*\.(conv_dw|dwconv|depthwise_conv)\.', 'a ConvNeXt'),
@@ -141,6 +140,10 @@ def told_by_names(state_dict: Mapping[str, Tensor]) -> dict:
         told['act'] = 'quick_gelu' if theirs else 'gelu'
     elif 'embeddings.position_embedding.weight' in names:
         told['act'] = 'gelu_tanh'  # of SigLIP
+    if re.search(r'rope_embed\.periods|storage_tokens', names) or (
+        'embeddings.patch_embeddings.weight' in names
+    ):
+        told |= dict(norm_eps=1e-5, rope=dict())  # of DINOv3
     classifies = 'head.fc.weight' in state_dict  # MMPretrain's, as timm's
     if not classifies and any('.attn.w_msa.' in key for key in state_dict):
         told['pad_first'] = True  # of MMSegmentation and MMDetection

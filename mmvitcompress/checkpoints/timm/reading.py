@@ -17,6 +17,7 @@ from mmvitcompress.checkpoints.recognise import POOL_LEFT
 from mmvitcompress.checkpoints.timm.unsupported import (
     absent,
     act_of,
+    is_gated,
     unsupported,
 )
 from mmvitcompress.compat.hub import hub
@@ -95,7 +96,7 @@ def describe(model: nn.Module) -> Source:
             f'{type(model).__name__} cannot be compressed, since it has '
             f'{"; ".join(found)}. Supported are plain ViTs as DeiT, ViT, '
             'DeiT-III, DINOv2, CLIP and SigLIP: learned positions, fused QKV, '
-            'GELU MLPs, LayerNorms, a linear classifier'
+            'GELU or SwiGLU MLPs, LayerNorms, a linear classifier'
         )
     pooled = model.attn_pool is not None
     options = dict(
@@ -118,6 +119,8 @@ def describe(model: nn.Module) -> Source:
 def arch_of(model: VisionTransformer) -> ViTArch:
     """The shape of a supported model."""
     first = model.blocks[0]
+    gated = is_gated(first.mlp)
+    rows = [block.mlp.fc1.out_features for block in model.blocks]
     tokens = 'patch' if model.no_embed_class else 'all'
     if model.pos_embed is None:
         tokens = 'none'
@@ -126,7 +129,7 @@ def arch_of(model: VisionTransformer) -> ViTArch:
         depth=len(model.blocks),
         num_heads=first.attn.num_heads,
         head_dim=first.attn.head_dim,
-        mlp_dims=[block.mlp.fc1.out_features for block in model.blocks],
+        mlp_dims=[count // 2 for count in rows] if gated else rows,
         patch_size=model.patch_embed.patch_size[0],
         img_size=tuple(model.patch_embed.img_size),
         in_chans=model.patch_embed.proj.in_channels,
@@ -137,7 +140,10 @@ def arch_of(model: VisionTransformer) -> ViTArch:
         layer_scale=isinstance(first.ls1, LayerScale),
         qkv_bias=first.attn.qkv.bias is not None,
         qk_norm=not absent(first.attn.q_norm),
-        act=act_of(first.mlp.act),
+        attn_norm=not absent(first.attn.norm),
+        mlp='swiglu' if gated else 'mlp',
+        mlp_norm=not absent(first.mlp.norm),
+        act='gelu' if gated else act_of(first.mlp.act),
         patch_bias=model.patch_embed.proj.bias is not None,
         pre_norm=not absent(model.norm_pre),
         norm_eps=first.norm1.eps,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from timm.layers import Mlp, PatchEmbed
+from timm.layers import GluMlp, Mlp, PatchEmbed
 from timm.layers.attention import Attention
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -47,9 +47,7 @@ def unsupported(model: nn.Module) -> Iterator[str]:
     for block in model.blocks:
         yield from _unsupported_block(block)
     norms = [model.norm_pre, model.norm, model.fc_norm]
-    for block in model.blocks:
-        norms.append(getattr(block, 'norm1', None))
-        norms.append(getattr(getattr(block, 'attn', None), 'q_norm', None))
+    norms += [norm for block in model.blocks for norm in norms_of(block)]
     if len({norm.eps for norm in norms if hasattr(norm, 'eps')}) > 1:
         yield 'norms of different eps'
     yield from _unsupported_head(model)
@@ -85,27 +83,19 @@ def _unsupported_block(block: nn.Module) -> Iterator[str]:
     attn, mlp = getattr(block, 'attn', None), getattr(block, 'mlp', None)
     if type(attn) is not Attention:
         yield _named(attn, 'attention')
-    for name, reason in (
-        ('norm', 'a norm in attention (scale_attn_norm)'),
-        ('gate', 'gated attention'),
-    ):
-        if not absent(getattr(attn, name, None)):
-            yield reason
-    if type(mlp) is not Mlp:
-        name = type(mlp).__name__
-        gated = 'a gated MLP, such as SwiGLU' if 'glu' in name.lower() else ''
-        yield f'{gated} ({name})' if gated else f'{name} as MLP'
-    elif not absent(mlp.norm):
-        yield 'a norm in the MLP (scale_mlp_norm)'
-    act = getattr(mlp, 'act', None)
-    if act is not None and act_of(act) is None:
-        yield f'{act} as activation'
+    if not absent(getattr(attn, 'gate', None)):
+        yield 'gated attention'
+    if is_gated(mlp):
+        if mlp.gate_last or not isinstance(mlp.act, nn.SiLU):
+            yield 'a gated MLP other than SwiGLU'
+    elif type(mlp) is not Mlp:
+        yield _named(mlp, 'MLP')
+    elif act_of(mlp.act) is None:
+        yield f'{mlp.act} as activation'
     if type(block) is not Block:
         yield f'blocks of class {type(block).__name__}'
         return
-    for norm in (block.norm1, getattr(attn, 'q_norm', None)):
-        if absent(norm):
-            continue
+    for norm in norms_of(block):
         if not isinstance(norm, nn.LayerNorm):
             yield f'{type(norm).__name__} as norm'
         elif norm.bias is None:
@@ -132,6 +122,18 @@ def _unsupported_head(model: VisionTransformer) -> Iterator[str]:
 def absent(module: nn.Module | None) -> bool:
     """Whether timm left a part out."""
     return module is None or isinstance(module, nn.Identity)
+
+
+def is_gated(mlp: nn.Module) -> bool:
+    """Whether one layer makes gates and values of an MLP."""
+    return type(mlp) is GluMlp
+
+
+def norms_of(block: nn.Module) -> list[nn.Module]:
+    """The norms of a block that are there, those of its parts included."""
+    places = 'norm1', 'attn.q_norm', 'attn.k_norm', 'attn.norm', 'mlp.norm'
+    found = dict(block.named_modules())
+    return [found[p] for p in places if not absent(found.get(p))]
 
 
 def _named(part: nn.Module, role: str) -> str:
