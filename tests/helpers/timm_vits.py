@@ -31,7 +31,7 @@ FAMILIES = {
     ),
     'dinov2_giant': (
         'vit_giant_patch14_reg4_dinov2',
-        dict(img_size=56, num_classes=0),
+        dict(img_size=56, num_classes=0, mlp_ratio=4),
     ),
     'beit3': ('beit3_base_patch16_224', dict(img_size=64)),
     'qk_norm': ('vit_tiny_patch16_224', dict(img_size=64, qk_norm=True)),
