@@ -12,7 +12,21 @@ _SIZES = {
     'tiny': dict(embed_dim=192, depth=12, num_heads=3),
     'small': dict(embed_dim=384, depth=12, num_heads=6),
     'base': dict(embed_dim=768, depth=12, num_heads=12),
+    'large': dict(embed_dim=1024, depth=24, num_heads=16),
+    # with gated MLPs
+    'giant': dict(
+        embed_dim=1536, depth=40, num_heads=24, mlp='swiglu', mlp_dims=4096
+    ),
+    'small_plus': dict(embed_dim=384, depth=12, num_heads=6, mlp='swiglu'),
+    'huge_plus': dict(embed_dim=1280, depth=32, num_heads=20, mlp='swiglu'),
 }
+_DINOV2 = dict(patch_size=14, img_size=518, layer_scale=True)
+_DINOV2_REG4 = dict(_DINOV2, reg_tokens=4, pos_embed='patch')
+_EVA02 = dict(
+    patch_size=14,
+    mlp='swiglu',
+    rope=dict(coords='index', temperature=10000.0, reference=16),
+)
 _FAMILIES = {
     # family: (sizes, what differs from DeiT)
     'deit': (('tiny', 'small', 'base'), {}),
@@ -22,20 +36,21 @@ _FAMILIES = {
         ('small', 'base'),
         dict(pos_embed='patch', layer_scale=True),
     ),
-    'dinov2': (
-        ('small', 'base'),
-        dict(patch_size=14, img_size=518, layer_scale=True),
-    ),
-    'dinov2_reg4': (
-        ('small', 'base'),
+    'dinov2': (('small', 'base', 'large', 'giant'), _DINOV2),
+    'dinov2_reg4': (('small', 'base', 'large', 'giant'), _DINOV2_REG4),
+    'dinov3': (
+        ('small', 'small_plus', 'base', 'large', 'huge_plus'),
         dict(
-            patch_size=14,
-            img_size=518,
-            layer_scale=True,
+            img_size=256,
             reg_tokens=4,
-            pos_embed='patch',
+            pos_embed='none',
+            layer_scale=True,
+            qkv_bias=False,
+            norm_eps=1e-5,
+            rope={},
         ),
     ),
+    # gates and values in two thirds of others' hidden channels, each
     'lvvit': (
         ('small',),
         dict(
@@ -55,11 +70,21 @@ CLASSES: dict[str, type[Arch]] = {
 """The architectures' classes by the family that they describe."""
 
 ARCHS: dict[str, Arch] = {}
+
+
+def _add(family: str, size: str, changes: dict) -> None:
+    arch = ViTArch(**{**_SIZES[size], **changes})
+    first, _, rest = size.partition('_')
+    ARCHS[f'{family}_{size}'] = ARCHS[f'{family}_{first[0]}{rest}'] = arch
+
+
 for _family, (_sizes, _changes) in _FAMILIES.items():
     for _size in _sizes:
-        _arch = ViTArch(**{**_SIZES[_size], **_changes})
-        ARCHS[f'{_family}_{_size}'] = _arch
-        ARCHS[f'{_family}_{_size[0]}'] = _arch
+        _add(_family, _size, _changes)
+# gates and values have two thirds of others' hidden channels each
+for _size, _width in dict(tiny=512, small=1024, base=2048, large=2730).items():
+    _norm = _size in ('base', 'large')
+    _add('eva02', _size, dict(_EVA02, mlp_dims=_width, mlp_norm=_norm))
 
 _SWINS = {
     'tiny': SwinArch(96, (2, 2, 6, 2), (3, 6, 12, 24)),

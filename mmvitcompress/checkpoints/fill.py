@@ -36,6 +36,10 @@ _IDENTITY = {
         'dist_token',
         'reg_tokens',
         'layer_scale',
+        'rope',
+        'mlp',
+        'mlp_norm',
+        'attn_norm',
     ),
     'swin': (
         'embed_dim',

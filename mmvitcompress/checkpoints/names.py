@@ -197,12 +197,11 @@ _FOREIGN = (
     (r'encoder\.layers\.\d+\.blocks\.', 'a Swin under names of transformers'),
     (r'.*(cpb_mlp|\.attn\..*logit_scale)', 'a Swin V2'),
     (
-        r'(encoder\.)?(blocks|layers?)\.\d+\.att.*'
-        r'(relative_position_bias_table|[qv]_bias)$',
-        'a BEiT or EVA',
+        r'(encoder\.)?((blocks|layers?)\.\d+\.att|rel(ative)?_pos).*'
+        r'relative_position_bias_table$',
+        'a BEiT',
     ),
     (r'.*\.rel_pos_[hw]$', 'a ViT with relative positions, as of SAM'),
-    (r'.*mlp\.(w12|weights_in|w1)\.', 'a ViT with gated MLPs (SwiGLU)'),
     (r'blocks_token_only\.', 'a CaiT'),
     (r'(visual|vision_model)\.', 'a CLIP'),
     (r'(.*\.)?layer1\.0\.conv1\.', 'a ResNet'),

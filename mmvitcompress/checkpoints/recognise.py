@@ -9,6 +9,11 @@ from torch import Tensor
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.swin import SwinArch
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.checkpoints.eva import (
+    eva_to_timm_keys,
+    partners_apart,
+    told_by_eva,
+)
 from mmvitcompress.checkpoints.file import Checkpoint
 from mmvitcompress.checkpoints.names import (
     is_swin,
@@ -59,6 +64,7 @@ class Weights:
         told: Values of the arch that the file's names tell.
         pretrained_cfg: How images are to be prepared; {} if it isn't noted.
         notes: What was assumed, lines for a log.
+        side_by_side: Whether rotary partners stand so.
     """
 
     family: Family
@@ -68,6 +74,7 @@ class Weights:
     told: Mapping = field(default_factory=dict)
     pretrained_cfg: Mapping = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    side_by_side: bool = False
 
     def with_arch(
         self,
@@ -89,6 +96,9 @@ class Weights:
         arch = self.family.infer(
             self.tensors, hint, self.path, self.told, img_size
         )
+        tensors = self.tensors
+        if self.side_by_side:
+            tensors = partners_apart(tensors, arch.num_heads)
         assumed = []
         if hint is None:
             names = ('num_heads', 'norm_eps', 'skip_scale', 'pad_first')
@@ -111,7 +121,9 @@ class Weights:
                 f'tensors of {self.path} do not tell all: taken are '
                 f'{", ".join(assumed)}; an arch in the config says otherwise',
             )
-        return replace(self, arch=arch, notes=notes)
+        return replace(
+            self, tensors=tensors, arch=arch, notes=notes, side_by_side=False
+        )
 
 
 def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
@@ -128,7 +140,11 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
     path = checkpoint.path
     told = told_by_names(checkpoint.state_dict)
     tensors = net_of(checkpoint.state_dict, path)
-    swin = is_swin(tensors)
+    swin, side_by_side = is_swin(tensors), False
+    if checkpoint.arch is None and not swin:
+        by_eva, side_by_side = told_by_eva(tensors, path)
+        told |= by_eva
+    tensors = eva_to_timm_keys(tensors)
     refuse_foreign(tensors, path)
     if family is not None and swin != (family is SWIN):
         other = VIT if family is SWIN else SWIN
@@ -150,4 +166,5 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
         told,
         checkpoint.noted('pretrained_cfg'),
         checkpoint.notes,
+        side_by_side,
     )

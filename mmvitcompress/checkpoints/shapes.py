@@ -43,7 +43,8 @@ def infer_arch(
     refuse_compactors(state_dict, path)
     try:
         proj = state_dict['patch_embed.proj.weight']
-        mlp_dims = _per_block(state_dict, 'mlp.fc1.weight')
+        mlp_dims = _per_block(state_dict, 'mlp.fc2.weight')
+        gated = len(state_dict['blocks.0.mlp.fc1.weight']) > mlp_dims[0]
         qkv = state_dict['blocks.0.attn.qkv.weight']
     except KeyError as error:
         raise CheckpointError(
@@ -69,11 +70,16 @@ def infer_arch(
         stem_dim=proj.shape[1] if conv_stem else 64,
         layer_scale='blocks.0.ls1.gamma' in state_dict,
         qkv_bias='blocks.0.attn.qkv.bias' in state_dict,
+        mlp='swiglu' if gated else 'mlp',
+        mlp_norm='blocks.0.mlp.norm.weight' in state_dict,
+        attn_norm='blocks.0.attn.norm.weight' in state_dict,
         **tokens,
     )
-    given = arch
+    given, told = arch, dict(told or {})
+    rope = told.pop('rope', None)
     if arch is None:
-        alike = ('embed_dim', 'depth', 'stem', 'qkv_bias')
+        seen['rope'] = rope
+        alike = ('embed_dim', 'depth', 'stem', 'qkv_bias', 'mlp', 'rope')
         known = (
             a
             for a in ARCHS.values()
@@ -97,7 +103,9 @@ def infer_arch(
         norm_eps=arch.norm_eps,
         skip_scale=arch.skip_scale,
     )
-    hidden.update(told or {})
+    hidden.update(told)
+    # the names of a file tell the usual one of those who give such names
+    seen['rope'] = arch.rope if arch.rope is not None else rope
     if hidden['num_heads'] != arch.num_heads:
         hidden['head_dim'] = dim // hidden['num_heads']
     heads, head_dim = hidden['num_heads'], hidden['head_dim']
@@ -107,7 +115,8 @@ def infer_arch(
             f'blocks.0.attn.qkv, which {heads} heads of width {head_dim} do '
             'not explain; a pruned model must carry its arch'
         )
-    position = dict(pos_embed='none')
+    size = img_size or arch.img_size
+    position = dict(pos_embed='none', img_size=size)
     if 'pos_embed' in state_dict:
         length = state_dict['pos_embed'].shape[1]
         prefix = sum(map(int, tokens.values()))
@@ -118,7 +127,7 @@ def infer_arch(
 def _per_block(state_dict: Mapping[str, Tensor], name: str) -> list[int]:
     widths = []
     while f'blocks.{len(widths)}.{name}' in state_dict:
-        widths.append(state_dict[f'blocks.{len(widths)}.{name}'].shape[0])
+        widths.append(state_dict[f'blocks.{len(widths)}.{name}'].shape[1])
     if not widths:
         raise KeyError(f'blocks.0.{name}')
     return widths

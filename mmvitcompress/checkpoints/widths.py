@@ -103,7 +103,10 @@ def unpruned(arch: Arch) -> Arch:
     """
     full = arch.replace(qk_dims=None, v_dims=None, mlp_dims=None)
     names = ('embed_dim', 'num_heads')
-    names += ('depths',) if hasattr(arch, 'depths') else ('depth', 'stem')
+    if hasattr(arch, 'depths'):
+        names += ('depths',)
+    else:
+        names += ('depth', 'stem', 'mlp', 'rope')
     same = [
         other
         for other in ARCHS.values()

@@ -1,23 +1,25 @@
-"""What a ViT of timm is in our terms, or why it can't be put into them."""
+"""What a ViT of timm is in our terms."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import timm
 import torch
-from timm.layers import LayerScale, Mlp, PatchEmbed
-from timm.layers.attention import Attention
+from timm.layers import LayerScale, Mlp
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmvitcompress.arch.base import Arch
+from mmvitcompress.arch.rotary import Rotary
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.checkpoints.eva import eva_to_timm_keys, partners_apart
+from mmvitcompress.checkpoints.timm.refusing import unsupported
 from mmvitcompress.compat.hub import hub
 from mmvitcompress.compat.versions import installed_version
 from mmvitcompress.errors import CheckpointError, ConfigError
-from mmvitcompress.models.classifier import POOLS
 
 _DATA_KEYS = ('interpolation', 'mean', 'std', 'crop_pct', 'crop_mode')
 
@@ -88,45 +90,78 @@ def describe(model: nn.Module) -> Source:
         raise ConfigError(
             f'{type(model).__name__} cannot be compressed, since it has '
             f'{"; ".join(found)}. Supported are plain ViTs as DeiT, ViT, '
-            'DeiT-III and DINOv2: learned positions, fused QKV, GELU MLPs, '
-            'LayerNorms, a linear classifier'
+            'DeiT-III, DINOv2, DINOv3 and EVA-02: learned or fixed rotary '
+            'positions, GELU MLPs or SwiGLU, LayerNorms, a linear classifier'
         )
     options = dict(
         num_classes=getattr(model.head, 'out_features', 0),
         global_pool=model.global_pool,
         fc_norm=isinstance(model.fc_norm, nn.LayerNorm),
         final_norm=isinstance(model.norm, nn.LayerNorm),
-        pool_include_prefix=model.pool_include_prefix,
+        pool_include_prefix=getattr(model, 'pool_include_prefix', False),
         drop_rate=model.head_drop.p,
         drop_path_rate=_drop_path(model.blocks[-1]),
     )
     data = data_config(model.pretrained_cfg)
-    return Source(arch_of(model), options, model.state_dict(), data)
+    arch, tensors = arch_of(model), model.state_dict()
+    if isinstance(model, Eva):
+        tensors = eva_to_timm_keys(tensors)
+        if arch.rope is not None and not _halves(model):
+            tensors = partners_apart(tensors, arch.num_heads)
+    return Source(arch, options, tensors, data)
 
 
-def arch_of(model: VisionTransformer) -> ViTArch:
+def arch_of(model: VisionTransformer | Eva) -> ViTArch:
     """The shape of a supported model."""
     first = model.blocks[0]
+    attn, mlp = first.attn, first.mlp
+    biases = attn.qkv, getattr(attn, 'q_proj', None)
+    biased = [x.bias is not None for x in biases if x is not None]
+    biased.append(getattr(attn, 'q_bias', None) is not None)
+    scales = getattr(first, 'ls1', None), getattr(first, 'gamma_1', None)
+    registers = getattr(model, 'reg_token', None)
     tokens = 'patch' if model.no_embed_class else 'all'
     if model.pos_embed is None:
         tokens = 'none'
     return ViTArch(
         embed_dim=model.embed_dim,
         depth=len(model.blocks),
-        num_heads=first.attn.num_heads,
-        head_dim=first.attn.head_dim,
-        mlp_dims=[block.mlp.fc1.out_features for block in model.blocks],
+        num_heads=attn.num_heads,
+        head_dim=attn.head_dim,
+        mlp_dims=[block.mlp.fc2.in_features for block in model.blocks],
         patch_size=model.patch_embed.patch_size[0],
         img_size=tuple(model.patch_embed.img_size),
         in_chans=model.patch_embed.proj.in_channels,
         class_token=model.cls_token is not None,
         dist_token=isinstance(model, VisionTransformerDistilled),
-        reg_tokens=model.num_reg_tokens,
+        reg_tokens=0 if registers is None else registers.shape[1],
         pos_embed=tokens,
-        layer_scale=isinstance(first.ls1, LayerScale),
-        qkv_bias=first.attn.qkv.bias is not None,
+        layer_scale=isinstance(scales[0], LayerScale) or scales[1] is not None,
+        qkv_bias=any(biased),
         norm_eps=first.norm1.eps,
+        rope=_rotary(getattr(model, 'rope', None)),
+        mlp='mlp' if isinstance(mlp, Mlp) else 'swiglu',
+        mlp_norm=isinstance(mlp.norm, nn.LayerNorm),
+        attn_norm=isinstance(getattr(attn, 'norm', None), nn.LayerNorm),
     )
+
+
+def _rotary(rope: nn.Module | None) -> Rotary | None:
+    if rope is None:
+        return None
+    normalized = type(rope).__name__ == 'RotaryEmbeddingDinoV3'
+    return Rotary(
+        'normalized' if normalized else 'index',
+        float(rope.temperature),
+        getattr(rope, 'ref_feat_shape', None),
+        float(getattr(rope, 'grid_offset', 0.0)),
+        getattr(rope, 'grid_indexing', 'ij') == 'xy',
+    )
+
+
+def _halves(model: Eva) -> bool:
+    """Whether rotary partners are half a head apart."""
+    return getattr(model.blocks[0].attn, 'rotate_half', False)
 
 
 def data_config(config: dict | None) -> dict:
@@ -136,121 +171,6 @@ def data_config(config: dict | None) -> dict:
         for key, value in dict(config or {}).items()
         if key in _DATA_KEYS and value is not None
     }
-
-
-# -- what we cannot compute -------------------------------------------------
-
-
-def unsupported(model: nn.Module) -> Iterator[str]:
-    """What of a model our blocks can't compute, in timm's terms.
-
-    A part may be named more than once.
-    """
-    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
-        yield f'a class of its own ({type(model).__name__})'
-    if getattr(model, 'rope', None) is not None:
-        yield 'rotary position embeddings (rope)'
-    if not isinstance(model, VisionTransformer):
-        if hasattr(model, 'layers'):
-            yield 'stages (for a Swin use mmvitcompress.CompressedSwin)'
-        for block in _blocks(model):
-            yield from _unsupported_block(block)
-        return
-    yield from _unsupported_stem(model)
-    for block in model.blocks:
-        yield from _unsupported_block(block)
-    norms = [getattr(block, 'norm1', None) for block in model.blocks]
-    norms += model.norm, model.fc_norm
-    if len({norm.eps for norm in norms if hasattr(norm, 'eps')}) > 1:
-        yield 'norms of different eps'
-    yield from _unsupported_head(model)
-
-
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    blocks = getattr(model, 'blocks', ())
-    sequence = isinstance(blocks, nn.Sequential | nn.ModuleList)
-    return list(blocks) if sequence else []
-
-
-def _unsupported_stem(model: VisionTransformer) -> Iterator[str]:
-    stem = model.patch_embed
-    if type(stem) is not PatchEmbed:
-        yield f'a {type(stem).__name__} as patch_embed'
-        return
-    if not _absent(stem.norm):
-        yield 'a norm in patch_embed'
-    if len(set(stem.patch_size)) > 1:
-        yield f'patches that are no squares {tuple(stem.patch_size)}'
-    if stem.img_size is None:
-        yield 'no img_size'
-    if not _absent(model.norm_pre):
-        yield 'a norm before the blocks (pre_norm, as CLIP)'
-    elif stem.proj.bias is None:
-        yield 'a patch projection without bias'
-    if not _absent(model.patch_drop):
-        yield 'patch dropout (set patch_drop_rate=0)'
-    if model.pos_drop.p:
-        yield 'dropout of positions (set pos_drop_rate=0)'
-
-
-def _unsupported_block(block: nn.Module) -> Iterator[str]:
-    attn, mlp = getattr(block, 'attn', None), getattr(block, 'mlp', None)
-    if type(attn) is not Attention:
-        yield f'{type(attn).__name__} as attention'
-    for name, reason in (
-        ('q_norm', 'normalised queries and keys (qk_norm)'),
-        ('norm', 'a norm in attention (scale_attn_norm)'),
-        ('gate', 'gated attention'),
-    ):
-        if not _absent(getattr(attn, name, None)):
-            yield reason
-    if type(mlp) is not Mlp:
-        name = type(mlp).__name__
-        gated = 'a gated MLP, such as SwiGLU' if 'glu' in name.lower() else ''
-        yield f'{gated} ({name})' if gated else f'{name} as MLP'
-    elif not _absent(mlp.norm):
-        yield 'a norm in the MLP (scale_mlp_norm)'
-    act = getattr(mlp, 'act', None)
-    if act is not None and not _is_gelu(act):
-        yield f'{act} as activation'
-    if type(block) is not Block:
-        yield f'blocks of class {type(block).__name__}'
-        return
-    if not isinstance(block.norm1, nn.LayerNorm):
-        yield f'{type(block.norm1).__name__} as norm'
-    elif block.norm1.bias is None:
-        yield 'norms without bias'
-    if getattr(attn, 'proj', None) is not None and attn.proj.bias is None:
-        yield 'projections without bias (proj_bias=False)'
-    if any(part.p for part in _dropouts(attn, mlp)):
-        yield 'dropout in blocks (set attn_drop_rate and proj_drop_rate to 0)'
-
-
-def _unsupported_head(model: VisionTransformer) -> Iterator[str]:
-    if model.attn_pool is not None or model.global_pool not in POOLS:
-        yield f'attention pooling (global_pool={model.global_pool!r})'
-    for head in (model.head, getattr(model, 'head_dist', None)):
-        if not _absent(head) and (
-            type(head) is not nn.Linear or head.bias is None
-        ):
-            yield 'a classifier other than one linear layer with bias'
-    for norm in (model.norm, model.fc_norm):
-        if not _absent(norm) and not isinstance(norm, nn.LayerNorm):
-            yield f'{type(norm).__name__} as norm'
-
-
-def _absent(module: nn.Module | None) -> bool:
-    return module is None or isinstance(module, nn.Identity)
-
-
-def _is_gelu(act: nn.Module) -> bool:
-    name = type(act).__name__
-    return name == 'GELU' and getattr(act, 'approximate', 'none') == 'none'
-
-
-def _dropouts(*modules: nn.Module) -> list[nn.Module]:
-    parts = [part for module in modules for part in module.modules()]
-    return [part for part in parts if isinstance(part, nn.Dropout)]
 
 
 def _drop_path(block: nn.Module) -> float:
