@@ -16,11 +16,30 @@ _SIZES = {
     'huge': dict(embed_dim=1280, depth=32, num_heads=16),
     'so400m': dict(embed_dim=1152, depth=27, num_heads=16, mlp_dims=4304),
     'giantopt': dict(embed_dim=1536, depth=40, num_heads=16),
+    # with gated MLPs
+    'giant': dict(
+        embed_dim=1536, depth=40, num_heads=24, mlp='swiglu', mlp_dims=4096
+    ),
+    'small_plus': dict(embed_dim=384, depth=12, num_heads=6, mlp='swiglu'),
+    'huge_plus': dict(embed_dim=1280, depth=32, num_heads=20, mlp='swiglu'),
 }
-_SHORT = ('tiny', 'small', 'base', 'large', 'huge')  # known by a letter, too
 _DEIT3 = dict(pos_embed='patch', layer_scale=True)
 _DINOV2 = dict(patch_size=14, img_size=518, layer_scale=True)
 _REGISTERS = dict(_DINOV2, reg_tokens=4, pos_embed='patch')
+_DINOV3 = dict(
+    img_size=256,
+    reg_tokens=4,
+    pos_embed='none',
+    layer_scale=True,
+    qkv_bias=False,
+    norm_eps=1e-5,
+    rope={},
+)
+_EVA02 = dict(
+    patch_size=14,
+    mlp='swiglu',
+    rope=dict(coords='index', temperature=10000.0, reference=16),
+)
 _CLIP = dict(pre_norm=True, patch_bias=False, norm_eps=1e-5)
 _OPENAI = dict(_CLIP, act='quick_gelu')
 _SIGLIP = dict(class_token=False, act='gelu_tanh')
@@ -34,8 +53,18 @@ _FAMILIES = (
     ('deit_distilled', ('tiny', 'small', 'base'), dict(dist_token=True)),
     ('deit3', ('small', 'base', 'large'), _DEIT3),
     ('deit3', ('huge',), dict(_DEIT3, patch_size=14)),
-    ('dinov2', ('small', 'base', 'large'), _DINOV2),
-    ('dinov2_reg4', ('small', 'base', 'large'), _REGISTERS),
+    ('dinov2', ('small', 'base', 'large', 'giant'), _DINOV2),
+    ('dinov2_reg4', ('small', 'base', 'large', 'giant'), _REGISTERS),
+    (
+        'dinov3',
+        ('small', 'small_plus', 'base', 'large', 'huge_plus'),
+        _DINOV3,
+    ),
+    # gates and values have two thirds of others' hidden channels each
+    ('eva02', ('tiny',), dict(_EVA02, mlp_dims=512)),
+    ('eva02', ('small',), dict(_EVA02, mlp_dims=1024)),
+    ('eva02', ('base',), dict(_EVA02, mlp_dims=2048, mlp_norm=True)),
+    ('eva02', ('large',), dict(_EVA02, mlp_dims=2730, mlp_norm=True)),
     ('clip', ('base',), _OPENAI),
     ('clip', ('large',), dict(_OPENAI, patch_size=14)),
     ('openclip', ('base',), _CLIP),
@@ -69,9 +98,10 @@ ARCHS: dict[str, Arch] = {}
 for _family, _sizes, _changes in _FAMILIES:
     for _size in _sizes:
         _arch = ViTArch(**{**_SIZES[_size], **_changes})
+        _first, _, _rest = _size.partition('_')
         ARCHS[f'{_family}_{_size}'] = _arch
-        if _size in _SHORT:
-            ARCHS[f'{_family}_{_size[0]}'] = _arch
+        if _size not in ('so400m', 'giantopt'):
+            ARCHS[f'{_family}_{_first[0]}{_rest}'] = _arch
 
 _SWINS = {
     'tiny': SwinArch(96, (2, 2, 6, 2), (3, 6, 12, 24)),

@@ -14,8 +14,10 @@ from mmvitcompress.checkpoints.names import (
     has_pool,
     is_swin,
     net_of,
+    partners_apart,
     refuse_foreign,
     swin_to_timm_keys,
+    told_by_eva,
     told_by_names,
     vit_to_timm_keys,
 )
@@ -62,6 +64,7 @@ class Weights:
         told: Values of the arch that the file's names tell.
         pretrained_cfg: How images are to be prepared; {} if it isn't noted.
         notes: What was assumed, lines for a log.
+        side_by_side: Whether rotary partners stand so, if there are any.
     """
 
     family: Family
@@ -71,6 +74,7 @@ class Weights:
     told: Mapping = field(default_factory=dict)
     pretrained_cfg: Mapping = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    side_by_side: bool = False
 
     def with_arch(
         self,
@@ -92,6 +96,9 @@ class Weights:
         arch = self.family.infer(
             self.tensors, hint, self.path, self.told, img_size
         )
+        tensors = self.tensors
+        if self.side_by_side and arch.rope is not None:
+            tensors = partners_apart(tensors, arch.num_heads)
         assumed = []
         if hint is None:
             names = ['num_heads', 'norm_eps', 'skip_scale', 'pad_first', 'act']
@@ -116,7 +123,9 @@ class Weights:
                 f'tensors of {self.path} do not tell all: taken are '
                 f'{", ".join(assumed)}; an arch in the config says otherwise',
             )
-        return replace(self, arch=arch, notes=notes)
+        return replace(
+            self, tensors=tensors, arch=arch, notes=notes, side_by_side=False
+        )
 
 
 def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
@@ -133,7 +142,10 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
     path = checkpoint.path
     told = told_by_names(checkpoint.state_dict)
     tensors = net_of(checkpoint.state_dict, path)
-    swin = is_swin(tensors)
+    swin, side_by_side = is_swin(tensors), False
+    if checkpoint.arch is None and not swin:
+        by_eva, side_by_side = told_by_eva(tensors, path)
+        told |= by_eva
     refuse_foreign(tensors, path)
     if family is not None and swin != (family is SWIN):
         other = VIT if family is SWIN else SWIN
@@ -158,4 +170,5 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
         told,
         checkpoint.noted('pretrained_cfg'),
         notes,
+        side_by_side,
     )

@@ -44,7 +44,7 @@ def infer_arch(
     try:
         proj = state_dict['patch_embed.proj.weight']
         mlp_dims = _hidden_widths(state_dict)
-        gates = state_dict['blocks.0.mlp.fc1.weight']
+        gated = len(state_dict['blocks.0.mlp.fc1.weight']) > mlp_dims[0]
         qkv = state_dict['blocks.0.attn.qkv.weight']
     except KeyError as error:
         raise CheckpointError(
@@ -64,7 +64,7 @@ def infer_arch(
         embed_dim=dim,
         depth=len(mlp_dims),
         mlp_dims=mlp_dims,
-        mlp='swiglu' if len(gates) == 2 * mlp_dims[0] else 'mlp',
+        mlp='swiglu' if gated else 'mlp',
         mlp_norm='blocks.0.mlp.norm.weight' in state_dict,
         attn_norm='blocks.0.attn.norm.weight' in state_dict,
         patch_size=patch,
@@ -78,9 +78,11 @@ def infer_arch(
         pre_norm='norm_pre.weight' in state_dict,
         **tokens,
     )
-    given = arch
+    given, told = arch, dict(told or {})
+    rope = told.pop('rope', None)
     if arch is None:
-        alike = ('embed_dim', 'depth', 'stem', 'qkv_bias')
+        seen['rope'] = rope
+        alike = ('embed_dim', 'depth', 'stem', 'mlp', 'rope')
         known = [
             a
             for a in ARCHS.values()
@@ -107,12 +109,12 @@ def infer_arch(
         norm_eps=arch.norm_eps,
         skip_scale=arch.skip_scale,
         act=arch.act,
-        rope=arch.rope,
     )
-    told = dict(told or {})
     if given is not None:
         told.pop('act', None)  # names hardly tell it
     hidden.update(told)
+    # the names of a file tell the usual one of those who give such names
+    seen['rope'] = arch.rope if arch.rope is not None else rope
     if hidden['num_heads'] != arch.num_heads:
         hidden['head_dim'] = dim // hidden['num_heads']
     heads, head_dim = hidden['num_heads'], hidden['head_dim']
@@ -122,7 +124,8 @@ def infer_arch(
             f'blocks.0.attn.qkv, which {heads} heads of width {head_dim} do '
             'not explain; a pruned model must carry its arch'
         )
-    position = dict(pos_embed='none')
+    size = img_size or arch.img_size
+    position = dict(pos_embed='none', img_size=size)
     if 'pos_embed' in state_dict:
         length = state_dict['pos_embed'].shape[1]
         prefix = sum(map(int, tokens.values()))

@@ -13,7 +13,7 @@ from mmvitcompress.errors import CheckpointError, ConfigError
 @pytest.mark.parametrize(
     ('name', 'kwargs', 'reasons'),
     [
-        ('eva02_tiny_patch14_224', {}, ['Eva', 'rotary']),
+        ('vit_small_patch16_rope_mixed_224', {}, ['learned frequencies']),
         ('beit_base_patch16_224', {}, ['relative position bias']),
         ('vit_tiny_patch16_224', dict(mlp_layer=GluMlp), ['than SwiGLU']),
         ('vit_tiny_patch16_224', dict(act_layer='relu'), ['activation']),

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
+from mmvitcompress.checkpoints.names.eva import DINOV3
 from mmvitcompress.checkpoints.names.vits import DROPPED, vit_to_timm_keys
 from mmvitcompress.errors import CheckpointError
 
@@ -102,9 +103,9 @@ _FOREIGN = (
     (r'encoder\.layers\.\d+\.blocks\.', 'a Swin under names of transformers'),
     (r'.*(cpb_mlp|\.attn\..*logit_scale)', 'a Swin V2'),
     (
-        r'(encoder\.)?(blocks|layers?)\.\d+\.att.*'
-        r'(relative_position_bias_table|[qv]_bias)$',
-        'a BEiT or EVA',
+        r'(encoder\.)?((blocks|layers?)\.\d+\.att|rel(ative)?_pos).*'
+        r'relative_position_bias_table$',
+        'a BEiT',
     ),
     (r'.*\.rel_pos_[hw]$', 'a ViT with relative positions, as of SAM'),
     (r'blocks_token_only\.', 'a CaiT'),
@@ -143,7 +144,7 @@ def told_by_names(state_dict: Mapping[str, Tensor]) -> dict:
     if re.search(r'rope_embed\.periods|storage_tokens', names) or (
         'embeddings.patch_embeddings.weight' in names
     ):
-        told |= dict(norm_eps=1e-5, rope=dict())  # of DINOv3
+        told |= dict(norm_eps=1e-5, rope=DINOV3)
     classifies = 'head.fc.weight' in state_dict  # MMPretrain's, as timm's
     if not classifies and any('.attn.w_msa.' in key for key in state_dict):
         told['pad_first'] = True  # of MMSegmentation and MMDetection

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mmvitcompress.checkpoints.names.eva import eva_to_timm_keys
+
 # tokens and layers that serve pre-training only, or hold what an arch says
 DROPPED = ('mask_token', 'masked_embed', 'decoder_', 'pooler.', 'rope_embed.')
 DROPPED += ('local_cls_norm.', 'projectors.')
@@ -18,9 +20,6 @@ _VARIANTS = (
     # DINOv2's and DINOv3's own names
     (r'^(register|storage)_tokens$', 'reg_token'),
     (r'^blocks\.\d+\.(\d+)\.', r'blocks.\1.'),  # its chunked blocks
-    (r'\.mlp\.w12\.', '.mlp.fc1.'),
-    (r'\.mlp\.w3\.', '.mlp.fc2.'),
-    (r'\.gamma_([12])$', r'.ls\1.gamma'),  # DeiT-III's
     (r'^patch_embed\.conv\.', 'patch_embed.'),  # of LV-ViT's stem
 )
 _OPENMMLAB = (
@@ -55,8 +54,6 @@ _TRANSFORMERS = (
     (r'\.layernorm_after\.|\.layer_norm2\.', '.norm2.'),
     (r'\.intermediate\.dense\.', '.mlp.fc1.'),
     (r'\.output\.dense\.', '.mlp.fc2.'),
-    (r'\.mlp\.weights_in\.', '.mlp.fc1.'),
-    (r'\.mlp\.(weights_out|down_proj)\.', '.mlp.fc2.'),
     (r'\.layer_scale([12])\.lambda1$', r'.ls\1.gamma'),
 )
 _CLIP = (
@@ -79,7 +76,7 @@ def vit_to_timm_keys(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Name a ViT's tensors, without wrappers, as timm does."""
     out, kind = state_dict, naming(state_dict)
     if kind == 'transformers':
-        out = _joined(_renamed(out, _TRANSFORMERS))
+        out = _renamed(out, _TRANSFORMERS)
     elif kind == 'clip':
         out = _renamed(out, _CLIP)
         out.pop('proj', None)  # to where images and texts meet
@@ -92,7 +89,7 @@ def vit_to_timm_keys(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         position = out['pos_embed']
         out['cls_token'] = out['cls_token'] + position[:, :1]
         out['pos_embed'] = position[:, 1:]
-    out = _renamed(out, _VARIANTS)
+    out = eva_to_timm_keys(_renamed(out, _VARIANTS))
     out = {k: v for k, v in out.items() if not k.startswith(DROPPED)}
     for key in [key for key in out if key.endswith('.qkv.bias_mask')]:
         # of DINOv3's keys, whose bias is never used
@@ -136,35 +133,6 @@ def _renamed(state_dict: Mapping[str, Tensor], names) -> dict[str, Tensor]:
         for pattern, name in names:
             key = re.sub(pattern, name, key)
         out[key] = value
-    return out
-
-
-_PART = re.compile(r'\.(attn|mlp)\.(q|k|v|gate|up)_proj\.')
-_WHOLE = {'attn': ('qkv', 'q k v'), 'mlp': ('fc1', 'gate up')}
-
-
-def _joined(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Layers that read the same tokens as one.
-
-    A bias that only some of them have, as DINOv3's, is zero elsewhere.
-    """
-    out = {}
-    for key, value in state_dict.items():
-        found = _PART.search(key)
-        if found is None:
-            out[key] = value
-            continue
-        place = f'{key[: found.start()]}.{found[1]}.'
-        kind = key[found.end() :]
-        whole, parts = _WHOLE[found[1]]
-        layers = [f'{place}{part}_proj.' for part in parts.split()]
-        out[f'{place}{whole}.{kind}'] = torch.cat(
-            [
-                state_dict.get(layer + kind, torch.zeros_like(value))
-                for layer in layers
-                if f'{layer}weight' in state_dict
-            ]
-        )
     return out
 
 

@@ -8,11 +8,14 @@ import timm
 import torch
 from timm.layers import LayerScale
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmvitcompress.arch.base import Arch
+from mmvitcompress.arch.rotary import Rotary
 from mmvitcompress.arch.vit import ViTArch
+from mmvitcompress.checkpoints.names import eva_to_timm_keys, partners_apart
 from mmvitcompress.checkpoints.recognise import POOL_LEFT
 from mmvitcompress.checkpoints.timm.unsupported import (
     absent,
@@ -95,8 +98,9 @@ def describe(model: nn.Module) -> Source:
         raise ConfigError(
             f'{type(model).__name__} cannot be compressed, since it has '
             f'{"; ".join(found)}. Supported are plain ViTs as DeiT, ViT, '
-            'DeiT-III, DINOv2, CLIP and SigLIP: learned positions, fused QKV, '
-            'GELU or SwiGLU MLPs, LayerNorms, a linear classifier'
+            'DeiT-III, DINOv2, DINOv3, EVA-02, CLIP and SigLIP: learned or '
+            'fixed rotary positions, GELU MLPs or SwiGLU, LayerNorms, a '
+            'linear classifier'
         )
     pooled = model.attn_pool is not None
     options = dict(
@@ -104,50 +108,78 @@ def describe(model: nn.Module) -> Source:
         global_pool='' if pooled else model.global_pool,
         fc_norm=isinstance(model.fc_norm, nn.LayerNorm) and not pooled,
         final_norm=isinstance(model.norm, nn.LayerNorm),
-        pool_include_prefix=model.pool_include_prefix,
+        pool_include_prefix=getattr(model, 'pool_include_prefix', False),
         drop_rate=model.head_drop.p,
         drop_path_rate=_drop_path(model.blocks[-1]),
     )
     data, tensors = data_config(model.pretrained_cfg), model.state_dict()
+    arch = arch_of(model)
     if pooled:
         after = ('attn_pool.', 'fc_norm.', 'head.')
         tensors = {k: v for k, v in tensors.items() if not k.startswith(after)}
+    if isinstance(model, Eva):
+        tensors = eva_to_timm_keys(tensors)
+        if arch.rope is not None and not _halves(model):
+            tensors = partners_apart(tensors, arch.num_heads)
     notes = (POOL_LEFT,) if pooled else ()
-    return Source(arch_of(model), options, tensors, data, notes)
+    return Source(arch, options, tensors, data, notes)
 
 
-def arch_of(model: VisionTransformer) -> ViTArch:
+def arch_of(model: VisionTransformer | Eva) -> ViTArch:
     """The shape of a supported model."""
     first = model.blocks[0]
-    gated = is_gated(first.mlp)
-    rows = [block.mlp.fc1.out_features for block in model.blocks]
+    attn, mlp, gated = first.attn, first.mlp, is_gated(first.mlp)
+    biases = attn.qkv, getattr(attn, 'q_proj', None)
+    biased = [x.bias is not None for x in biases if x is not None]
+    biased.append(getattr(attn, 'q_bias', None) is not None)
+    scales = getattr(first, 'ls1', None), getattr(first, 'gamma_1', None)
+    registers = getattr(model, 'reg_token', None)
     tokens = 'patch' if model.no_embed_class else 'all'
     if model.pos_embed is None:
         tokens = 'none'
     return ViTArch(
         embed_dim=model.embed_dim,
         depth=len(model.blocks),
-        num_heads=first.attn.num_heads,
-        head_dim=first.attn.head_dim,
-        mlp_dims=[count // 2 for count in rows] if gated else rows,
+        num_heads=attn.num_heads,
+        head_dim=attn.head_dim,
+        mlp_dims=[block.mlp.fc2.in_features for block in model.blocks],
         patch_size=model.patch_embed.patch_size[0],
         img_size=tuple(model.patch_embed.img_size),
         in_chans=model.patch_embed.proj.in_channels,
         class_token=model.cls_token is not None,
         dist_token=isinstance(model, VisionTransformerDistilled),
-        reg_tokens=model.num_reg_tokens,
+        reg_tokens=0 if registers is None else registers.shape[1],
         pos_embed=tokens,
-        layer_scale=isinstance(first.ls1, LayerScale),
-        qkv_bias=first.attn.qkv.bias is not None,
-        qk_norm=not absent(first.attn.q_norm),
-        attn_norm=not absent(first.attn.norm),
-        mlp='swiglu' if gated else 'mlp',
-        mlp_norm=not absent(first.mlp.norm),
-        act='gelu' if gated else act_of(first.mlp.act),
+        layer_scale=isinstance(scales[0], LayerScale) or scales[1] is not None,
+        qkv_bias=any(biased),
+        qk_norm=not absent(getattr(attn, 'q_norm', None)),
+        act='gelu' if gated else act_of(mlp.act),
         patch_bias=model.patch_embed.proj.bias is not None,
         pre_norm=not absent(model.norm_pre),
         norm_eps=first.norm1.eps,
+        rope=_rotary(getattr(model, 'rope', None)),
+        mlp='swiglu' if gated else 'mlp',
+        mlp_norm=not absent(mlp.norm),
+        attn_norm=not absent(getattr(attn, 'norm', None)),
     )
+
+
+def _rotary(rope: nn.Module | None) -> Rotary | None:
+    if rope is None:
+        return None
+    normalized = type(rope).__name__ == 'RotaryEmbeddingDinoV3'
+    return Rotary(
+        'normalized' if normalized else 'index',
+        float(rope.temperature),
+        getattr(rope, 'ref_feat_shape', None),
+        float(getattr(rope, 'grid_offset', 0.0)),
+        getattr(rope, 'grid_indexing', 'ij') == 'xy',
+    )
+
+
+def _halves(model: Eva) -> bool:
+    """Whether rotary partners are half a head apart."""
+    return getattr(model.blocks[0].attn, 'rotate_half', False)
 
 
 def data_config(config: dict | None) -> dict:

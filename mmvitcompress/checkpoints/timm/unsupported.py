@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from timm.layers import GluMlp, Mlp, PatchEmbed
-from timm.layers.attention import Attention
+from timm.layers import GluMlp, Mlp, PatchEmbed, SwiGLU
+from timm.layers.attention import Attention, AttentionRope
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva, EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
@@ -20,7 +21,11 @@ _FEATURES = {
     'DiffParallelScalingBlock': 'differential attention in parallel to MLPs',
     'DiffAttention': 'differential attention',
     'ResPostBlock': 'norms after attention and MLP',
+    'EvaBlockPostNorm': 'norms after attention and MLP',
+    'RotaryEmbeddingMixed': 'rotary positions of learned frequencies',
 }
+_READ = (VisionTransformer, VisionTransformerDistilled, Eva)
+_ATTENTIONS = (Attention, AttentionRope, EvaAttention)
 _ACTS = dict(GELU='gelu', GELUTanh='gelu_tanh', QuickGELU='quick_gelu')
 
 
@@ -33,11 +38,10 @@ def unsupported(model: nn.Module) -> Iterator[str]:
     if name in _FEATURES:
         yield f'{_FEATURES[name]} ({name})'
         return
-    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
+    if type(model) not in _READ:
         yield f'a class of its own ({name})'
-    if getattr(model, 'rope', None) is not None:
-        yield 'rotary position embeddings (rope)'
-    if not isinstance(model, VisionTransformer):
+    yield from _unsupported_rope(model)
+    if not isinstance(model, VisionTransformer | Eva):
         if hasattr(model, 'layers'):
             yield 'stages (for a Swin use mmvitcompress.CompressedSwin)'
         for block in _blocks(model):
@@ -53,13 +57,32 @@ def unsupported(model: nn.Module) -> Iterator[str]:
     yield from _unsupported_head(model)
 
 
+def _unsupported_rope(model: nn.Module) -> Iterator[str]:
+    rope = getattr(model, 'rope', None)
+    if rope is None:
+        return
+    kind = type(rope).__name__
+    known = 'RotaryEmbeddingDinoV3', 'RotaryEmbeddingCat'
+    if not isinstance(model, Eva) or kind not in known:
+        yield _named(rope, 'rope')
+    elif (
+        getattr(rope, 'in_pixels', False)
+        or getattr(rope, 'min_period', None) is not None
+        or getattr(rope, 'normalize_coords', 'separate') != 'separate'
+        or rope.dim != model.blocks[0].attn.head_dim
+    ):
+        yield f'a {kind} other than its authors use'
+    elif rope.dim % 4:
+        yield f'heads of {rope.dim} channels, turned'
+
+
 def _blocks(model: nn.Module) -> list[nn.Module]:
     blocks = getattr(model, 'blocks', ())
     sequence = isinstance(blocks, nn.Sequential | nn.ModuleList)
     return list(blocks) if sequence else []
 
 
-def _unsupported_stem(model: VisionTransformer) -> Iterator[str]:
+def _unsupported_stem(model: VisionTransformer | Eva) -> Iterator[str]:
     stem = model.patch_embed
     if type(stem) is not PatchEmbed:
         yield _named(stem, 'patch_embed')
@@ -81,20 +104,27 @@ def _unsupported_block(block: nn.Module) -> Iterator[str]:
         yield _named(block, 'block')
         return
     attn, mlp = getattr(block, 'attn', None), getattr(block, 'mlp', None)
-    if type(attn) is not Attention:
+    if type(attn) not in _ATTENTIONS:
         yield _named(attn, 'attention')
     if not absent(getattr(attn, 'gate', None)):
         yield 'gated attention'
+    if getattr(attn, 'num_kv_groups', 1) > 1:
+        yield 'keys that heads share (num_kv_heads)'
     if is_gated(mlp):
-        if mlp.gate_last or not isinstance(mlp.act, nn.SiLU):
+        if getattr(mlp, 'gate_last', False) or not isinstance(
+            mlp.act, nn.SiLU
+        ):
             yield 'a gated MLP other than SwiGLU'
     elif type(mlp) is not Mlp:
         yield _named(mlp, 'MLP')
     elif act_of(mlp.act) is None:
         yield f'{mlp.act} as activation'
-    if type(block) is not Block:
+    if type(block) not in (Block, EvaBlock):
         yield f'blocks of class {type(block).__name__}'
         return
+    scales = {getattr(block, f'gamma_{i}', None) is None for i in (1, 2)}
+    if len(scales) > 1:
+        yield 'a layer scale of attention only (attn_only_layer_scale)'
     for norm in norms_of(block):
         if not isinstance(norm, nn.LayerNorm):
             yield f'{type(norm).__name__} as norm'
@@ -106,7 +136,7 @@ def _unsupported_block(block: nn.Module) -> Iterator[str]:
         yield 'dropout in blocks (set attn_drop_rate and proj_drop_rate to 0)'
 
 
-def _unsupported_head(model: VisionTransformer) -> Iterator[str]:
+def _unsupported_head(model: VisionTransformer | Eva) -> Iterator[str]:
     if model.attn_pool is not None:
         return  # neither pool nor classifier is taken
     for head in (model.head, getattr(model, 'head_dist', None)):
@@ -125,8 +155,8 @@ def absent(module: nn.Module | None) -> bool:
 
 
 def is_gated(mlp: nn.Module) -> bool:
-    """Whether one layer makes gates and values of an MLP."""
-    return type(mlp) is GluMlp
+    """Whether an MLP's hidden channels are values times gates."""
+    return type(mlp) in (GluMlp, SwiGLU)
 
 
 def norms_of(block: nn.Module) -> list[nn.Module]:
