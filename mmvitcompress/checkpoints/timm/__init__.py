@@ -7,5 +7,13 @@ from mmvitcompress.checkpoints.timm.reading import (
     data_config,
     describe,
 )
+from mmvitcompress.checkpoints.timm.unsupported import unsupported
 
-__all__ = ['Source', 'compare', 'create', 'data_config', 'describe']
+__all__ = [
+    'Source',
+    'compare',
+    'create',
+    'data_config',
+    'describe',
+    'unsupported',
+]

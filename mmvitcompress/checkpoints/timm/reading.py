@@ -134,6 +134,7 @@ def arch_of(model: VisionTransformer | Eva) -> ViTArch:
     biased.append(getattr(attn, 'q_bias', None) is not None)
     scales = getattr(first, 'ls1', None), getattr(first, 'gamma_1', None)
     registers = getattr(model, 'reg_token', None)
+    patch = model.patch_embed.patch_size[0]
     tokens = 'patch' if model.no_embed_class else 'all'
     if model.pos_embed is None:
         tokens = 'none'
@@ -143,8 +144,9 @@ def arch_of(model: VisionTransformer | Eva) -> ViTArch:
         num_heads=attn.num_heads,
         head_dim=attn.head_dim,
         mlp_dims=[block.mlp.fc2.in_features for block in model.blocks],
-        patch_size=model.patch_embed.patch_size[0],
-        img_size=tuple(model.patch_embed.img_size),
+        patch_size=patch,
+        # what is no whole patch, timm leaves out
+        img_size=tuple(n * patch for n in model.patch_embed.grid_size),
         in_chans=model.patch_embed.proj.in_channels,
         class_token=model.cls_token is not None,
         dist_token=isinstance(model, VisionTransformerDistilled),
@@ -221,13 +223,15 @@ def compare(
     like = next(theirs.parameters())
     if like.is_meta:
         return
-    image = torch.linspace(-2, 2, arch.in_chans * math.prod(arch.img_size))
-    image = image.sin().view(1, arch.in_chans, *arch.img_size).to(like)
+    size = theirs.patch_embed.img_size
+    image = torch.linspace(-2, 2, arch.in_chans * math.prod(size))
+    image = image.sin().view(1, arch.in_chans, *size).to(like)
     modes = [(part, part.training) for part in theirs.modules()]
     b = theirs.eval().forward_features(image)
     for part, mode in modes:
         part.training = mode
-    a, b = ours(image).double(), b.double()
+    height, width = arch.img_size
+    a, b = ours(image[..., :height, :width]).double(), b.double()
     b = b.flatten(1, -2)  # a Swin's are a map
     error = (a - b).abs().max() / b.abs().max()
     if not error <= _TOLERANCES.get(like.dtype, 5e-2):
