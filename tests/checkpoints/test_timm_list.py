@@ -29,6 +29,9 @@ REFUSED = {
     'differential attention in parallel to MLPs': ('vit_dpwee_',),
     'norms after attention and MLP': ('_rpn_', 'eva02_enormous_'),
     'rotary positions of learned frequencies': ('_rope_mixed_',),
+    'a layer scale of attention only': ('_sapiens2',),
+    'keys that heads share': ('_sapiens2',),
+    'RmsNorm as norm': ('_sapiens2', '_xp_'),
 }
 SIZES = ('embed_dim', 'depth', 'num_heads', 'head_dim', 'patch_size')
 SIZES += ('img_size', 'qk_dims', 'v_dims', 'mlp_dims')
@@ -73,7 +76,7 @@ def test_every_vit_of_timm_is_read_or_refused(models):
         reasons = dict.fromkeys(unsupported(model))
         if reasons:
             for reason in reasons:
-                refused[reason.rpartition(' (')[0]].append(name)
+                refused[reason.split(' (')[0]].append(name)
             continue
         source = describe(model)
         with torch.device('meta'):
