@@ -16,7 +16,7 @@ from mmvitcompress.models import ViT
 pytestmark = pytest.mark.slow
 FAMILIES = ('beit', 'deit', 'eva', 'naflexvit', 'samvit', 'vit_')
 REFUSED = {
-    'relative position bias': ('beit_', 'beitv2_', 'vit_relpos_'),
+    'relative position bias': ('beit_', 'beitv2_', 'relpos_'),
     'decomposed relative positions and windows': ('samvit_',),
     'images as sequences of patches of any size': ('naflexvit_',),
     'a convolutional net before the blocks': (
