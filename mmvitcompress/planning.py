@@ -120,7 +120,7 @@ def plan_arch(
         budget = MacBudget.of(
             arch.with_reductions(spec), img_size, num_classes
         )
-        budget.check(target, rules.floors(budget.widths))
+        budget.check(target, budget.floors(rules))
         reduction = target
     return Plan(
         spec=spec,

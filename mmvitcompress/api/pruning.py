@@ -7,6 +7,7 @@ fine-tuning, no finished model.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from math import lcm
 
 import numpy as np
 from numpy import ndarray
@@ -23,6 +24,7 @@ from mmvitcompress.channels import (
 )
 from mmvitcompress.channels.compactors import Kinds
 from mmvitcompress.channels.compensation import compensate_all_
+from mmvitcompress.channels.constraints import Constraints
 from mmvitcompress.channels.importance import (
     magnitudes,
     per_cost,
@@ -95,7 +97,7 @@ def prune_(
     criterion = channels.pop('criterion', default)
     seed = channels.pop('seed', 0)
     by_cost = criterion in ('taylor', 'lfs')
-    before = None
+    before, demands = None, Constraints.of(model.arch)
     for step in range(1, steps + 1):
         moments = calibration.moments(model) if calibration else None
         scores = _scores(model, criterion, seed, calibration, moments)
@@ -109,7 +111,7 @@ def prune_(
                 scores = per_cost(scores, budget)
             kept = select(scores, budget, reduction, rules).kept
         else:
-            kept = _largest(scores, _wanted(model.arch, channels))
+            kept = _largest(scores, _wanted(model.arch, channels), demands)
         set_kept_(attach_compactors(model), kept)
         arch, tensors = fold(model)
         if moments:
@@ -207,8 +209,7 @@ def _wanted(arch, channels: Mapping) -> list[tuple]:
 
 def _fractions(arch, divisor: int = 8, **keep: float) -> list[tuple]:
     """(Q/K, V, MLP) widths of each block, from fractions of them."""
-    rules = SelectionRules(divisor=divisor)
-    widths = []
+    widths, demands = [], Constraints.of(arch)
     for name, kind in zip(_DIMS, _KEEP):
         share = keep.get(kind, 1.0)
         if not 0 < share <= 1:
@@ -216,6 +217,10 @@ def _fractions(arch, divisor: int = 8, **keep: float) -> list[tuple]:
                 f'channels.{kind} must be the fraction to keep, in (0, 1], '
                 f'but got {share}'
             )
+        if share < 1:
+            _refuse_whole(kind, demands)
+        unit = demands.unit if kind == 'qk' else 1
+        rules = SelectionRules(divisor=lcm(divisor, unit))
         widths.append(
             [
                 rules.floor(width, max(1, round(share * width)))
@@ -226,8 +231,8 @@ def _fractions(arch, divisor: int = 8, **keep: float) -> list[tuple]:
 
 
 def _widths(arch, channels: Mapping) -> list[tuple]:
-    widths = []
-    for name in _DIMS:
+    widths, demands = [], Constraints.of(arch)
+    for name, kind in zip(_DIMS, _KEEP):
         own = getattr(arch, name)
         wanted = channels.get(name, own)
         wanted = per_block(f'channels.{name}', wanted, len(own))
@@ -237,23 +242,39 @@ def _widths(arch, channels: Mapping) -> list[tuple]:
                     f'channels.{name} must not exceed the {old} channels of '
                     f'block {block}, but got {new}'
                 )
+            if new < old:
+                _refuse_whole(kind, demands)
+            if kind == 'qk' and new % demands.unit:
+                raise ConfigError(
+                    f'channels.{name} must be even, since rotary positions '
+                    f'turn channels of Q and K in pairs, but got {new}'
+                )
         widths.append(wanted)
     return list(zip(*widths))
 
 
+def _refuse_whole(kind: str, demands: Constraints) -> None:
+    if kind in demands.whole:
+        raise ConfigError(
+            f'channels of {kind!r} cannot be removed from this arch, since a '
+            'norm within its blocks sees all of them: leave them whole'
+        )
+
+
 def _largest(
-    scores: Sequence[Kinds], widths: Sequence[tuple[int, int, int]]
+    scores: Sequence[Kinds],
+    widths: Sequence[tuple[int, int, int]],
+    demands: Constraints,
 ) -> list[Kinds]:
     """Masks that keep so many channels of each head, the highest-scored."""
-    return [
-        Kinds(
-            *(
-                _top(score, width)
-                for score, width in zip(block, (qk, qk, v, mlp))
-            )
-        )
-        for block, (qk, v, mlp) in zip(scores, widths)
-    ]
+    kept = []
+    for block, (qk, v, mlp) in zip(map(demands.joined, scores), widths):
+        units, both = qk // demands.unit, (block.q + block.k) / 2
+        block = block._replace(q=both, k=both)
+        parts = zip(block, (units, units, v, mlp))
+        masks = Kinds(*(_top(score, width) for score, width in parts))
+        kept.append(demands.spread(masks))
+    return kept
 
 
 def _top(score: ndarray, width: int) -> ndarray:

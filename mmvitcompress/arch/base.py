@@ -43,11 +43,20 @@ class Arch:
         layers_counted: How ``layers`` of token methods are counted.
         token_dim: Width of the tokens that methods reduce, in channels.
         token_depth: Number of blocks that methods choose from.
+        left_out: Values that :meth:`to_dict` leaves out where they are as by
+            default.
+        qk_unit: How many channels of queries and keys go only together: 2
+            that rotary positions turn, else 1.
+        kept_whole: Names of :data:`WIDTHS` that can't be pruned, since a norm
+            sees all of the channels.
         reductions: Specifications of its token methods.
     """
 
     family: ClassVar[str]
     layers_counted: ClassVar[str] = 'blocks are counted from 1'
+    left_out: ClassVar[tuple[str, ...]] = ()
+    qk_unit: int = 1
+    kept_whole: tuple[str, ...] = ()
     reductions: tuple[TokenSpec, ...]
 
     def __getattr__(self, name: str):
@@ -137,6 +146,10 @@ class Arch:
         content = {'family': self.family}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.name in self.left_out and value == field.default:
+                continue
+            if hasattr(value, 'to_dict'):
+                value = value.to_dict()
             content[field.name] = (
                 list(value) if isinstance(value, tuple) else value
             )

@@ -1,6 +1,8 @@
 """MACs and parameters of plain ViTs and of Swins, in closed form.
 
-Every token method is asked for what its own layers cost.
+Every token method is asked for what its own layers cost. Products element by
+element count for nothing in either convention: turning queries and keys by
+rotary positions, gating hidden channels, activations, softmax.
 """
 
 from mmvitcompress.tokens.grids import Grid, merged_grid
@@ -21,10 +23,12 @@ def vit_macs(
     counts = arch.counts(img_size)
     total = _stem_macs(arch, arch.grid(img_size), convention)
     left = counts[0].attention
+    total += norm * dim * (left + prefix) * arch.pre_norm
     for layer in range(1, depth + 1):
         count = counts[layer - 1]
         total += _block_macs(arch, layer, count)
         total += norm * dim * (count.attention + count.mlp + 2 * prefix)
+        total += norm * _inner_norms(arch, layer, count)
         for spec in arch.reductions:
             total += spec.macs(layer, count, arch, norm)
         left = count.left
@@ -34,6 +38,15 @@ def vit_macs(
         total += norm * dim * (left + prefix)
     heads = 1 + int(arch.dist_token)
     return total + heads * num_classes * dim
+
+
+def _inner_norms(arch, layer: int, count: Counts) -> int:
+    """Elements that the norms within attention and MLP see."""
+    qk, v, mlp = arch.widths(layer)
+    prefix = arch.num_prefix_tokens
+    attended = arch.num_heads * (2 * qk * arch.qk_norm + v * arch.attn_norm)
+    seen = (count.attention + prefix) * attended
+    return seen + (count.mlp + prefix) * mlp * arch.mlp_norm
 
 
 def _stem_macs(arch, grid: Grid, convention: str) -> int:
@@ -52,7 +65,8 @@ def _block_macs(arch, layer: int, count: Counts) -> int:
     qk, v, mlp = arch.widths(layer)
     prefix, attended = arch.num_prefix_tokens, arch.num_heads * (qk + v)
     tokens = count.attention + prefix
-    linear = tokens * 2 * attended + (count.mlp + prefix) * 2 * mlp
+    layers = arch.hidden_rows + 1
+    linear = tokens * 2 * attended + (count.mlp + prefix) * layers * mlp
     windows = arch.windows(layer - 1, count.grid)
     if windows is None:
         pairs = tokens**2
@@ -77,11 +91,14 @@ def vit_params(arch, num_classes: int, depth: int, final_norm: bool) -> int:
     for layer in range(1, depth + 1):
         qk, v, mlp = arch.widths(layer)
         attended = arch.num_heads * (qk + v)
-        total += dim * (2 * attended + 2 * mlp) + mlp + 2 * dim
+        rows = arch.hidden_rows * mlp
+        total += dim * (2 * attended + rows + mlp) + rows + 2 * dim
         total += arch.num_heads * (2 * qk + v) * arch.qkv_bias
-        total += 4 * dim + 2 * dim * arch.layer_scale
+        total += 2 * arch.num_heads * v * arch.attn_norm
+        total += 4 * dim + 2 * dim * arch.layer_scale + 2 * mlp * arch.mlp_norm
+        total += 4 * qk * arch.qk_norm
         total += sum(spec.params(layer, arch) for spec in arch.reductions)
-    total += 2 * dim * final_norm
+    total += 2 * dim * (final_norm + arch.pre_norm)
     heads = 1 + int(arch.dist_token)
     return total + heads * num_classes * (dim + 1) * bool(num_classes)
 
@@ -89,10 +106,11 @@ def vit_params(arch, num_classes: int, depth: int, final_norm: bool) -> int:
 def _stem_params(arch) -> int:
     if arch.stem == 'linear':
         inputs = arch.in_chans * arch.patch_size**2
-        return (inputs + 1) * arch.embed_dim
+        return (inputs + arch.patch_bias) * arch.embed_dim
     width = arch.stem_dim
     convs = 49 * arch.in_chans * width + 2 * 9 * width**2
-    proj = (width * (arch.patch_size // 2) ** 2 + 1) * arch.embed_dim
+    inputs = width * (arch.patch_size // 2) ** 2
+    proj = (inputs + arch.patch_bias) * arch.embed_dim
     return convs + 3 * 2 * width + proj
 
 

@@ -27,6 +27,7 @@ from mmvitcompress.channels.convergence import (
 from mmvitcompress.channels.folding import (
     fold,
     kept_widths,
+    left_widths,
     output_shift,
     pruned_arch,
     relative_difference,
@@ -56,6 +57,7 @@ __all__ = [
     'is_compactor',
     'kept_channels',
     'kept_widths',
+    'left_widths',
     'output_shift',
     'pruned_arch',
     'relative_difference',

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mmvitcompress.arch.base import Arch, dense
+from mmvitcompress.channels.constraints import FREE, Constraints
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.checks import check_target
 
@@ -35,12 +36,14 @@ class MacBudget:
         start: MACs with fewer tokens, before channels are pruned.
         costs: What the channels of each block save.
         widths: (Q/K, V, MLP) widths of each block before pruning.
+        constraints: What else the arch demands of its channels.
     """
 
     dense: int
     start: int
     costs: tuple[ChannelCosts, ...]
     widths: tuple[tuple[int, int, int], ...]
+    constraints: Constraints = FREE
 
     @classmethod
     def of(
@@ -57,21 +60,25 @@ class MacBudget:
             num_classes: Outputs of the classifier, if it is to be counted.
         """
         start = arch.macs(img_size, num_classes)
+        constraints = Constraints.of(arch)
         kinds = ('qk_dims', 'v_dims', 'mlp_dims')
         widths = tuple(zip(*(getattr(arch, kind) for kind in kinds)))
 
         def cost(kind: str, block: int) -> int:
-            wider = list(getattr(arch, kind))
-            wider[block] += 1
-            wider = arch.replace(**{kind: wider})
-            return wider.macs(img_size, num_classes) - start
+            # one less where there is: no head may be wider than it was
+            step = constraints.unit if kind == 'qk_dims' else 1
+            widths = list(getattr(arch, kind))
+            sign = -1 if widths[block] > step else 1
+            widths[block] += sign * step
+            other = arch.replace(**{kind: widths})
+            return sign * (other.macs(img_size, num_classes) - start) // step
 
         costs = tuple(
             ChannelCosts(*(cost(kind, block) for kind in kinds))
             for block in range(len(widths))
         )
         whole = dense(arch).macs(img_size, num_classes)
-        return cls(whole, start, costs, widths)
+        return cls(whole, start, costs, widths, constraints)
 
     def reduction(self, saved: int = 0) -> float:
         """Overall reduction once channels worth ``saved`` MACs are gone."""
@@ -91,19 +98,31 @@ class MacBudget:
         )
         return self.reduction(saved)
 
+    def floors(self, rules) -> list[tuple[int, int, int]]:
+        """(Q/K, V, MLP) widths of each block down to which a selection by
+        rules surely can go; see :meth:`SelectionRules.floors`."""
+        return rules.floors(self.widths, self.constraints)
+
     def check(
         self, target: float, floors: Sequence[tuple[int, int, int]]
     ) -> None:
         """Raise ConfigError if a target is out of reach of the floors, given
-        as :meth:`SelectionRules.floors` does; says what is reachable."""
+        as :meth:`floors` does; says what is reachable."""
         check_target(target)
         self.require(target, self.reduction_at(floors))
 
     def require(self, target: float, most: float) -> None:
         """Raise ConfigError if a target passes what floors allow."""
         if target > most:
+            whole = ''
+            if self.constraints.whole:
+                kinds = ' and '.join(self.constraints.whole)
+                whole = (
+                    f' (channels of {kinds} stay, since a norm within the '
+                    'blocks sees all of them)'
+                )
             raise ConfigError(
                 f'a reduction of {target:.2%} is out of reach: with every '
-                f'block at its floor it is {most:.2%}; lower the target or '
-                'the floors, or merge more tokens'
+                f'block at its floor it is {most:.2%}{whole}; lower the '
+                'target or the floors, or merge more tokens'
             )

@@ -10,6 +10,10 @@ instead of F·F for each token: less as soon as a batch holds more than D of
 them (two images for DeiT-Small). Only ``attn.qkv`` and ``mlp.fc1`` are
 exchanged, for linear layers that compose their weight first; all parameters
 keep their names, so that a plain checkpoint lacks nothing but the compactors.
+
+Of a gated MLP gate and value make one hidden channel. There C stands after
+both, and is applied to the inputs of ``mlp.fc2``: W_2·C, of which column c
+vanishes with column c of C. Nothing then sees channel c, gate or value.
 """
 
 from collections.abc import Iterable, Iterator
@@ -56,7 +60,7 @@ class Compactor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compose with rows of a weight: (groups · width, n) → the same."""
         groups, width = self.kept.shape
-        return (self.weight @ x.view(groups, width, -1)).flatten(0, 1)
+        return (self.weight @ x.reshape(groups, width, -1)).flatten(0, 1)
 
     def norms(self) -> Tensor:
         """Scores s_c = ‖C[:, c]‖₂, (groups, width)."""
@@ -69,10 +73,16 @@ class Compactor(nn.Module):
 class CompactedLinear(nn.Linear):
     """A linear layer, whose parameters are taken over, and its compactors.
 
-    ``sizes`` are groups and width of each kind, in the order of its rows.
+    ``sizes`` are groups and width of each kind, in the order of its rows, or
+    of its columns if compactors are applied to its ``inputs``.
     """
 
-    def __init__(self, linear: nn.Linear, sizes: dict[str, tuple[int, int]]):
+    def __init__(
+        self,
+        linear: nn.Linear,
+        sizes: dict[str, tuple[int, int]],
+        inputs: bool = False,
+    ):
         bias = linear.bias is not None
         super().__init__(
             linear.in_features, linear.out_features, bias, device='meta'
@@ -81,10 +91,13 @@ class CompactedLinear(nn.Linear):
         compactors = {kind: Compactor(*size) for kind, size in sizes.items()}
         self.add_module(NAME, nn.ModuleDict(compactors).to(linear.weight))
         self.rows = [groups * width for groups, width in sizes.values()]
+        self.inputs = inputs
 
     def composed(self) -> tuple[Tensor, Tensor | None]:
         """Weight (out, in) and bias (out) of the layer with its compactors."""
         bias = self.bias
+        if self.inputs:
+            return self._compose(self.weight.T).T, bias
         bias = None if bias is None else self._compose(bias).flatten()
         return self._compose(self.weight), bias
 
@@ -95,6 +108,11 @@ class CompactedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, *self.composed())
+
+
+def gated(mlp: nn.Module) -> bool:
+    """Whether an MLP's ``fc1`` makes gates as well as values."""
+    return mlp.fc1.out_features > mlp.fc2.in_features
 
 
 def transformer_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -111,7 +129,8 @@ def attach_compactors(model: nn.Module) -> list[Kinds]:
     They are identities: the model's output doesn't change.
 
     Blocks have ``attn.qkv`` (rows [Q | K | V], each head by head),
-    ``attn.num_heads``, ``attn.qk_dim``, ``attn.v_dim`` and ``mlp.fc1``.
+    ``attn.num_heads``, ``attn.qk_dim``, ``attn.v_dim``, ``mlp.fc1`` and
+    ``mlp.fc2``.
 
     Returns:
         The compactors of each block.
@@ -126,8 +145,11 @@ def attach_compactors(model: nn.Module) -> list[Kinds]:
         qk = (attn.num_heads, attn.qk_dim)
         sizes = dict(q=qk, k=qk, v=(attn.num_heads, attn.v_dim))
         attn.qkv = CompactedLinear(attn.qkv, sizes)
-        hidden = (1, mlp.fc1.out_features)
-        mlp.fc1 = CompactedLinear(mlp.fc1, dict(mlp=hidden))
+        hidden = dict(mlp=(1, mlp.fc2.in_features))
+        if gated(mlp):
+            mlp.fc2 = CompactedLinear(mlp.fc2, hidden, inputs=True)
+        else:
+            mlp.fc1 = CompactedLinear(mlp.fc1, hidden)
     compactors = find_compactors(model)
     if not compactors:
         raise ConfigError(
@@ -139,11 +161,15 @@ def attach_compactors(model: nn.Module) -> list[Kinds]:
 
 def find_compactors(model: nn.Module) -> list[Kinds]:
     """The compactors of each block; an empty list if none are attached."""
-    return [
-        Kinds(**block.attn.qkv.compactors, **block.mlp.fc1.compactors)
-        for _, block in transformer_blocks(model)
-        if isinstance(block.attn.qkv, CompactedLinear)
-    ]
+    found = []
+    for _, block in transformer_blocks(model):
+        mlp = block.mlp
+        inner = mlp.fc2 if gated(mlp) else mlp.fc1
+        if isinstance(inner, CompactedLinear):
+            found.append(
+                Kinds(**block.attn.qkv.compactors, **inner.compactors)
+            )
+    return found
 
 
 def is_compactor(name: str) -> bool:

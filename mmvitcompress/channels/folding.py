@@ -3,6 +3,11 @@
 Folding removes what is masked: W' = W·C[:, kept], b' = b·C[:, kept], and the
 rows of W_O and W_2 that V's and W_1's channels fed. The softmax scale stays
 1/√d of the original head width.
+
+Rotary positions turn what comes after C, by frequencies of their own for each
+pair of columns: C may mix whatever it likes, while a pair that stays must keep
+its frequency. Which ones each head has kept goes with the tensors, as
+``attn.rope_index``.
 """
 
 import copy
@@ -19,15 +24,24 @@ from mmvitcompress.channels.compactors import (
     column_norms,
     each_kind,
     find_compactors,
+    gated,
     is_compactor,
     kept_channels,
     transformer_blocks,
+)
+from mmvitcompress.channels.constraints import (
+    FREE,
+    Constraints,
+    kept_units,
 )
 from mmvitcompress.errors import ConfigError
 
 
 def removable(
-    kept: Sequence[Kinds], scores: Sequence[Kinds], divisor: int = 1
+    kept: Sequence[Kinds],
+    scores: Sequence[Kinds],
+    divisor: int = 1,
+    constraints: Constraints = FREE,
 ) -> list[Kinds]:
     """Masks of what stays when all that may be removed is.
 
@@ -42,13 +56,18 @@ def removable(
         divisor: Kept widths are made multiples of it by keeping some more of
             the masked channels, the highest-scored ones; a width that has no
             multiple below it stays whole.
+        constraints: What else the arch demands of its channels. Defaults to
+            nothing.
 
     Returns:
         Masks with equal counts in all heads and equal positions in Q and K.
     """
 
-    def keep_more(mask: ndarray, score: ndarray) -> ndarray:
-        most = -(-int(mask.sum(axis=1).max()) // divisor) * divisor
+    def keep_more(mask: ndarray, score: ndarray, kind: str) -> ndarray:
+        if kind in constraints.whole:
+            return np.ones_like(mask)
+        step = constraints.multiple(divisor) if kind == 'qk' else divisor
+        most = -(-int(mask.sum(axis=1).max()) // step) * step
         # kept channels first, then the masked ones by falling score
         order = np.lexsort((-score, ~mask), axis=1)
         out = np.zeros_like(mask)
@@ -56,10 +75,12 @@ def removable(
         return out
 
     result = []
-    for mask, score in zip(kept, scores):
-        qk = keep_more(mask.q | mask.k, score.q + score.k)
-        v, mlp = keep_more(mask.v, score.v), keep_more(mask.mlp, score.mlp)
-        result.append(Kinds(qk, qk, v, mlp))
+    for mask, score in zip(map(constraints.any_of, kept), scores):
+        score = constraints.joined(score)
+        qk = keep_more(mask.q | mask.k, score.q + score.k, 'qk')
+        v = keep_more(mask.v, score.v, 'v')
+        mlp = keep_more(mask.mlp, score.mlp, 'mlp')
+        result.append(constraints.spread(Kinds(qk, qk, v, mlp)))
     return result
 
 
@@ -69,6 +90,14 @@ def kept_widths(kept: Sequence[Kinds]) -> list[tuple[int, int, int]]:
         tuple(int(mask[0].sum()) for mask in (block.q, block.v, block.mlp))
         for block in kept
     ]
+
+
+def left_widths(
+    compactors: Sequence[Kinds], constraints: Constraints = FREE
+) -> list[tuple[int, int, int]]:
+    """(Q/K, V, MLP) widths of each block once all that may go has, by the
+    masks of the moment."""
+    return kept_widths(_final(compactors, 1, constraints))
 
 
 def pruned_arch(arch, kept: Sequence[Kinds]):
@@ -102,30 +131,56 @@ def fold(
     Raises:
         ConfigError: If the model has no compactors.
     """
-    compactors = _compactors(model)
-    kept = _final(compactors, divisor)
+    demands = Constraints.of(model.arch)
+    kept = _final(_compactors(model), divisor, demands)
     state_dict = {
         name: value.detach().clone()
         for name, value in model.state_dict().items()
         if not is_compactor(name)
     }
-    blocks = dict(transformer_blocks(model))
-    for (name, block), mask in zip(blocks.items(), kept):
-        qkv = [torch.from_numpy(part.ravel()) for part in mask[:3]]
+    for (name, block), mask in zip(transformer_blocks(model), kept):
         hidden = torch.from_numpy(mask.mlp.ravel())
-        for layer, rows in (('attn.qkv', torch.cat(qkv)), ('mlp.fc1', hidden)):
+        rows = torch.cat([torch.from_numpy(x.ravel()) for x in mask[:3]])
+        both = hidden.repeat(block.mlp.fc1.out_features // len(hidden))
+        inner = 'mlp.fc2' if gated(block.mlp) else 'mlp.fc1'
+        for layer in ('attn.qkv', inner):
             # once per model: double precision costs nothing, rounds only once
             linear = copy.deepcopy(block.get_submodule(layer)).double()
             for part, value in zip(('weight', 'bias'), linear.composed()):
                 if value is not None:
                     key = f'{name}.{layer}.{part}'
-                    value = value[rows.to(value.device)]
                     state_dict[key] = value.to(state_dict[key].dtype)
-        for layer, columns in (('attn.proj', qkv[2]), ('mlp.fc2', hidden)):
-            key = f'{name}.{layer}.weight'
-            value = state_dict[key]
-            state_dict[key] = value[:, columns.to(value.device)]
+        values = torch.from_numpy(mask.v.ravel())
+        for key, dim, stays in (
+            ('attn.qkv.weight', 0, rows),
+            ('attn.qkv.bias', 0, rows),
+            ('attn.proj.weight', 1, values),
+            ('mlp.fc1.weight', 0, both),
+            ('mlp.fc1.bias', 0, both),
+            ('mlp.fc2.weight', 1, hidden),
+        ):
+            value = state_dict.get(f'{name}.{key}')
+            if value is not None:
+                stays = stays.nonzero().flatten().to(value.device)
+                state_dict[f'{name}.{key}'] = value.index_select(dim, stays)
+        if demands.unit > 1:
+            _keep_turns(state_dict, f'{name}.attn.rope_index', mask.q, demands)
     return pruned_arch(model.arch, kept), state_dict
+
+
+def _keep_turns(
+    state_dict: dict[str, Tensor],
+    key: str,
+    mask: ndarray,
+    demands: Constraints,
+) -> None:
+    """Note by which of the original pairs each head is turned, in place."""
+    places = torch.from_numpy(kept_units(mask, demands.unit))
+    before = state_dict.get(key)
+    if before is not None:
+        state_dict[key] = before.gather(1, places.to(before.device))
+    elif not mask.all():
+        state_dict[key] = places
 
 
 def _compactors(model: nn.Module) -> list[Kinds]:
@@ -138,9 +193,11 @@ def _compactors(model: nn.Module) -> list[Kinds]:
     return compactors
 
 
-def _final(compactors: list[Kinds], divisor: int) -> list[Kinds]:
+def _final(
+    compactors: list[Kinds], divisor: int, demands: Constraints
+) -> list[Kinds]:
     kept, scores = kept_channels(compactors), column_norms(compactors)
-    return removable(kept, scores, divisor)
+    return removable(kept, scores, divisor, demands)
 
 
 @contextmanager
@@ -176,7 +233,8 @@ def output_shift(model: nn.Module, images: Tensor, divisor: int = 1) -> float:
     """
     compactors = _compactors(model)
     before = list(tensors_of(model(images)))
-    with without(compactors, _final(compactors, divisor)):
+    demands = Constraints.of(model.arch)
+    with without(compactors, _final(compactors, divisor, demands)):
         after = list(tensors_of(model(images)))
     return relative_difference(before, after)
 

@@ -23,8 +23,9 @@ def magnitudes(model: nn.Module) -> list[Kinds]:
 
     The score of a V channel, and of a hidden channel of the MLP, is
     ‖w_in‖₂ · ‖w_out‖₂, of its row in W_V or W_1 and its column in W_O or W_2;
-    that of a position of Q and K is ‖w_q‖₂ · ‖w_k‖₂. All are relative to the
-    mean of their block and kind, so that no block goes for its scale.
+    that of a position of Q and K is ‖w_q‖₂ · ‖w_k‖₂. A gated hidden channel
+    has two rows, whose norms are multiplied. All are relative to the mean of
+    their block and kind, so that no block goes for its scale.
     """
     scores = []
     for _, block in transformer_blocks(model):
@@ -32,7 +33,9 @@ def magnitudes(model: nn.Module) -> list[Kinds]:
         rows = _norms(attn.qkv.weight, 1).split(attn.split)
         q, k, v = (part.view(attn.num_heads, -1) for part in rows)
         v = v * _norms(attn.proj.weight, 0).view_as(v)
-        hidden = _norms(mlp.fc1.weight, 1) * _norms(mlp.fc2.weight, 0)
+        hidden = _norms(mlp.fc2.weight, 0)
+        rows = _norms(mlp.fc1.weight, 1).view(-1, len(hidden))
+        hidden = rows.prod(0) * hidden
         parts = (q * k, q * k, v, hidden[None])
         scores.append(Kinds(*(_relative(part) for part in parts)))
     return scores
@@ -52,7 +55,7 @@ def random_scores(model: nn.Module, seed: int = 0) -> list[Kinds]:
     generator = np.random.default_rng(seed)
     scores = []
     for _, block in transformer_blocks(model):
-        attn, hidden = block.attn, block.mlp.fc1.out_features
+        attn, hidden = block.attn, block.mlp.fc2.in_features
         widths = [attn.qk_dim, attn.qk_dim, attn.v_dim]
         sizes = [(attn.num_heads, width) for width in widths] + [(1, hidden)]
         scores.append(Kinds(*map(generator.random, sizes)))

@@ -8,6 +8,9 @@ isn't yet, with what consistency demands, until the MACs are reduced enough:
 - *attention-level*: with a Q channel goes the K channel of the same head and
   position, and the other way round. Both are scored by their mean.
 
+Not in the paper, where rotary positions turn Q and K: both channels of a pair
+go as one (:mod:`~mmvitcompress.channels.constraints`).
+
 Here nothing is walked. What one step masks is known beforehand: in each head
 its channels go in ascending order, so the k-th of all heads go together, when
 the walk meets the first of them. Every channel thus has a *time*, the rank of
@@ -15,7 +18,7 @@ the channel that triggers its step; a selection is a cut through the times.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +26,7 @@ from numpy import ndarray
 
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.compactors import Kinds, each_kind
+from mmvitcompress.channels.constraints import FREE, Constraints
 from mmvitcompress.utils.checks import check_flag, check_positive
 
 _NEVER = np.iinfo(np.int64).max
@@ -61,17 +65,36 @@ class SelectionRules:
         """``least``, rounded up to the divisor, but not above ``width``."""
         return min(width, -(-least // self.divisor) * self.divisor)
 
+    def of_units(self, constraints: Constraints) -> 'SelectionRules':
+        """The rules for Q and K, in units of them."""
+        return replace(
+            self,
+            min_head_dim=constraints.least(self.min_head_dim),
+            divisor=constraints.multiple(self.divisor),
+        )
+
     def floors(
-        self, widths: Sequence[tuple[int, int, int]]
+        self,
+        widths: Sequence[tuple[int, int, int]],
+        constraints: Constraints = FREE,
     ) -> list[tuple[int, int, int]]:
         """(Q/K, V, MLP) widths down to which a selection surely can go."""
         # without attention level Q and K may keep other positions
         both = 1 if self.attention_level else 2
+        unit, rules = constraints.unit, self.of_units(constraints)
+
+        def floor(kind: str, width: int, least: int) -> int:
+            whole = kind in constraints.whole
+            return width if whole else self.floor(width, least)
+
         return [
             (
-                min(qk, both * self.floor(qk, self.min_head_dim)),
-                self.floor(v, self.min_head_dim),
-                self.floor(mlp, self.min_mlp_dim),
+                min(
+                    qk,
+                    both * unit * rules.floor(qk // unit, rules.min_head_dim),
+                ),
+                floor('v', v, self.min_head_dim),
+                floor('mlp', mlp, self.min_mlp_dim),
             )
             for qk, v, mlp in widths
         ]
@@ -109,8 +132,9 @@ def select(
     Raises:
         ConfigError: If the floors don't allow it; says what is reachable.
     """
-    times = _times(scores, rules)
-    moments, savings = _removals(times, budget, rules.divisor)
+    demands = budget.constraints
+    times = _times([demands.joined(b) for b in scores], rules, demands)
+    moments, savings = _removals(times, budget, rules)
     order = np.argsort(moments, kind='stable')
     moments, total = moments[order], np.cumsum(savings[order])
     wanted = budget.saving_for(reduction)
@@ -122,10 +146,13 @@ def select(
         cut = moments[np.searchsorted(total, wanted)]
         saved = int(total[np.searchsorted(moments, cut, 'right') - 1])
     kept = [Kinds(*(time > cut for time in block)) for block in times]
+    kept = [demands.spread(block) for block in kept]
     return Selection(kept, saved, budget.reduction(saved))
 
 
-def _times(scores: Sequence[Kinds], rules: SelectionRules) -> list[Kinds]:
+def _times(
+    scores: Sequence[Kinds], rules: SelectionRules, demands: Constraints
+) -> list[Kinds]:
     """When each channel is masked: its trigger's rank among all channels."""
     if rules.attention_level:
         means = [(block.q + block.k) / 2 for block in scores]
@@ -133,6 +160,7 @@ def _times(scores: Sequence[Kinds], rules: SelectionRules) -> list[Kinds]:
     flat = np.concatenate([part.ravel() for part in each_kind(scores)])
     ranks = np.empty(len(flat), np.int64)
     ranks[np.argsort(flat, kind='stable')] = np.arange(len(flat))
+    of_kind = dict.fromkeys('qk', rules.of_units(demands))
     times, start = [], 0
     for block in scores:
         parts = {}
@@ -141,8 +169,11 @@ def _times(scores: Sequence[Kinds], rules: SelectionRules) -> list[Kinds]:
             start += score.size
             if kind == 'k' and rules.attention_level:
                 parts[kind] = parts['q']
+            elif kind in demands.whole:
+                parts[kind] = np.full_like(rank, _NEVER)
             else:
-                parts[kind] = _times_of(rank, kind, rules)
+                own = of_kind.get(kind, rules)
+                parts[kind] = _times_of(rank, kind, own)
         times.append(Kinds(**parts))
     return times
 
@@ -174,18 +205,21 @@ def _bundled(time: ndarray, divisor: int) -> ndarray:
 
 
 def _removals(
-    times: Sequence[Kinds], budget: MacBudget, divisor: int
+    times: Sequence[Kinds], budget: MacBudget, rules: SelectionRules
 ) -> tuple[ndarray, ndarray]:
     """Moments at which channels can be removed, and the MACs saved then."""
     moments, savings = [], []
+    demands = budget.constraints
+    units = demands.unit, 1, 1
+    divisors = demands.multiple(rules.divisor), rules.divisor, rules.divisor
     for block, cost in zip(times, budget.costs):
         # a position is free once Q and K are; the k-th channels of a block
         # can be removed once every head has k of them
         parts = (np.maximum(block.q, block.k), block.v, block.mlp)
-        for part, saved in zip(parts, cost):
+        for part, saved, unit, divisor in zip(parts, cost, units, divisors):
             free = np.sort(part, axis=1).max(axis=0, keepdims=True)
             free = _bundled(free, divisor)
             free = free[free < _NEVER]
             moments.append(free)
-            savings.append(np.full(len(free), saved))
+            savings.append(np.full(len(free), saved * unit))
     return np.concatenate(moments), np.concatenate(savings)

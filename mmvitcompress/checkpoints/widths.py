@@ -13,10 +13,11 @@ from torch import Tensor
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.zoo import ARCHS
 from mmvitcompress.channels import Kinds, kept_widths, removable
+from mmvitcompress.channels.constraints import FREE, Constraints
 from mmvitcompress.checkpoints.file import read_checkpoint
 from mmvitcompress.errors import CheckpointError
 
-_MASK = re.compile(r'(.*?)(?:attn\.qkv|mlp\.fc1)\.compactors\.(\w+)\.kept$')
+_MASK = re.compile(r'(.*?)(?:attn\.qkv|mlp\.fc[12])\.compactors\.(\w+)\.kept$')
 
 
 class Widths(NamedTuple):
@@ -66,7 +67,7 @@ def read_widths(path: str | Path) -> Widths:
     state_dict, arch = checkpoint.state_dict, checkpoint.arch
     masks, norms = masks_of(state_dict)
     if masks:
-        return widths_of(masks, norms)
+        return widths_of(masks, norms, _demands(arch))
     if arch is None:
         raise CheckpointError(
             f'checkpoint {str(path)!r} tells no widths: give one that '
@@ -79,11 +80,19 @@ def read_widths(path: str | Path) -> Widths:
     return Widths(kept, full)
 
 
-def widths_of(masks: Sequence[Kinds], norms: Sequence[Kinds]) -> Widths:
+def widths_of(
+    masks: Sequence[Kinds],
+    norms: Sequence[Kinds],
+    constraints: Constraints = FREE,
+) -> Widths:
     """What is left of blocks (:func:`masks_of`) once all that can go has."""
     dense = [[p.shape[1] for p in (m.q, m.v, m.mlp)] for m in masks]
-    kept = kept_widths(removable(masks, norms))
-    return Widths(np.array(kept), np.array(dense))
+    kept = removable(masks, norms, constraints=constraints)
+    return Widths(np.array(kept_widths(kept)), np.array(dense))
+
+
+def _demands(arch: Arch | None) -> Constraints:
+    return FREE if arch is None else Constraints.of(arch)
 
 
 def unpruned(arch: Arch) -> Arch:
@@ -94,7 +103,10 @@ def unpruned(arch: Arch) -> Arch:
     """
     full = arch.replace(qk_dims=None, v_dims=None, mlp_dims=None)
     names = ('embed_dim', 'num_heads')
-    names += ('depths',) if hasattr(arch, 'depths') else ('depth', 'stem')
+    if hasattr(arch, 'depths'):
+        names += ('depths',)
+    else:
+        names += ('depth', 'stem', 'mlp', 'rope')
     same = [
         other
         for other in ARCHS.values()
@@ -139,7 +151,8 @@ def read_heads(path: str | Path) -> dict[str, HeadChannels]:
         CheckpointError: If it can't be read, has no compactors, or its blocks
             differ in heads (as a Swin's do).
     """
-    masks, norms = masks_of(read_checkpoint(path).state_dict)
+    checkpoint = read_checkpoint(path)
+    masks, norms = masks_of(checkpoint.state_dict)
     if not masks:
         raise CheckpointError(
             f'checkpoint {str(path)!r} has no compactors, whose masks tell '
@@ -153,7 +166,8 @@ def read_heads(path: str | Path) -> dict[str, HeadChannels]:
             f'(heads, width: {sorted(heads)}), which one picture cannot '
             'hold; draw what its blocks keep instead'
         )
-    final, result = removable(masks, norms), {}
+    demands = _demands(checkpoint.arch)
+    final, result = removable(masks, norms, constraints=demands), {}
     for kind in ('q', 'k', 'v'):
         kept, left = (
             np.stack([getattr(block, kind) for block in blocks])

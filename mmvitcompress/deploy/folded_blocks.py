@@ -28,7 +28,7 @@ def pad_widths(block: Block, step: int = WIDTH_STEP) -> None:
     """Fill up the widths of a block with zeros, in place.
 
     Queries, keys and values get one width, as flash attention wants it; a
-    hidden channel whose weights are zero is zero after the GELU, too.
+    hidden channel whose weights are zero is zero after the activation, too.
 
     Args:
         block: Of a ViT.
@@ -36,7 +36,9 @@ def pad_widths(block: Block, step: int = WIDTH_STEP) -> None:
     """
     attn, mlp = block.attn, block.mlp
     width = max(attn.qk_dim, attn.v_dim)
-    _pad_heads(attn, width + -width % step)
+    width += -width % step
+    if attn.q_norm is None or width == attn.qk_dim:  # norms see no zeros
+        _pad_heads(attn, width)
     gap = -mlp.fc1.out_features % step
     mlp.fc1 = _linear(
         F.pad(mlp.fc1.weight, (0, 0, 0, gap)), F.pad(mlp.fc1.bias, (0, gap))

@@ -23,6 +23,7 @@ from mmvitcompress.channels import (
     unconverged,
     without,
 )
+from mmvitcompress.channels.constraints import Constraints
 from mmvitcompress.checkpoints.file import Checkpoint
 from mmvitcompress.checkpoints.heads import to_timm_head
 from mmvitcompress.checkpoints.load import load_strict
@@ -150,7 +151,10 @@ def export(
         if sum(left) and not force:
             raise _not_converged(model, images, compactors, left, reference)
         kept = removable(
-            kept_channels(compactors), column_norms(compactors), divisor
+            kept_channels(compactors),
+            column_norms(compactors),
+            divisor,
+            Constraints.of(arch),
         )
         before = reference
         with without(compactors, kept):
@@ -175,7 +179,9 @@ def export(
         compared=[*reference],
     )
     folded = {
-        key: value.to(stored[key].dtype) for key, value in folded.items()
+        # rope_index is new, and of whole numbers
+        key: value.to(stored.get(key, value).dtype)
+        for key, value in folded.items()
     }
     if isinstance(model, ImageClassifier):
         return Export(
@@ -191,7 +197,11 @@ def _unprefixed(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _not_converged(model, images, compactors, left, before) -> CheckpointError:
-    masked = removable(kept_channels(compactors), column_norms(compactors))
+    masked = removable(
+        kept_channels(compactors),
+        column_norms(compactors),
+        constraints=Constraints.of(model.backbone.arch),
+    )
     with without(compactors, masked):
         moved = _difference(before, _outputs(model, images))
     return CheckpointError(

@@ -18,12 +18,13 @@ from torch.utils.checkpoint import checkpoint
 from mmvitcompress.arch.base import check_images, check_memory
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.models.layers.blocks import (
-    STEMS,
     Block,
     drop_path_rates,
     init_linears,
 )
 from mmvitcompress.models.layers.positions import resample_position
+from mmvitcompress.models.layers.rotary import RotaryPositions, Turns
+from mmvitcompress.models.layers.stems import STEMS
 from mmvitcompress.tokens import TokenMethod, TokenState
 from mmvitcompress.tokens.losses import report_losses
 from mmvitcompress.tokens.method import Attended, add_methods
@@ -80,6 +81,16 @@ class ViT(nn.Module):
             None
             if arch.pos_embed == 'none'
             else _token(height * width + self._pos_prefix, dim)
+        )
+        self.norm_pre = (
+            nn.LayerNorm(dim, eps=arch.norm_eps)
+            if arch.pre_norm
+            else nn.Identity()
+        )
+        self.rope = (
+            None
+            if arch.rope is None
+            else RotaryPositions(arch.rope, arch.head_dim)
         )
         rates = drop_path_rates(drop_path_rate, arch.depth)
         self.blocks = nn.ModuleList(
@@ -144,20 +155,24 @@ class ViT(nn.Module):
             layer = index + 1
             for method in methods:
                 x, state = method.before(layer, x, state)
+            if self.rope is not None and state.tables is None:
+                state = state.having(tables=self._turns(x, state))
             bias = _bias(methods, layer, state)
             windows = self.arch.windows(index, state.grid)
             within = [m for m in methods if layer in m.within]
             if within:
                 reduce = partial(_reduce, within, layer, state)
-                x, state = self._run(block, x, bias, windows, reduce)
+                inputs = x, bias, windows, reduce, state.tables
+                x, state = self._run(block, *inputs)
             else:
-                x = self._run(block, x, bias, windows)
+                inputs = x, bias, windows, None, state.tables
+                x = self._run(block, *inputs)
             for method in methods:
                 x, state = method.rejoin(layer, x, state)
             if index in take:
                 # before ``after``: a patch that leaves after this block still
                 # has its feature here
-                outputs.append((x, state))
+                outputs.append((x, state.having()))
             for method in methods:
                 x, state = method.after(layer, x, state)
             if len(outputs) == len(take):
@@ -206,7 +221,16 @@ class ViT(nn.Module):
             x = torch.cat([*prefix, x], 1)
         if pos is not None and self._pos_prefix:
             x = x + pos
-        return x, TokenState.start(grid)
+        return self.norm_pre(x), TokenState.start(grid)
+
+    def _turns(self, x: Tensor, state: TokenState) -> Turns:
+        """Rotary positions of tokens (B, prefix + n, D), for all blocks that
+        meet them."""
+        prefix = self.num_prefix_tokens
+        places = self.rope.of_tokens(x, state, prefix)
+        for method in self.methods:
+            places = method.stand(places, state)
+        return self.rope(places, prefix, x.dtype)
 
     def _position(self, grid: tuple[int, int]) -> Tensor | None:
         """Position embedding for a grid; interpolated if need be.

@@ -100,6 +100,16 @@ class TokenMethod(nn.Module):
         """
         return None
 
+    def stand(self, places: Tensor, state: TokenState) -> Tensor:
+        """Where patches stand that are all there, while it learns, though
+        some have merged.
+
+        Args:
+            places: Coordinates (1 or B, n, 2) by what the state records.
+            state: The state.
+        """
+        return places
+
     def losses(self, state: TokenState) -> dict[str, Tensor]:
         """What to add to the loss of a batch, given the last state.
 

@@ -1,7 +1,8 @@
-"""From reduced tokens back to full feature maps."""
+"""From reduced tokens back to full feature maps; which patches each covers."""
 
 from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 from mmvitcompress.tokens.grids import to_map
@@ -83,3 +84,27 @@ def _undo(
     for record in reversed(state.undo[kept:]):
         x = record.undo(x, mode, fill)
     return x
+
+
+@torch.no_grad()
+def covering(state: TokenState, batch: int, count: int, device) -> Tensor:
+    """(B, N): which of ``count`` tokens covers each patch of the full grid.
+
+    ``count`` itself stands where none does: there a patch has left.
+    """
+    ids = torch.arange(count, dtype=torch.float, device=device)
+    ids = ids.expand(batch, -1)[..., None]
+    state = state.apply(lambda x: ids.new_full((*x.shape[:2], 1), count))
+    return restore(ids, state).flatten(1).long()
+
+
+def covered_means(patches: Tensor, index: Tensor, count: int) -> Tensor:
+    """Means (B, n, D) of the patches (B, N, D) that each token covers.
+
+    ``index`` is that of :func:`covering`.
+    """
+    sums = patches.new_zeros(len(patches), count + 1, patches.shape[-1])
+    sums.scatter_add_(1, index[..., None].expand_as(patches), patches)
+    sizes = patches.new_zeros(len(patches), count + 1)
+    sizes.scatter_add_(1, index, torch.ones_like(index, dtype=sizes.dtype))
+    return (sums / sizes.clamp(min=1)[..., None])[:, :count]

@@ -72,12 +72,15 @@ class TokenState(NamedTuple):
         undo: Records of what was done, newest last; see :class:`Undo`.
         notes: What methods note for themselves while blocks run, by their
             keys, such as how many patches each token stands for.
+        tables: What a net worked out of all this for its blocks; None once
+            anything has changed.
     """
 
     full_grid: Grid
     grid: Grid
     undo: tuple[Undo, ...] = ()
     notes: dict[str, Any] = {}  # noqa: RUF012, never written to
+    tables: Any = None
 
     @classmethod
     def start(cls, grid: Grid) -> 'TokenState':
@@ -85,13 +88,13 @@ class TokenState(NamedTuple):
         return cls(full_grid=grid, grid=grid)
 
     def having(self, **values) -> 'TokenState':
-        """A copy with other values.
+        """A copy with other values, and without the tables of the old ones.
 
         As ``_replace``, whose result torch 2.11 cannot hand out of a compiled
         graph; torch 2.7 can't follow ``_asdict``.
         """
         now = dict(zip(TokenState._fields, self))
-        return TokenState(**{**now, **values})
+        return TokenState(**{**now, 'tables': None, **values})
 
     def noting(self, key: str, value: Any) -> 'TokenState':
         """A copy with a note of the method ``key``."""
@@ -129,6 +132,14 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     start = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
     rows = x.flatten(0, 1).index_select(0, (index + start).flatten())
     return rows.unflatten(0, index.shape)
+
+
+def fused_places(stay: Tensor, total: int) -> Tensor:
+    """(B, total): where each of ``total`` tokens is once those at ``stay``
+    (B, k) come first, in that order, and all others are one token."""
+    batch, kept = stay.shape
+    places = torch.arange(kept, device=stay.device).expand_as(stay)
+    return stay.new_full((batch, total), kept).scatter(1, stay, places)
 
 
 def drop_lowest(

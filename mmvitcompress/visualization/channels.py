@@ -11,6 +11,7 @@ from mmvitcompress.channels import (
     find_compactors,
     kept_channels,
 )
+from mmvitcompress.channels.constraints import Constraints
 from mmvitcompress.checkpoints.widths import (
     HeadChannels,
     Widths,
@@ -203,15 +204,15 @@ class Channels(base.ModelKind):
 
     def compute(self, models) -> tuple:
         """Read the masks of the moment."""
-        blocks = {n: find_compactors(b) for n, (b, _) in models.items()}
-        return (
-            {
-                f'masks of {name}': widths_of(
-                    kept_channels(each), column_norms(each)
-                )
-                for name, each in blocks.items()
-            },
-        )
+        found = {}
+        for name, (backbone, _) in models.items():
+            each = find_compactors(backbone)
+            found[f'masks of {name}'] = widths_of(
+                kept_channels(each),
+                column_norms(each),
+                Constraints.of(backbone.arch),
+            )
+        return (found,)
 
     def look(self, models, pictures) -> base.View:
         """Draw the masks of the moment, whatever the pictures."""

@@ -44,6 +44,13 @@ VARIANTS = {
     'slimmed': dict(patch_slimming=dict(base_layer=1, layers=(2,))),
     'lvvit': dict(stem='conv', qkv_bias=False, skip_scale=2.0),
     'scaled': dict(layer_scale=True, pos_embed='patch', reg_tokens=2),
+    'rotary': dict(rope={}, pos_embed='none', reg_tokens=2),
+    'rotary_again': dict(rope={}, qk_dims=(6, 4, 8)),
+    'gated': dict(mlp='swiglu'),
+    'eva02': dict(
+        rope=dict(coords='index', reference=4), mlp='swiglu', mlp_norm=True
+    ),
+    'inner_norms': dict(attn_norm=True, mlp_norm=True),
 }
 RULES = SelectionRules(min_head_dim=1, min_mlp_dim=2)
 
@@ -77,7 +84,7 @@ def features(model, x):
 def prune(model, compactors, rules=RULES):
     """Mask half of what may be masked."""
     budget = MacBudget.of(model.arch)
-    most = budget.reduction_at(rules.floors(budget.widths))
+    most = budget.reduction_at(budget.floors(rules))
     target = (budget.reduction() + most) / 2
     selection = select(column_norms(compactors), budget, target, rules)
     set_kept_(compactors, selection.kept)

@@ -234,7 +234,7 @@ def problems(draw, consistent=False):
         divisor=draw(st.integers(1, 4)) if consistent else 1,
     )
     budget = MacBudget.of(arch)
-    most = budget.reduction_at(rules.floors(budget.widths))
+    most = budget.reduction_at(budget.floors(rules))
     least = budget.reduction()
     part = draw(st.floats(0, 1))
     target = least + part * (most - least)
@@ -301,7 +301,7 @@ def test_claimed_savings_can_be_removed(problem):
 @settings(max_examples=50, deadline=None)
 def test_floors_are_reached_and_not_passed(problem):
     _, scores, budget, _, rules = problem
-    floors = rules.floors(budget.widths)
+    floors = budget.floors(rules)
     most = budget.reduction_at(floors)
     result = select(scores, budget, most, rules)
     assert kept_widths(result.kept) == floors

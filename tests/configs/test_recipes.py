@@ -56,7 +56,7 @@ def test_target_is_met_whatever_the_scores(name):
     budget = MacBudget.of(arch, num_classes=1000)
     target = hook.target
     assert target == REDUCTIONS.get(name, target)
-    budget.check(target, rules.floors(budget.widths))
+    budget.check(target, budget.floors(rules))
     for seed in range(3):
         selection = select(random_scores(arch, seed), budget, target, rules)
         assert 0 <= selection.reduction - target < 0.003

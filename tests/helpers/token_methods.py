@@ -179,10 +179,19 @@ NETS = {
     'vit': VIT,
     'distilled': dict(VIT, dist_token=True, stem='conv', stem_dim=6),
     'registers': dict(VIT, reg_tokens=4, pos_embed='patch', skip_scale=2.0),
+    'rotary': dict(VIT, reg_tokens=2, pos_embed='none', rope={}),
+    'gated': dict(
+        VIT,
+        rope=dict(coords='index', reference=4),
+        mlp='swiglu',
+        mlp_norm=True,
+        attn_norm=True,
+    ),
     'windows': dict(VIT, window_size=3, global_blocks=(3,)),
     'swin': SWIN,
 }
 PREFIX = dict(no_prefix=0, vit=1, distilled=2, registers=5, windows=1, swin=0)
+PREFIX |= dict(rotary=3, gated=1)
 
 
 def takes(net: str, methods: dict) -> bool:

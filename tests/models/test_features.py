@@ -5,8 +5,6 @@ import torch
 from token_methods import CASES, build, images, runs, sizes
 
 from mmvitcompress.models.layers.features import (
-    covered_means,
-    covering,
     error_sums,
     feature_error,
     feature_losses,
@@ -15,6 +13,7 @@ from mmvitcompress.models.layers.features import (
 )
 from mmvitcompress.tokens import TokenState
 from mmvitcompress.tokens.methods.atme import merged
+from mmvitcompress.tokens.restore import covered_means, covering
 
 WHOLE = TokenState.start((1, 4))
 PAIRED = merged(WHOLE, 'horizontal')

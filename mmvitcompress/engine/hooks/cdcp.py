@@ -17,8 +17,7 @@ from mmvitcompress.channels import (
     count_unconverged,
     find_compactors,
     kept_channels,
-    kept_widths,
-    removable,
+    left_widths,
     select,
     set_kept_,
     shrink_masked_,
@@ -170,7 +169,7 @@ class CDCPHook(Hook):
         self.budget = MacBudget.of(
             backbone.arch, self.img_size, self.num_classes
         )
-        self.budget.check(self.target, self.rules.floors(self.budget.widths))
+        self.budget.check(self.target, self.budget.floors(self.rules))
         self.schedule = self._schedule(runner)
         optimizer = runner.optim_wrapper.optimizer
         groups = compactor_groups(runner.optim_wrapper, self.compactors)
@@ -256,10 +255,11 @@ class CDCPHook(Hook):
     def _state(self, iteration: int) -> dict:
         kept = kept_channels(self.compactors)
         scores = column_norms(self.compactors)
-        widths = kept_widths(removable(kept, scores))
         return dict(
             target=self.schedule.reduction_at(iteration),
-            reached=self.budget.reduction_at(widths),
+            reached=self.budget.reduction_at(
+                left_widths(self.compactors, self.budget.constraints)
+            ),
             masked=sum(int((~mask).sum()) for mask in each_kind(kept)),
             unconverged=sum(each_kind(count_unconverged(kept, scores))),
             lasso=sum(float(score.sum()) for score in each_kind(scores)),
@@ -267,8 +267,7 @@ class CDCPHook(Hook):
 
     def report(self, runner: Runner, iteration: int) -> None:
         """Log what every block keeps, as a line and as scalars."""
-        kept = kept_channels(self.compactors)
-        widths = kept_widths(removable(kept, column_norms(self.compactors)))
+        widths = left_widths(self.compactors, self.budget.constraints)
         runner.logger.info(
             'CDCP keeps (Q/K, V, MLP) per block: '
             + ' '.join('/'.join(map(str, width)) for width in widths)

@@ -4,15 +4,24 @@ Parameter names are timm's, so that its checkpoints load as they are.
 """
 
 from collections.abc import Callable
+from functools import partial
 
-import torch.nn.functional as F
-from timm.layers import DropPath, LayerScale, Mlp, trunc_normal_
+import torch
+from timm.layers import (
+    DropPath,
+    GluMlp,
+    LayerScale,
+    Mlp,
+    QuickGELU,
+    trunc_normal_,
+)
 from torch import Tensor, nn
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.windows import Windows
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers.attend import attend
+from mmvitcompress.models.layers.rotary import Turns, spread_pairs, turned
 from mmvitcompress.models.layers.windowed import windowed_attention
 from mmvitcompress.tokens import TokenState
 from mmvitcompress.tokens.method import Attended
@@ -39,6 +48,13 @@ def init_linears(blocks: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+ACTIVATION_LAYERS: dict[str, Callable[[], nn.Module]] = {
+    'gelu': nn.GELU,
+    'gelu_tanh': partial(nn.GELU, approximate='tanh'),
+    'quick_gelu': QuickGELU,
+}
+"""Activations by their names in an arch."""
+
 Reduce = Callable[[Tensor, Attended], tuple[Tensor, TokenState]]
 """Takes tokens and what their attention saw; returns fewer and their state."""
 
@@ -49,6 +65,9 @@ class Attention(nn.Module):
     One projection makes Q, K and V; its rows are laid out as [Q | K | V], each
     of them head by head, which for equal widths is timm's layout.
 
+    Where rotary positions turn Q and K and some pairs of channels were pruned,
+    a buffer ``rope_index`` (heads, pairs) says which ones each head has kept.
+
     Args:
         dim: Embedding width D.
         num_heads: Number of heads h.
@@ -57,6 +76,12 @@ class Attention(nn.Module):
         scale: Softmax scale. Pruning doesn't change it: 1/√d of the original
             head width d.
         qkv_bias: Whether the projection has a bias. Defaults to True.
+        norm_eps: Epsilon of a LayerNorm of all heads' results. Defaults to
+            None: there is none.
+        qk_norm_eps: Epsilon of LayerNorms of each head's Q and K. Defaults to
+            None: there are none.
+        pairs: Pairs of channels that rotary positions turned in each head
+            before pruning. Defaults to None: they turn none.
     """
 
     def __init__(
@@ -67,6 +92,9 @@ class Attention(nn.Module):
         v_dim: int,
         scale: float,
         qkv_bias: bool = True,
+        norm_eps: float | None = None,
+        qk_norm_eps: float | None = None,
+        pairs: int | None = None,
     ):
         super().__init__()
         self.num_heads = num_heads
@@ -75,7 +103,21 @@ class Attention(nn.Module):
         self.scale = scale
         self.split = [num_heads * width for width in (qk_dim, qk_dim, v_dim)]
         self.qkv = nn.Linear(dim, sum(self.split), bias=qkv_bias)
-        self.proj = nn.Linear(num_heads * v_dim, dim)
+        self.q_norm, self.k_norm = (
+            None
+            if qk_norm_eps is None
+            else nn.LayerNorm(qk_dim, eps=qk_norm_eps)
+            for _ in 'qk'
+        )
+        attended = num_heads * v_dim
+        self.norm = None
+        if norm_eps is not None:
+            self.norm = nn.LayerNorm(attended, eps=norm_eps)
+        self.proj = nn.Linear(attended, dim)
+        index = None
+        if pairs is not None and qk_dim < 2 * pairs:
+            index = spread_pairs(num_heads, qk_dim // 2, pairs)
+        self.register_buffer('rope_index', index)
 
     def forward(
         self,
@@ -83,6 +125,7 @@ class Attention(nn.Module):
         bias: Tensor | None = None,
         windows: Windows | None = None,
         observe: bool = False,
+        turns: Turns | None = None,
     ) -> Tensor | tuple[Tensor, Attended]:
         """(B, n, D) → (B, n, D).
 
@@ -94,18 +137,37 @@ class Attention(nn.Module):
                 Defaults to None: all tokens attend to all.
             observe: Whether to return what token methods may ask for, too.
                 Defaults to False.
+            turns: Rotary positions of the tokens. Defaults to None.
         """
-        qkv = self.qkv(x)
+        qkv = self.project(x)
         q, k, v = self._heads(qkv)
+        if turns is not None:
+            q, k = (turned(x, turns, self.rope_index) for x in (q, k))
         if bias is not None:
             bias = bias.to(q.dtype)  # which autocast may have chosen
         if windows is not None:
+            if turns is not None:
+                parts = (x.transpose(1, 2).flatten(2) for x in (q, k, v))
+                qkv = torch.cat([*parts], 2)
             x = windowed_attention(qkv, windows, self._heads, self.scale)
         else:
             x = attend(q, k, v, bias, self.scale)
             x = x.transpose(1, 2).flatten(2)
-        x = self.proj(x)
+        x = self.proj(x if self.norm is None else self.norm(x))
         return (x, Attended(q, k, self.scale, bias)) if observe else x
+
+    def project(self, x: Tensor) -> Tensor:
+        """Tokens (B, n, D) → rows [Q | K | V] (B, n, C), normalised."""
+        qkv = self.qkv(x)
+        if self.q_norm is None:
+            return qkv
+        q, k, v = qkv.split(self.split, dim=2)
+        q, k = (
+            norm(part.unflatten(2, (self.num_heads, -1))).flatten(2)
+            for norm, part in ((self.q_norm, q), (self.k_norm, k))
+        )
+        # norms are in single precision under autocast
+        return torch.cat([q.to(v.dtype), k.to(v.dtype), v], 2)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Q, K, V, each (B, h, n, width): views into one projection."""
@@ -137,10 +199,13 @@ class Block(nn.Module):
             v_dim,
             scale=arch.head_dim**-0.5,
             qkv_bias=arch.qkv_bias,
+            norm_eps=arch.norm_eps if arch.attn_norm else None,
+            qk_norm_eps=arch.norm_eps if arch.qk_norm else None,
+            pairs=arch.head_dim // 2 if arch.rope else None,
         )
         self.ls1 = LayerScale(dim) if arch.layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=arch.norm_eps)
-        self.mlp = Mlp(dim, hidden_features=mlp_dim)
+        self.mlp = _mlp(arch, mlp_dim)
         self.ls2 = LayerScale(dim) if arch.layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
@@ -150,6 +215,7 @@ class Block(nn.Module):
         bias: Tensor | None = None,
         windows: Windows | None = None,
         reduce: Reduce | None = None,
+        turns: Turns | None = None,
     ) -> Tensor | tuple[Tensor, TokenState]:
         """(B, n, D) → (B, m, D).
 
@@ -159,13 +225,14 @@ class Block(nn.Module):
             windows: See there.
             reduce: Leaves fewer tokens between attention and MLP; their state
                 is then returned as well. Defaults to None.
+            turns: See :class:`Attention`.
         """
         state = None
         if reduce is None:
-            y = self.attn(self.norm1(x), bias, windows)
+            y = self.attn(self.norm1(x), bias, windows, turns=turns)
             x = x + self._branch(self.ls1(y))
         else:
-            y, attended = self.attn(self.norm1(x), bias, windows, True)
+            y, attended = self.attn(self.norm1(x), bias, windows, True, turns)
             x, state = reduce(x + self._branch(self.ls1(y)), attended)
         x = x + self._branch(self.ls2(self.mlp(self.norm2(x))))
         return x if reduce is None else (x, state)
@@ -175,40 +242,23 @@ class Block(nn.Module):
         return x if self.skip_scale == 1 else x / self.skip_scale
 
 
-class LinearStem(nn.Module):
-    """One strided convolution: each patch is projected by itself."""
-
-    def __init__(self, arch: ViTArch):
-        super().__init__()
-        size = arch.patch_size
-        self.proj = nn.Conv2d(arch.in_chans, arch.embed_dim, size, size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H·p, W·p) → (B, D, H, W)."""
-        return self.proj(x)
-
-
-class ConvStem(nn.Module):
-    """LV-ViT's stem: three convolutions, then the patch projection."""
-
-    def __init__(self, arch: ViTArch):
-        super().__init__()
-        width = arch.stem_dim
-        half = arch.patch_size // 2
-        self.conv1 = nn.Conv2d(arch.in_chans, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width)
-        self.proj = nn.Conv2d(width, arch.embed_dim, half, half)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H·p, W·p) → (B, D, H, W)."""
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        x = F.relu(self.bn3(self.conv3(x)))
-        return self.proj(x)
-
-
-STEMS = {'linear': LinearStem, 'conv': ConvStem}
+def _mlp(arch: ViTArch, hidden: int) -> nn.Module:
+    """The MLP of a block; rows of a gated one's ``fc1`` are [gates |
+    values]."""
+    norm = None
+    if arch.mlp_norm:
+        norm = partial(nn.LayerNorm, eps=arch.norm_eps)
+    if arch.mlp == 'mlp':
+        return Mlp(
+            arch.embed_dim,
+            hidden,
+            act_layer=ACTIVATION_LAYERS[arch.act],
+            norm_layer=norm,
+        )
+    return GluMlp(
+        arch.embed_dim,
+        2 * hidden,
+        act_layer=nn.SiLU,
+        norm_layer=norm,
+        gate_last=False,
+    )

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmvitcompress.tokens import TokenState, restore
+from mmvitcompress.tokens.restore import covered_means, covering
 
 Outputs = Sequence[tuple[Tensor, TokenState]]
 """Tokens (B, prefix + n, D) and state of several blocks."""
@@ -60,30 +61,6 @@ def full_patches(
     """Patch tokens (B, N, D) of the full grid, of (B, prefix + n, D)."""
     x = restore(tokens[:, prefix:], state, mode)
     return x.flatten(2).transpose(1, 2)
-
-
-@torch.no_grad()
-def covering(state: TokenState, batch: int, count: int, device) -> Tensor:
-    """(B, N): which of ``count`` tokens covers each patch of the full grid.
-
-    ``count`` itself stands where none does: there a patch has left.
-    """
-    ids = torch.arange(count, dtype=torch.float, device=device)
-    ids = ids.expand(batch, -1)[..., None]
-    state = state.apply(lambda x: ids.new_full((*x.shape[:2], 1), count))
-    return restore(ids, state).flatten(1).long()
-
-
-def covered_means(patches: Tensor, index: Tensor, count: int) -> Tensor:
-    """Means (B, n, D) of the patches (B, N, D) that each token covers.
-
-    ``index`` is that of :func:`covering`.
-    """
-    sums = patches.new_zeros(len(patches), count + 1, patches.shape[-1])
-    sums.scatter_add_(1, index[..., None].expand_as(patches), patches)
-    sizes = patches.new_zeros(len(patches), count + 1)
-    sizes.scatter_add_(1, index, torch.ones_like(index, dtype=sizes.dtype))
-    return (sums / sizes.clamp(min=1)[..., None])[:, :count]
 
 
 def feature_losses(

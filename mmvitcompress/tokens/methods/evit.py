@@ -22,7 +22,7 @@ from mmvitcompress.tokens.spec import (
     keep_ratio,
     kept_share,
 )
-from mmvitcompress.tokens.state import TokenState, take
+from mmvitcompress.tokens.state import TokenState, fused_places, take
 from mmvitcompress.utils.checks import check_layers, layer_tuple
 
 
@@ -125,6 +125,4 @@ def attentive(attention: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         place of its token afterwards (B, n): the last for all that are fused.
     """
     stay = attention.topk(kept, 1).indices.sort(1).values
-    moved = torch.full_like(attention, kept, dtype=torch.long)
-    places = torch.arange(kept, device=stay.device)
-    return stay, moved.scatter(1, stay, places.expand_as(stay))
+    return stay, fused_places(stay, attention.shape[1])

@@ -24,7 +24,7 @@ from mmvitcompress.tokens.spec import (
     keep_ratio,
     kept_share,
 )
-from mmvitcompress.tokens.state import TokenState, take
+from mmvitcompress.tokens.state import Indexed, TokenState, fused_places, take
 from mmvitcompress.utils.checks import check_layers, is_number, layer_tuple
 
 
@@ -182,6 +182,8 @@ class SlowFastTokens(TokenMethod):
         one = weights.to(x.dtype).unsqueeze(1) @ waiting
         ways = Ways(slow, fast, waiting, one)
         x = torch.cat([prefix, take(patches, slow), one], 1)
+        record = Indexed(fused_places(slow, patches.shape[1]))
+        state = state.recording(record)
         return x, state.noting(self.spec.key, Evolved(attention, ways))
 
     def between(
@@ -213,4 +215,4 @@ class SlowFastTokens(TokenMethod):
         places = torch.cat([slow, fast], 1).argsort(1)
         patches = torch.cat([x[:, self.num_prefix : -1], moved], 1)
         x = torch.cat([x[:, : self.num_prefix], take(patches, places)], 1)
-        return x, state
+        return x, state.having(undo=state.undo[:-1])

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitcompress.tokens.method import Attended, TokenMethod
+from mmvitcompress.tokens.restore import covered_means
 from mmvitcompress.tokens.spec import MASKED
 from mmvitcompress.tokens.state import Dropped, TokenState, take
 
@@ -70,9 +71,13 @@ def _most_alike(sources: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 def merge_masked(
     x: Tensor, sizes: Tensor, stay: Tensor, moves: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Merge as :func:`reduce_ranked` does, by masks (B, n) of what stays and
-    what merges; all of the patches (B, n, D) are still there afterwards."""
+    what merges; all of the patches (B, n, D) are still there afterwards.
+
+    Returns:
+        Patches and sizes, and of which patch each is now a part, (B, n).
+    """
     with torch.no_grad():
         unit = F.normalize(x, dim=-1)
         like = (unit @ unit.transpose(1, 2)).float()
@@ -80,10 +85,12 @@ def merge_masked(
         grown = sizes * cosine.clamp_min(0) * moves
         count = torch.ones_like(sizes)
         count = count.scatter_add(1, partner, moves.to(count.dtype))
+        own = torch.arange(x.shape[1], device=x.device)
+        part_of = torch.where(moves, partner, own)
     index = partner[..., None].expand_as(x)
     sums = x.scatter_add(1, index, x * moves[..., None])
     sizes = sizes.scatter_add(1, partner, grown)
-    return sums / count[..., None].to(x.dtype), sizes
+    return sums / count[..., None].to(x.dtype), sizes, part_of
 
 
 class LearnedRate(nn.Module):
@@ -176,6 +183,7 @@ class Rated(NamedTuple):
 
     alive: Tensor  # (B, n), 1 or 0
     sizes: Tensor  # (B, n)
+    part_of: Tensor  # (B, n), the patch that each went into
 
 
 class RateLearner(RatedTokens):
@@ -243,7 +251,9 @@ class RateLearner(RatedTokens):
             return super().between(layer, x, state, attention)
         row = self._importance(attention)
         ones = torch.ones_like(row)
-        alive, sizes = state.notes.get(self.spec.key) or Rated(ones, ones)
+        own = torch.arange(row.shape[1], device=row.device).expand_as(row)
+        known = state.notes.get(self.spec.key) or Rated(ones, ones, own)
+        alive, sizes, went = known
         # those that are gone rank last
         rank = torch.where(alive > 0.5, row, -1)
         rank = rank.argsort(dim=1, descending=True, stable=True).argsort(1)
@@ -252,9 +262,17 @@ class RateLearner(RatedTokens):
         left = alive * merged
         moves = (alive > 0.5) & (left < 0.5)
         patches = x[:, self.num_prefix :]
-        patches, sizes = merge_masked(patches, sizes, left > 0.5, moves)
+        patches, *now = merge_masked(patches, sizes, left > 0.5, moves)
         x = torch.cat([x[:, : self.num_prefix], patches], 1)
-        return x, state.noting(self.spec.key, Rated(left, sizes))
+        known = Rated(left, now[0], now[1].gather(1, went))
+        return x, state.noting(self.spec.key, known)
+
+    def stand(self, places: Tensor, state: TokenState) -> Tensor:
+        noted = state.notes.get(self.spec.key)
+        if not isinstance(noted, Rated):
+            return places
+        index, count = noted.part_of, noted.part_of.shape[1]
+        return covered_means(places.expand(len(index), -1, -1), index, count)
 
     def alive(self, state: TokenState) -> Tensor | None:
         noted = state.notes.get(self.spec.key)
@@ -262,21 +280,21 @@ class RateLearner(RatedTokens):
 
     def losses(self, state: TokenState) -> dict[str, Tensor]:
         arch, dim, prefix = self.arch, self.arch.token_dim, self.num_prefix
-        whole = prod(state.grid)
+        whole, spent, dense = prod(state.grid), 0, 0
         left = whole + prefix
-        spent = dense = 0
         for layer in range(1, self.depth + 1):
-            qk, v, mlp = arch.widths(layer)
+            qk, v, hidden = arch.widths(layer)
+            mlp = hidden * (arch.hidden_rows + 1)
             attended = arch.num_heads * (qk + v)
 
             def attention(n, attended=attended):
                 return n * 2 * dim * attended + n * n * attended
 
             dense += attention(whole + prefix)
-            dense += (whole + prefix) * 2 * dim * mlp
+            dense += (whole + prefix) * dim * mlp
             spent = spent + attention(left)
             for rate in self.at(layer) if layer in self.within else ():
                 left = (rate() * whole + prefix).clamp(max=left)
-            spent = spent + left * 2 * dim * mlp
+            spent = spent + left * dim * mlp
         miss = spent / dense - (1 - self.spec.target)
         return {'macs': self.spec.macs_weight * miss.square()}
