@@ -24,7 +24,7 @@ from mmvitcompress.tokens.spec import (
     keep_ratio,
     kept_share,
 )
-from mmvitcompress.tokens.state import TokenState, take
+from mmvitcompress.tokens.state import TokenState, split_lowest, take
 from mmvitcompress.utils.checks import check_layers, is_number, layer_tuple
 
 
@@ -123,11 +123,12 @@ class TokenEvolution(TokenSpec):
             macs += (counts.left - counts.attention + 1) * arch.token_dim
         return macs
 
+    def begins(self) -> int:
+        return self.first
+
     def build(
         self, arch, depth: int, training: bool = False
-    ) -> 'SlowFastTokens | None':
-        if self.first > depth:
-            return None
+    ) -> 'SlowFastTokens':
         return SlowFastTokens(self, arch, depth)
 
 
@@ -171,9 +172,7 @@ class SlowFastTokens(TokenMethod):
         attention, ways = state.notes[self.spec.key]
         stages = self.spec.stages
         if ways is None or not stages or layer in stages:
-            order = attention.argsort(dim=1, descending=True, stable=True)
-            parts = order[:, :count], order[:, count:]
-            slow, fast = (part.sort(1).values for part in parts)
+            slow, fast = split_lowest(attention, count)
         else:
             slow, fast = ways.slow, ways.fast
         waiting = take(patches, fast)
