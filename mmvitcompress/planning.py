@@ -125,7 +125,7 @@ def plan_arch(
         budget = MacBudget.of(
             arch.with_reductions(spec), img_size, num_classes
         )
-        budget.check(target, rules.floors(budget.widths))
+        budget.check(target, rules.floors(budget.widths, budget.heads))
         reduction = target
     return Plan(
         spec=spec,

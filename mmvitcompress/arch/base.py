@@ -43,11 +43,14 @@ class Arch:
         layers_counted: How ``layers`` of token methods are counted.
         token_dim: Width of the tokens that methods reduce, in channels.
         token_depth: Number of blocks that methods choose from.
+        left_out: Values that :meth:`to_dict` leaves out where they are as by
+            default.
         reductions: Specifications of its token methods.
     """
 
     family: ClassVar[str]
     layers_counted: ClassVar[str] = 'blocks are counted from 1'
+    left_out: ClassVar[tuple[str, ...]] = ()
     reductions: tuple[TokenSpec, ...]
 
     def __getattr__(self, name: str):
@@ -137,6 +140,8 @@ class Arch:
         content = {'family': self.family}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.name in self.left_out and value == field.default:
+                continue
             content[field.name] = (
                 list(value) if isinstance(value, tuple) else value
             )

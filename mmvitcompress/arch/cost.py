@@ -50,7 +50,7 @@ def _stem_macs(arch, grid: Grid, convention: str) -> int:
 
 def _block_macs(arch, layer: int, count: Counts) -> int:
     qk, v, mlp = arch.widths(layer)
-    prefix, attended = arch.num_prefix_tokens, arch.num_heads * (qk + v)
+    prefix, attended = arch.num_prefix_tokens, arch.heads_in(layer) * (qk + v)
     tokens = count.attention + prefix
     linear = tokens * 2 * attended + (count.mlp + prefix) * 2 * mlp
     windows = arch.windows(layer - 1, count.grid)
@@ -76,9 +76,10 @@ def vit_params(arch, num_classes: int, depth: int, final_norm: bool) -> int:
         total += dim * arch.num_prefix_tokens
     for layer in range(1, depth + 1):
         qk, v, mlp = arch.widths(layer)
-        attended = arch.num_heads * (qk + v)
+        heads = arch.heads_in(layer)
+        attended = heads * (qk + v)
         total += dim * (2 * attended + 2 * mlp) + mlp + 2 * dim
-        total += arch.num_heads * (2 * qk + v) * arch.qkv_bias
+        total += heads * (2 * qk + v) * arch.qkv_bias
         total += 4 * dim + 2 * dim * arch.layer_scale
         total += sum(spec.params(layer, arch) for spec in arch.reductions)
     total += 2 * dim * final_norm

@@ -72,6 +72,8 @@ class ViTArch(Arch):
         skip_scale: Divisor of the residual branches (LV-ViT: 2). Defaults to
             1.
         norm_eps: Epsilon of all LayerNorms. Defaults to 1e-6.
+        heads: Heads that each block has left, where whole ones were pruned.
+            Defaults to None: ``num_heads``.
         window_size: Edge, in tokens of a block's own grid, of the windows
             that patches attend in; prefix tokens stay global. Defaults to
             None: all tokens attend to all.
@@ -86,6 +88,7 @@ class ViTArch(Arch):
     """
 
     family: ClassVar[str] = 'vit'
+    left_out: ClassVar[tuple[str, ...]] = ('heads',)
 
     embed_dim: int
     depth: int
@@ -107,6 +110,7 @@ class ViTArch(Arch):
     qkv_bias: bool = True
     skip_scale: float = 1.0
     norm_eps: float = 1e-6
+    heads: int | Sequence[int] | None = None
     window_size: int | None = None
     global_blocks: Sequence[int] | None = None
     reductions: tuple[TokenSpec, ...] = ()
@@ -131,6 +135,7 @@ class ViTArch(Arch):
         check_extent('head_dim', self.head_dim)
         for name in WIDTHS:
             self._set(name, per_block(name, getattr(self, name), self.depth))
+        self._check_heads()
         if self.stem == 'conv' and self.patch_size % 2:
             raise ConfigError(
                 "stem='conv' halves the image first and needs an even "
@@ -161,6 +166,18 @@ class ViTArch(Arch):
         check_choice('stem', self.stem, ('linear', 'conv'))
         check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
 
+    def _check_heads(self) -> None:
+        if self.heads is None:
+            return
+        heads = per_block('heads', self.heads, self.depth)
+        if max(heads) > self.num_heads:
+            raise ConfigError(
+                f'heads must not exceed num_heads ({self.num_heads}), but got '
+                f'{heads}'
+            )
+        whole = min(heads) == self.num_heads
+        self._set('heads', None if whole else heads)
+
     def _check_windows(self) -> None:
         blocks = self.global_blocks
         if self.window_size is None and blocks is None:
@@ -179,6 +196,10 @@ class ViTArch(Arch):
                     'on (counted from 0) in global_blocks, or leave '
                     f'window_size away; {index} is missing'
                 )
+
+    def heads_in(self, layer: int) -> int:
+        """Attention heads of block ``layer``, counted from 1."""
+        return self.num_heads if self.heads is None else self.heads[layer - 1]
 
     @property
     def num_features(self) -> int:

@@ -35,12 +35,15 @@ class MacBudget:
         start: MACs with fewer tokens, before channels are pruned.
         costs: What the channels of each block save.
         widths: (Q/K, V, MLP) widths of each block before pruning.
+        heads: Heads of each block before pruning; None if no whole one can
+            go.
     """
 
     dense: int
     start: int
     costs: tuple[ChannelCosts, ...]
     widths: tuple[tuple[int, int, int], ...]
+    heads: tuple[int, ...] | None = None
 
     @classmethod
     def of(
@@ -71,7 +74,11 @@ class MacBudget:
             for block in range(len(widths))
         )
         whole = dense(arch).macs(img_size, num_classes)
-        return cls(whole, start, costs, widths)
+        heads = None
+        if hasattr(arch, 'heads_in'):
+            layers = range(1, len(widths) + 1)
+            heads = tuple(map(arch.heads_in, layers))
+        return cls(whole, start, costs, widths, heads)
 
     def reduction(self, saved: int = 0) -> float:
         """Overall reduction once channels worth ``saved`` MACs are gone."""

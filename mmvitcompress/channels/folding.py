@@ -31,9 +31,9 @@ def removable(
 ) -> list[Kinds]:
     """Masks of what stays when all that may be removed is.
 
-    Of the masked channels those may go that are masked in Q and in K, and as
-    many as every head of the block has: all of them after a selection with
-    both consistencies.
+    Heads of which nothing is kept go in whole. Of the other masked channels
+    those may go that are masked in Q and in K, and as many as every head left
+    of the block has: all of them after a selection with both consistencies.
 
     Args:
         kept: Masks of each block.
@@ -44,40 +44,60 @@ def removable(
             multiple below it stays whole.
 
     Returns:
-        Masks with equal counts in all heads and equal positions in Q and K.
+        Masks with equal counts in all heads that are left and equal positions
+        in Q and K.
     """
 
-    def keep_more(mask: ndarray, score: ndarray) -> ndarray:
+    def keep_more(mask: ndarray, score: ndarray, left=slice(None)) -> ndarray:
         most = -(-int(mask.sum(axis=1).max()) // divisor) * divisor
         # kept channels first, then the masked ones by falling score
         order = np.lexsort((-score, ~mask), axis=1)
         out = np.zeros_like(mask)
-        np.put_along_axis(out, order[:, :most], True, axis=1)
+        part = out[left]
+        np.put_along_axis(part, order[left, :most], True, axis=1)
+        out[left] = part
         return out
 
     result = []
     for mask, score in zip(kept, scores):
-        qk = keep_more(mask.q | mask.k, score.q + score.k)
-        v, mlp = keep_more(mask.v, score.v), keep_more(mask.mlp, score.mlp)
+        left = np.hstack(mask[:3]).any(axis=1)
+        qk = keep_more(mask.q | mask.k, score.q + score.k, left)
+        v = keep_more(mask.v, score.v, left)
+        mlp = keep_more(mask.mlp, score.mlp)
         result.append(Kinds(qk, qk, v, mlp))
     return result
 
 
 def kept_widths(kept: Sequence[Kinds]) -> list[tuple[int, int, int]]:
-    """(Q/K, V, MLP) widths of each block that consistent masks leave."""
+    """(Q/K, V, MLP) widths of each block that consistent masks leave.
+
+    Where whole heads are gone those of Q/K and V are means over all heads,
+    fractions if need be: what the block costs.
+    """
     return [
-        tuple(int(mask[0].sum()) for mask in (block.q, block.v, block.mlp))
+        tuple(_mean(mask) for mask in (block.q, block.v, block.mlp))
         for block in kept
     ]
+
+
+def _mean(mask: ndarray) -> int | float:
+    width, rest = divmod(int(mask.sum()), len(mask))
+    return width + rest / len(mask) if rest else width
 
 
 def pruned_arch(arch, kept: Sequence[Kinds]):
     """The arch that folding leads to, by masks as from :func:`removable`."""
     dims = {}
-    widths = zip(*kept_widths(kept))
+    parts = [(block.q, block.v, block.mlp) for block in kept]
+    # any head that is left tells the width
+    widths = zip(*([int(m.sum(1).max()) for m in masks] for masks in parts))
     for name, new in zip(('qk_dims', 'v_dims', 'mlp_dims'), widths):
         # blocks that were not built keep their widths
         dims[name] = (*new, *getattr(arch, name)[len(new) :])
+    heads = [int(block.v.any(axis=1).sum()) for block in kept]
+    if any(left < len(block.v) for left, block in zip(heads, kept)):
+        layers = range(len(heads) + 1, arch.depth + 1)
+        dims['heads'] = (*heads, *map(arch.heads_in, layers))
     return arch.replace(**dims)
 
 

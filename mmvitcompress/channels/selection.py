@@ -23,6 +23,7 @@ from numpy import ndarray
 
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.compactors import Kinds, each_kind
+from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.checks import check_flag, check_positive
 
 _NEVER = np.iinfo(np.int64).max
@@ -43,6 +44,10 @@ class SelectionRules:
         min_mlp_dim: Hidden channels that each MLP keeps at the least.
         divisor: Kept widths are multiples of it (or the full width): channels
             wait until as many have come together.
+        whole_heads: Whether Q, K and V go by whole heads, as in S²ViTE, of
+            which each block keeps at least one; a head is scored by the mean
+            of its channels, weighted by what they cost. The rules for
+            channels within heads say nothing then. Defaults to False.
     """
 
     head_level: bool = True
@@ -50,11 +55,12 @@ class SelectionRules:
     min_head_dim: int = 8
     min_mlp_dim: int = 64
     divisor: int = 1
+    whole_heads: bool = False
 
     def __post_init__(self):
         for name in ('min_head_dim', 'min_mlp_dim', 'divisor'):
             check_positive(name, getattr(self, name))
-        for name in ('head_level', 'attention_level'):
+        for name in ('head_level', 'attention_level', 'whole_heads'):
             check_flag(name, getattr(self, name))
 
     def floor(self, width: int, least: int) -> int:
@@ -62,9 +68,28 @@ class SelectionRules:
         return min(width, -(-least // self.divisor) * self.divisor)
 
     def floors(
-        self, widths: Sequence[tuple[int, int, int]]
-    ) -> list[tuple[int, int, int]]:
-        """(Q/K, V, MLP) widths down to which a selection surely can go."""
+        self,
+        widths: Sequence[tuple[int, int, int]],
+        heads: Sequence[int] | None = None,
+    ) -> list[tuple[float, float, int]]:
+        """(Q/K, V, MLP) widths down to which a selection surely can go.
+
+        Of whole heads it is the mean over them all, where one of ``heads`` is
+        left in each block.
+
+        Raises:
+            ConfigError: If whole heads are to go where none can.
+        """
+        if self.whole_heads:
+            if heads is None:
+                raise ConfigError(
+                    'whole_heads needs a plain ViT, whose blocks may differ '
+                    'in heads: leave it away'
+                )
+            return [
+                (qk / count, v / count, self.floor(mlp, self.min_mlp_dim))
+                for (qk, v, mlp), count in zip(widths, heads)
+            ]
         # without attention level Q and K may keep other positions
         both = 1 if self.attention_level else 2
         return [
@@ -109,8 +134,12 @@ def select(
     Raises:
         ConfigError: If the floors don't allow it; says what is reachable.
     """
-    times = _times(scores, rules)
-    moments, savings = _removals(times, budget, rules.divisor)
+    if rules.whole_heads:
+        times = _whole_times(scores, budget, rules)
+        moments, savings = _head_removals(times, budget, rules.divisor)
+    else:
+        times = _times(scores, rules)
+        moments, savings = _removals(times, budget, rules.divisor)
     order = np.argsort(moments, kind='stable')
     moments, total = moments[order], np.cumsum(savings[order])
     wanted = budget.saving_for(reduction)
@@ -183,9 +212,58 @@ def _removals(
         # can be removed once every head has k of them
         parts = (np.maximum(block.q, block.k), block.v, block.mlp)
         for part, saved in zip(parts, cost):
-            free = np.sort(part, axis=1).max(axis=0, keepdims=True)
-            free = _bundled(free, divisor)
-            free = free[free < _NEVER]
+            free = _free(part, divisor)
             moments.append(free)
             savings.append(np.full(len(free), saved))
+    return np.concatenate(moments), np.concatenate(savings)
+
+
+def _free(part: ndarray, divisor: int) -> ndarray:
+    """When channels (groups, width) of one kind can be removed."""
+    free = np.sort(part, axis=1).max(axis=0, keepdims=True)
+    free = _bundled(free, divisor)
+    return free[free < _NEVER]
+
+
+def _whole_times(
+    scores: Sequence[Kinds], budget: MacBudget, rules: SelectionRules
+) -> list[Kinds]:
+    """When each channel is masked if those of a head go together."""
+    each = []
+    for block, (qk, v, _) in zip(scores, budget.costs):
+        weights = (qk / 2, qk / 2, v)
+        parts = list(zip((block.q, block.k, block.v), weights))
+        total = sum(weight * part.sum(axis=1) for part, weight in parts)
+        costs = sum(weight * part.shape[1] for part, weight in parts)
+        each += [total / costs, block.mlp[0]]
+    flat = np.concatenate(each)
+    ranks = np.empty(len(flat), np.int64)
+    ranks[np.argsort(flat, kind='stable')] = np.arange(len(flat))
+    parts = np.split(ranks, np.cumsum([len(part) for part in each])[:-1])
+    times = []
+    for block, heads, hidden in zip(scores, parts[::2], parts[1::2]):
+        heads[heads.argmax()] = _NEVER
+        columns = [
+            np.repeat(heads[:, None], part.shape[1], axis=1)
+            for part in (block.q, block.k, block.v)
+        ]
+        times.append(Kinds(*columns, _times_of(hidden[None], 'mlp', rules)))
+    return times
+
+
+def _head_removals(
+    times: Sequence[Kinds], budget: MacBudget, divisor: int
+) -> tuple[ndarray, ndarray]:
+    """:func:`_removals` of whole heads and hidden channels."""
+    moments, savings = [], []
+    for block, cost in zip(times, budget.costs):
+        heads, width = block.v.shape
+        saved = (cost.qk * block.q.shape[1] + cost.v * width) // heads
+        free = block.v[block.v[:, 0] < _NEVER, 0]
+        hidden = _free(block.mlp, divisor)
+        moments += [free, hidden]
+        savings += [
+            np.full(len(free), saved),
+            np.full(len(hidden), cost.mlp),
+        ]
     return np.concatenate(moments), np.concatenate(savings)

@@ -170,7 +170,8 @@ class CDCPHook(Hook):
         self.budget = MacBudget.of(
             backbone.arch, self.img_size, self.num_classes
         )
-        self.budget.check(self.target, self.rules.floors(self.budget.widths))
+        floors = self.rules.floors(self.budget.widths, self.budget.heads)
+        self.budget.check(self.target, floors)
         self.schedule = self._schedule(runner)
         optimizer = runner.optim_wrapper.optimizer
         groups = compactor_groups(runner.optim_wrapper, self.compactors)

@@ -53,7 +53,10 @@ class TokenReorganization(StagedSpec):
         qk = arch.widths(layer)[0]
         tokens = counts.attention + arch.num_prefix_tokens
         # the row of [CLS], and the weighted sum
-        return tokens * arch.num_heads * qk + counts.attention * arch.token_dim
+        return (
+            tokens * arch.heads_in(layer) * qk
+            + counts.attention * arch.token_dim
+        )
 
     def build(
         self, arch, depth: int, training: bool = False

@@ -117,7 +117,7 @@ class TokenEvolution(TokenSpec):
         macs = 0
         if self.attended_in(layer, arch.token_depth):
             tokens = counts.attention + arch.num_prefix_tokens
-            macs += tokens * arch.num_heads * arch.widths(layer)[0]
+            macs += tokens * arch.heads_in(layer) * arch.widths(layer)[0]
         if layer >= self.first and counts.attention != counts.left:
             # the sum that represents the others
             macs += (counts.left - counts.attention + 1) * arch.token_dim

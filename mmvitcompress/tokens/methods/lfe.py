@@ -114,7 +114,7 @@ class TokenEnergy(StagedSpec):
         macs = counts.attention**2 * arch.token_dim  # the filter
         if self.attention:
             tokens = counts.attention + arch.num_prefix_tokens
-            macs += tokens * arch.num_heads * arch.widths(layer)[0]
+            macs += tokens * arch.heads_in(layer) * arch.widths(layer)[0]
         return macs
 
     def build(

@@ -267,7 +267,7 @@ class RateLearner(RatedTokens):
         spent = dense = 0
         for layer in range(1, self.depth + 1):
             qk, v, mlp = arch.widths(layer)
-            attended = arch.num_heads * (qk + v)
+            attended = arch.heads_in(layer) * (qk + v)
 
             def attention(n, attended=attended):
                 return n * 2 * dim * attended + n * n * attended
