@@ -24,6 +24,7 @@ from mmvitcompress.channels import (
 from mmvitcompress.channels.compactors import Kinds
 from mmvitcompress.channels.compensation import compensate_all_
 from mmvitcompress.channels.importance import (
+    CRITERIA,
     magnitudes,
     per_cost,
     random_scores,
@@ -38,7 +39,6 @@ from mmvitcompress.utils.checks import (
     per_block,
 )
 
-CRITERIA = ('magnitude', 'random', 'taylor', 'lfs')
 _DIMS = ('qk_dims', 'v_dims', 'mlp_dims')
 _KEEP = ('qk', 'v', 'mlp')
 _RULES = ('min_head_dim', 'min_mlp_dim', 'divisor')

@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.compactors import Kinds, transformer_blocks
 
+CRITERIA = ('magnitude', 'random', 'taylor', 'lfs')
+"""Names of criteria: the size of weights, none, and how much a loss changes on
+images, or on low-pass filtered ones."""
+
 
 @torch.no_grad()
 def magnitudes(model: nn.Module) -> list[Kinds]:
