@@ -1,5 +1,6 @@
 """From a MAC target to a plan: where tokens merge, what channels must save."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mmvitcompress.arch.base import Arch, dense
@@ -68,6 +69,7 @@ def plan_arch(
     num_classes: int = 0,
     rules: SelectionRules = SelectionRules(),  # noqa: B008, it is frozen
     method: str = TokenMerging.key,
+    error_of: Callable[[TokenSpec], float] | None = None,
 ) -> Plan:
     """Plan for a target at the image size of deployment.
 
@@ -89,6 +91,8 @@ def plan_arch(
         method: Key of the token method, see
             :data:`~mmvitcompress.tokens.METHODS`. Defaults to merging
             neighbours.
+        error_of: The error that a token method makes on images, by which it
+            is planned. Defaults to none: by MACs alone.
 
     Raises:
         ConfigError: If an argument is out of range, or the target out of
@@ -108,13 +112,14 @@ def plan_arch(
         reduced = arch.with_reductions(spec)
         return 1 - reduced.macs(img_size, num_classes) / whole
 
-    spec = METHODS[method].for_target(
-        arch,
-        img_size,
-        saved,
-        (1 - channels) * target if channels else target,
-        target if channels else 1.0,
-    )
+    share = (1 - channels) * target if channels else target
+    if error_of is None:
+        most = target if channels else 1.0
+        spec = METHODS[method].for_target(arch, img_size, saved, share, most)
+    else:
+        spec = METHODS[method].for_images(
+            arch, img_size, saved, share, error_of
+        )
     reduction = by_tokens = saved(spec)
     if channels:
         budget = MacBudget.of(

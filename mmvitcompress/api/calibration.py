@@ -131,11 +131,14 @@ class Calibration:
         return taylor(net, losses, means_of(moments))
 
     @torch.no_grad()
-    def error(self, net: nn.Module) -> dict[str, float]:
-        """The relative error of a net's features; see
+    def error(
+        self, net: nn.Module, images: Tensor | None = None
+    ) -> dict[str, float]:
+        """The relative error of a net's features on images, by default on
+        those that nothing else is calibrated on; see
         :func:`~mmvitcompress.models.layers.features.feature_error`."""
         nets, sums = (net.eval(), self.net.eval()), []
-        for batch in self._batches(self.held):
+        for batch in self._batches(self.held if images is None else images):
             outputs = (n.intermediates(batch, self.indices) for n in nets)
             sums.append(error_sums(*outputs, self.prefix))
         return feature_error(torch.cat(sums))

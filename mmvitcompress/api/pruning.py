@@ -26,6 +26,7 @@ from mmvitcompress.channels.compactors import Kinds
 from mmvitcompress.channels.compensation import compensate_all_
 from mmvitcompress.channels.constraints import Constraints
 from mmvitcompress.channels.importance import (
+    CRITERIA,
     magnitudes,
     per_cost,
     random_scores,
@@ -40,7 +41,6 @@ from mmvitcompress.utils.checks import (
     per_block,
 )
 
-CRITERIA = ('magnitude', 'random', 'taylor', 'lfs')
 _DIMS = ('qk_dims', 'v_dims', 'mlp_dims')
 _KEEP = ('qk', 'v', 'mlp')
 _RULES = ('min_head_dim', 'min_mlp_dim', 'divisor')
@@ -57,8 +57,9 @@ def prune_(
     Args:
         model: Its layers are exchanged; it is of no use afterwards.
         channels: ``dict(target=0.4)`` for an overall reduction of the MACs,
-            with the rules ``min_head_dim``, ``min_mlp_dim`` and ``divisor``
-            (8 by default) and ``img_size`` where it isn't the arch's;
+            with the rules ``min_head_dim``, ``min_mlp_dim``, ``divisor`` (8
+            by default) and ``whole_heads``, and ``img_size`` where it isn't
+            the arch's;
             ``dict(qk=0.75, v=0.75, mlp=0.6)`` for fractions that all blocks
             keep; or ``dict(qk_dims=48, v_dims=48, mlp_dims=[…])`` for widths.
             With ``criterion``: 'magnitude', of the weights; 'random', by a
@@ -108,7 +109,7 @@ def prune_(
             )
             before = before or budget
             if by_cost:
-                scores = per_cost(scores, budget)
+                scores = per_cost(scores, budget, rules.whole_heads)
             kept = select(scores, budget, reduction, rules).kept
         else:
             kept = _largest(scores, _wanted(model.arch, channels), demands)

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from mmvitcompress.arch.checks import WIDTHS, check_patch
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import METHODS, TokenSpec
 from mmvitcompress.tokens.grids import Grid
@@ -25,9 +25,6 @@ of matrix products and convolutions; 'matmul' counts only the latter.
 
 DEEPEST = 1000
 """Blocks that an arch may have at the most."""
-
-WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
-"""The values that hold one width for each block."""
 
 
 class Arch:
@@ -228,39 +225,6 @@ def read_json(path: str | Path) -> dict:
             f'one, as {{"base": "deit_small"}}, but got {content!r}'
         )
     return content
-
-
-def check_memory(arch: Arch) -> None:
-    """Raise ConfigError if the machine can't hold an arch's weights."""
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    if 4 * arch.params() > memory:
-        sizes = {k: v for k, v in arch.to_dict().items() if type(v) is int}
-        sizes |= {name: max(getattr(arch, name)) for name in WIDTHS}
-        raise ConfigError(
-            f'weights of {4 * arch.params() / 1e9:,.0f} GB are more than '
-            f'memory is there ({memory / 1e9:,.0f} GB): lower one of '
-            + ', '.join(f'{key}={value}' for key, value in sizes.items())
-            + f', img_size={arch.img_size}'
-        )
-
-
-def check_patch(height: int, width: int, patch_size: int) -> None:
-    """Raise ConfigError if an image (H, W) is smaller than one patch."""
-    if height < patch_size or width < patch_size:
-        raise ConfigError(
-            f'an image must be at least one patch ({patch_size}×'
-            f'{patch_size} px), but got {height}×{width}'
-        )
-
-
-def check_images(shape: Sequence[int], arch: Arch) -> None:
-    """Raise ConfigError unless a net of an arch takes images of a shape."""
-    if len(shape) != 4 or shape[1] != arch.in_chans:
-        raise ConfigError(
-            f'images must be of the shape (B, {arch.in_chans}, H, W), but got '
-            f'{tuple(shape)}'
-        )
-    check_patch(shape[2], shape[3], arch.patch_size)
 
 
 def dense(arch: Arch) -> Arch:

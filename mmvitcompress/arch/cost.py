@@ -44,7 +44,8 @@ def _inner_norms(arch, layer: int, count: Counts) -> int:
     """Elements that the norms within attention and MLP see."""
     qk, v, mlp = arch.widths(layer)
     prefix = arch.num_prefix_tokens
-    attended = arch.num_heads * (2 * qk * arch.qk_norm + v * arch.attn_norm)
+    attended = 2 * qk * arch.qk_norm + v * arch.attn_norm
+    attended *= arch.heads_in(layer)
     seen = (count.attention + prefix) * attended
     return seen + (count.mlp + prefix) * mlp * arch.mlp_norm
 
@@ -63,7 +64,7 @@ def _stem_macs(arch, grid: Grid, convention: str) -> int:
 
 def _block_macs(arch, layer: int, count: Counts) -> int:
     qk, v, mlp = arch.widths(layer)
-    prefix, attended = arch.num_prefix_tokens, arch.num_heads * (qk + v)
+    prefix, attended = arch.num_prefix_tokens, arch.heads_in(layer) * (qk + v)
     tokens = count.attention + prefix
     layers = arch.hidden_rows + 1
     linear = tokens * 2 * attended + (count.mlp + prefix) * layers * mlp
@@ -90,11 +91,11 @@ def vit_params(arch, num_classes: int, depth: int, final_norm: bool) -> int:
         total += dim * arch.num_prefix_tokens
     for layer in range(1, depth + 1):
         qk, v, mlp = arch.widths(layer)
-        attended = arch.num_heads * (qk + v)
-        rows = arch.hidden_rows * mlp
+        heads = arch.heads_in(layer)
+        attended, rows = heads * (qk + v), arch.hidden_rows * mlp
         total += dim * (2 * attended + rows + mlp) + rows + 2 * dim
-        total += arch.num_heads * (2 * qk + v) * arch.qkv_bias
-        total += 2 * arch.num_heads * v * arch.attn_norm
+        total += heads * (2 * qk + v) * arch.qkv_bias
+        total += 2 * heads * v * arch.attn_norm
         total += 4 * dim + 2 * dim * arch.layer_scale + 2 * mlp * arch.mlp_norm
         total += 4 * qk * arch.qk_norm
         total += sum(spec.params(layer, arch) for spec in arch.reductions)

@@ -15,10 +15,10 @@ from mmvitcompress.arch.base import (
     Arch,
     takes_token_methods,
 )
+from mmvitcompress.arch.checks import check_fractions
 from mmvitcompress.arch.cost import vit_macs, vit_params
 from mmvitcompress.arch.rotary import Rotary, check_turning
 from mmvitcompress.arch.windows import Windows, check_windows, quarter_ends
-from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import Counts, TokenSpec
 from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.tokens.spec import count_tokens
@@ -27,6 +27,7 @@ from mmvitcompress.utils.checks import (
     check_extent,
     check_flag,
     check_positive_number,
+    heads_left,
     pair,
     per_block,
 )
@@ -88,6 +89,8 @@ class ViTArch(Arch):
         mlp_norm: Whether a LayerNorm follows the hidden channels (EVA-02).
             Defaults to False.
         attn_norm: Whether a LayerNorm follows the heads. Defaults to False.
+        heads: Heads that each block has left, where whole ones were pruned.
+            Defaults to None: ``num_heads``.
         window_size: Edge, in tokens of a block's own grid, of the windows
             that patches attend in; prefix tokens stay global. Defaults to
             None: all tokens attend to all.
@@ -104,7 +107,7 @@ class ViTArch(Arch):
     family: ClassVar[str] = 'vit'
     left_out: ClassVar[tuple[str, ...]] = (
         *('rope', 'mlp', 'mlp_norm', 'attn_norm'),
-        *('qk_norm', 'act', 'patch_bias', 'pre_norm'),
+        *('qk_norm', 'act', 'patch_bias', 'pre_norm', 'heads'),
     )
 
     embed_dim: int
@@ -135,6 +138,7 @@ class ViTArch(Arch):
     mlp: str = 'mlp'
     mlp_norm: bool = False
     attn_norm: bool = False
+    heads: int | Sequence[int] | None = None
     window_size: int | None = None
     global_blocks: Sequence[int] | None = None
     reductions: tuple[TokenSpec, ...] = ()
@@ -147,12 +151,7 @@ class ViTArch(Arch):
         check_extent('depth', self.depth, DEEPEST)
         self._check_values()
         self._set('img_size', pair('img_size', self.img_size))
-        if self.head_dim is None and self.embed_dim % self.num_heads:
-            raise ConfigError(
-                f'embed_dim must be a multiple of num_heads '
-                f'({self.num_heads}) or head_dim be given, but got '
-                f'{self.embed_dim}'
-            )
+        check_fractions(self)
         for name, value in self._derived().items():
             if getattr(self, name) is None:
                 self._set(name, value)
@@ -162,11 +161,8 @@ class ViTArch(Arch):
         self._set('rope', Rotary.of(self.rope))
         if self.rope is not None:
             check_turning(self.head_dim, self.qk_dims)
-        if self.stem == 'conv' and self.patch_size % 2:
-            raise ConfigError(
-                "stem='conv' halves the image first and needs an even "
-                f'patch_size, but got {self.patch_size}'
-            )
+        heads = heads_left(self.heads, self.num_heads, self.depth)
+        self._set('heads', heads)
         self.grid(self.img_size)  # raises if there is no patch
         self._settle_reductions()
         self._check_windows()
@@ -202,6 +198,10 @@ class ViTArch(Arch):
         last = self._last_gridded(self.reductions)
         check_windows(self.window_size, blocks, self.depth, last)
         self._set('global_blocks', tuple(blocks))
+
+    def heads_in(self, layer: int) -> int:
+        """Attention heads of block ``layer``, counted from 1."""
+        return self.num_heads if self.heads is None else self.heads[layer - 1]
 
     @property
     def num_features(self) -> int:

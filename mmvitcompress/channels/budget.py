@@ -37,6 +37,8 @@ class MacBudget:
         costs: What the channels of each block save.
         widths: (Q/K, V, MLP) widths of each block before pruning.
         constraints: What else the arch demands of its channels.
+        heads: Heads of each block before pruning; None if no whole one can
+            go.
     """
 
     dense: int
@@ -44,6 +46,7 @@ class MacBudget:
     costs: tuple[ChannelCosts, ...]
     widths: tuple[tuple[int, int, int], ...]
     constraints: Constraints = FREE
+    heads: tuple[int, ...] | None = None
 
     @classmethod
     def of(
@@ -78,7 +81,11 @@ class MacBudget:
             for block in range(len(widths))
         )
         whole = dense(arch).macs(img_size, num_classes)
-        return cls(whole, start, costs, widths, constraints)
+        heads = None
+        if hasattr(arch, 'heads_in'):
+            layers = range(1, len(widths) + 1)
+            heads = tuple(map(arch.heads_in, layers))
+        return cls(whole, start, costs, widths, constraints, heads)
 
     def reduction(self, saved: int = 0) -> float:
         """Overall reduction once channels worth ``saved`` MACs are gone."""
@@ -101,7 +108,7 @@ class MacBudget:
     def floors(self, rules) -> list[tuple[int, int, int]]:
         """(Q/K, V, MLP) widths of each block down to which a selection by
         rules surely can go; see :meth:`SelectionRules.floors`."""
-        return rules.floors(self.widths, self.constraints)
+        return rules.floors(self.widths, self.constraints, self.heads)
 
     def check(
         self, target: float, floors: Sequence[tuple[int, int, int]]

@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from mmvitcompress.channels.compactors import Kinds
 
-_KINDS = dict(qk_dims='qk', v_dims='v', mlp_dims='mlp')
+_KINDS = dict(qk_dims=('q', 'k'), v_dims=('v',), mlp_dims=('mlp',))
 
 
 class Constraints(NamedTuple):
@@ -26,7 +26,7 @@ class Constraints(NamedTuple):
 
     Attributes:
         unit: How many channels of queries and keys go as one.
-        whole: Kinds that lose none: 'v', 'mlp'.
+        whole: Kinds that lose none: 'q', 'k', 'v', 'mlp'.
     """
 
     unit: int = 1
@@ -35,7 +35,8 @@ class Constraints(NamedTuple):
     @classmethod
     def of(cls, arch) -> 'Constraints':
         """Those of an arch."""
-        return cls(arch.qk_unit, tuple(_KINDS[n] for n in arch.kept_whole))
+        whole = (kind for name in arch.kept_whole for kind in _KINDS[name])
+        return cls(arch.qk_unit, tuple(whole))
 
     def multiple(self, divisor: int) -> int:
         """In how many units of Q and K widths are multiples of a divisor."""
@@ -74,7 +75,8 @@ FREE = Constraints()
 
 
 def kept_units(mask: ndarray, unit: int) -> ndarray:
-    """(heads, kept), which units of Q and K are kept, by a consistent mask
-    (heads, width)."""
+    """(heads left, kept), which units of Q and K are kept, by a consistent
+    mask (heads, width)."""
     units = mask.reshape(len(mask), unit, -1)[:, 0]
-    return np.nonzero(units)[1].reshape(len(mask), -1)
+    units = units[units.any(axis=1)]
+    return np.nonzero(units)[1].reshape(len(units), -1)

@@ -45,9 +45,9 @@ def removable(
 ) -> list[Kinds]:
     """Masks of what stays when all that may be removed is.
 
-    Of the masked channels those may go that are masked in Q and in K, and as
-    many as every head of the block has: all of them after a selection with
-    both consistencies.
+    Heads of which nothing is kept go in whole. Of the other masked channels
+    those may go that are masked in Q and in K, and as many as every head left
+    of the block has: all of them after a selection with both consistencies.
 
     Args:
         kept: Masks of each block.
@@ -60,36 +60,51 @@ def removable(
             nothing.
 
     Returns:
-        Masks with equal counts in all heads and equal positions in Q and K.
+        Masks with equal counts in all heads that are left and equal positions
+        in Q and K.
     """
 
-    def keep_more(mask: ndarray, score: ndarray, kind: str) -> ndarray:
-        if kind in constraints.whole:
-            return np.ones_like(mask)
-        step = constraints.multiple(divisor) if kind == 'qk' else divisor
+    def keep_more(
+        mask: ndarray, score: ndarray, kind: str, left=slice(None)
+    ) -> ndarray:
+        step = constraints.multiple(divisor) if kind == 'q' else divisor
         most = -(-int(mask.sum(axis=1).max()) // step) * step
+        if kind in constraints.whole:
+            most = mask.shape[1]
         # kept channels first, then the masked ones by falling score
         order = np.lexsort((-score, ~mask), axis=1)
         out = np.zeros_like(mask)
-        np.put_along_axis(out, order[:, :most], True, axis=1)
+        part = out[left]
+        np.put_along_axis(part, order[left, :most], True, axis=1)
+        out[left] = part
         return out
 
     result = []
     for mask, score in zip(map(constraints.any_of, kept), scores):
         score = constraints.joined(score)
-        qk = keep_more(mask.q | mask.k, score.q + score.k, 'qk')
-        v = keep_more(mask.v, score.v, 'v')
+        left = np.hstack(mask[:3]).any(axis=1)
+        qk = keep_more(mask.q | mask.k, score.q + score.k, 'q', left)
+        v = keep_more(mask.v, score.v, 'v', left)
         mlp = keep_more(mask.mlp, score.mlp, 'mlp')
         result.append(constraints.spread(Kinds(qk, qk, v, mlp)))
     return result
 
 
 def kept_widths(kept: Sequence[Kinds]) -> list[tuple[int, int, int]]:
-    """(Q/K, V, MLP) widths of each block that consistent masks leave."""
+    """(Q/K, V, MLP) widths of each block that consistent masks leave.
+
+    Where whole heads are gone those of Q/K and V are means over all heads,
+    fractions if need be: what the block costs.
+    """
     return [
-        tuple(int(mask[0].sum()) for mask in (block.q, block.v, block.mlp))
+        tuple(_mean(mask) for mask in (block.q, block.v, block.mlp))
         for block in kept
     ]
+
+
+def _mean(mask: ndarray) -> int | float:
+    width, rest = divmod(int(mask.sum()), len(mask))
+    return width + rest / len(mask) if rest else width
 
 
 def left_widths(
@@ -103,10 +118,16 @@ def left_widths(
 def pruned_arch(arch, kept: Sequence[Kinds]):
     """The arch that folding leads to, by masks as from :func:`removable`."""
     dims = {}
-    widths = zip(*kept_widths(kept))
+    parts = [(block.q, block.v, block.mlp) for block in kept]
+    # any head that is left tells the width
+    widths = zip(*([int(m.sum(1).max()) for m in masks] for masks in parts))
     for name, new in zip(('qk_dims', 'v_dims', 'mlp_dims'), widths):
         # blocks that were not built keep their widths
         dims[name] = (*new, *getattr(arch, name)[len(new) :])
+    heads = [int(block.v.any(axis=1).sum()) for block in kept]
+    if any(left < len(block.v) for left, block in zip(heads, kept)):
+        layers = range(len(heads) + 1, arch.depth + 1)
+        dims['heads'] = (*heads, *map(arch.heads_in, layers))
     return arch.replace(**dims)
 
 
@@ -178,8 +199,9 @@ def _keep_turns(
     places = torch.from_numpy(kept_units(mask, demands.unit))
     before = state_dict.get(key)
     if before is not None:
-        state_dict[key] = before.gather(1, places.to(before.device))
-    elif not mask.all():
+        left = torch.from_numpy(mask.any(axis=1)).to(before.device)
+        state_dict[key] = before[left].gather(1, places.to(before.device))
+    elif places.shape[1] * demands.unit < mask.shape[1]:
         state_dict[key] = places
 
 

@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.compactors import Kinds, transformer_blocks
 
+CRITERIA = ('magnitude', 'random', 'taylor', 'lfs')
+"""Names of criteria: the size of weights, none, and how much a loss changes on
+images, or on low-pass filtered ones."""
+
 
 @torch.no_grad()
 def magnitudes(model: nn.Module) -> list[Kinds]:
@@ -147,18 +151,25 @@ def low_pass(images: Tensor, cutoff: float = 0.1) -> Tensor:
     return torch.fft.ifft2(torch.fft.fft2(images) * gain).real
 
 
-def per_cost(scores: Sequence[Kinds], budget: MacBudget) -> list[Kinds]:
+def per_cost(
+    scores: Sequence[Kinds], budget: MacBudget, whole_heads: bool = False
+) -> list[Kinds]:
     """Scores by the MACs that removing a channel saves.
 
     For criteria that sum up (as :func:`taylor`'s do): the k-th lowest of all
-    heads go together, so that all of them get the sum, Q's and K's too.
+    heads go together, so that all of them get the sum, Q's and K's too. Where
+    whole heads go, each has its own share of the cost instead.
     """
     found = []
     for block, cost in zip(scores, budget.costs):
         qk = (block.q + block.k) / 2
         parts = (qk, qk, block.v, block.mlp)
         costs = (cost.qk, cost.qk, cost.v, cost.mlp)
-        found.append(Kinds(*(_level(p) / c for p, c in zip(parts, costs))))
+        if whole_heads:
+            parts = [part * len(part) for part in parts]
+        else:
+            parts = map(_level, parts)
+        found.append(Kinds(*(p / c for p, c in zip(parts, costs))))
     return found
 
 

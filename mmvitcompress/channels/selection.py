@@ -18,7 +18,6 @@ the channel that triggers its step; a selection is a cut through the times.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,78 +25,10 @@ from numpy import ndarray
 
 from mmvitcompress.channels.budget import MacBudget
 from mmvitcompress.channels.compactors import Kinds, each_kind
-from mmvitcompress.channels.constraints import FREE, Constraints
-from mmvitcompress.utils.checks import check_flag, check_positive
+from mmvitcompress.channels.constraints import Constraints
+from mmvitcompress.channels.rules import SelectionRules
 
 _NEVER = np.iinfo(np.int64).max
-
-
-@dataclass(frozen=True)
-class SelectionRules:
-    """How channels are selected.
-
-    Args:
-        head_level: Whether all heads of a block must keep the same number of
-            channels. Without it each head goes by its own scores, and only as
-            many channels as *every* head has masked can be removed.
-        attention_level: Whether Q and K must keep the same positions. Without
-            it their scores aren't averaged, and only positions that are
-            masked in both can be removed.
-        min_head_dim: Q/K and V channels that each head keeps at the least.
-        min_mlp_dim: Hidden channels that each MLP keeps at the least.
-        divisor: Kept widths are multiples of it (or the full width): channels
-            wait until as many have come together.
-    """
-
-    head_level: bool = True
-    attention_level: bool = True
-    min_head_dim: int = 8
-    min_mlp_dim: int = 64
-    divisor: int = 1
-
-    def __post_init__(self):
-        for name in ('min_head_dim', 'min_mlp_dim', 'divisor'):
-            check_positive(name, getattr(self, name))
-        for name in ('head_level', 'attention_level'):
-            check_flag(name, getattr(self, name))
-
-    def floor(self, width: int, least: int) -> int:
-        """``least``, rounded up to the divisor, but not above ``width``."""
-        return min(width, -(-least // self.divisor) * self.divisor)
-
-    def of_units(self, constraints: Constraints) -> 'SelectionRules':
-        """The rules for Q and K, in units of them."""
-        return replace(
-            self,
-            min_head_dim=constraints.least(self.min_head_dim),
-            divisor=constraints.multiple(self.divisor),
-        )
-
-    def floors(
-        self,
-        widths: Sequence[tuple[int, int, int]],
-        constraints: Constraints = FREE,
-    ) -> list[tuple[int, int, int]]:
-        """(Q/K, V, MLP) widths down to which a selection surely can go."""
-        # without attention level Q and K may keep other positions
-        both = 1 if self.attention_level else 2
-        unit, rules = constraints.unit, self.of_units(constraints)
-
-        def floor(kind: str, width: int, least: int) -> int:
-            whole = kind in constraints.whole
-            return width if whole else self.floor(width, least)
-
-        return [
-            (
-                min(
-                    qk,
-                    both * unit * rules.floor(qk // unit, rules.min_head_dim),
-                ),
-                floor('v', v, self.min_head_dim),
-                floor('mlp', mlp, self.min_mlp_dim),
-            )
-            for qk, v, mlp in widths
-        ]
 
 
 class Selection(NamedTuple):
@@ -114,7 +45,7 @@ def select(
     scores: Sequence[Kinds],
     budget: MacBudget,
     reduction: float,
-    rules: SelectionRules = SelectionRules(),
+    rules: SelectionRules = SelectionRules(),  # noqa: B008, it is frozen
 ) -> Selection:
     """Mask the lowest-scored channels until a reduction is reached.
 
@@ -133,8 +64,13 @@ def select(
         ConfigError: If the floors don't allow it; says what is reachable.
     """
     demands = budget.constraints
-    times = _times([demands.joined(b) for b in scores], rules, demands)
-    moments, savings = _removals(times, budget, rules)
+    scores = [demands.joined(block) for block in scores]
+    if rules.whole_heads:
+        times = _whole_times(scores, budget, rules)
+        moments, savings = _head_removals(times, budget, rules.divisor)
+    else:
+        times = _times(scores, rules, demands)
+        moments, savings = _removals(times, budget, rules)
     order = np.argsort(moments, kind='stable')
     moments, total = moments[order], np.cumsum(savings[order])
     wanted = budget.saving_for(reduction)
@@ -217,9 +153,65 @@ def _removals(
         # can be removed once every head has k of them
         parts = (np.maximum(block.q, block.k), block.v, block.mlp)
         for part, saved, unit, divisor in zip(parts, cost, units, divisors):
-            free = np.sort(part, axis=1).max(axis=0, keepdims=True)
-            free = _bundled(free, divisor)
-            free = free[free < _NEVER]
+            free = _free(part, divisor)
             moments.append(free)
             savings.append(np.full(len(free), saved * unit))
+    return np.concatenate(moments), np.concatenate(savings)
+
+
+def _free(part: ndarray, divisor: int) -> ndarray:
+    """When channels (groups, width) of one kind can be removed."""
+    free = np.sort(part, axis=1).max(axis=0, keepdims=True)
+    free = _bundled(free, divisor)
+    return free[free < _NEVER]
+
+
+def _whole_times(
+    scores: Sequence[Kinds], budget: MacBudget, rules: SelectionRules
+) -> list[Kinds]:
+    """When each channel is masked if those of a head go together."""
+    each, demands = [], budget.constraints
+    for block, (qk, v, _) in zip(scores, budget.costs):
+        of_unit = qk / 2 * demands.unit
+        weights = (of_unit, of_unit, v)
+        parts = list(zip((block.q, block.k, block.v), weights))
+        total = sum(weight * part.sum(axis=1) for part, weight in parts)
+        costs = sum(weight * part.shape[1] for part, weight in parts)
+        each += [total / costs, block.mlp[0]]
+    flat = np.concatenate(each)
+    ranks = np.empty(len(flat), np.int64)
+    ranks[np.argsort(flat, kind='stable')] = np.arange(len(flat))
+    parts = np.split(ranks, np.cumsum([len(part) for part in each])[:-1])
+    times = []
+    for block, heads, hidden in zip(scores, parts[::2], parts[1::2]):
+        heads[heads.argmax()] = _NEVER
+        columns = [
+            np.repeat(heads[:, None], part.shape[1], axis=1)
+            for part in (block.q, block.k, block.v)
+        ]
+        hidden = hidden[None]
+        if 'mlp' in demands.whole:
+            columns.append(np.full_like(hidden, _NEVER))
+        else:
+            columns.append(_times_of(hidden, 'mlp', rules))
+        times.append(Kinds(*columns))
+    return times
+
+
+def _head_removals(
+    times: Sequence[Kinds], budget: MacBudget, divisor: int
+) -> tuple[ndarray, ndarray]:
+    """:func:`_removals` of whole heads and hidden channels."""
+    moments, savings = [], []
+    for block, cost in zip(times, budget.costs):
+        heads, width = block.v.shape
+        both = cost.qk * block.q.shape[1] * budget.constraints.unit
+        saved = (both + cost.v * width) // heads
+        free = block.v[block.v[:, 0] < _NEVER, 0]
+        hidden = _free(block.mlp, divisor)
+        moments += [free, hidden]
+        savings += [
+            np.full(len(free), saved),
+            np.full(len(hidden), cost.mlp),
+        ]
     return np.concatenate(moments), np.concatenate(savings)

@@ -24,7 +24,8 @@ class Widths(NamedTuple):
     """Channels of each block: Q/K and V in each head, MLP.
 
     Attributes:
-        kept: (blocks, 3), what is left.
+        kept: (blocks, 3), what is left; of whole heads that are gone nothing,
+            in the mean over all.
         dense: (blocks, 3), what there was.
     """
 
@@ -77,6 +78,9 @@ def read_widths(path: str | Path) -> Widths:
         np.array([each.qk_dims, each.v_dims, each.mlp_dims]).T
         for each in (arch, unpruned(arch))
     )
+    if getattr(arch, 'heads', None):
+        left = np.array(arch.heads)[:, None] / arch.num_heads
+        kept = kept * np.hstack([left, left, np.ones_like(left)])
     return Widths(kept, full)
 
 
@@ -101,7 +105,9 @@ def unpruned(arch: Arch) -> Arch:
     A named arch of that size knows best: LV-ViT's MLPs aren't four times as
     wide as its tokens.
     """
-    full = arch.replace(qk_dims=None, v_dims=None, mlp_dims=None)
+    names = ('qk_dims', 'v_dims', 'mlp_dims', 'heads')
+    names = [name for name in names if hasattr(arch, name)]
+    full = arch.replace(**dict.fromkeys(names))
     names = ('embed_dim', 'num_heads')
     if hasattr(arch, 'depths'):
         names += ('depths',)

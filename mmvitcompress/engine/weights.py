@@ -9,7 +9,7 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 from mmvitcompress.checkpoints.file import Checkpoint, read_checkpoint
 from mmvitcompress.engine.build import fit, fit_start, load_stored
 from mmvitcompress.engine.hooks.atomic_checkpoint import find_resumable
-from mmvitcompress.engine.hooks.resuming import refuse_unresumable
+from mmvitcompress.engine.hooks.loading import refuse_unresumable
 from mmvitcompress.engine.launch import add_hook, build_runner
 from mmvitcompress.engine.wrappers import unwrapped
 

@@ -17,7 +17,7 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmvitcompress.arch.base import check_images, check_memory
+from mmvitcompress.arch.checks import check_images, check_memory
 from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
 from mmvitcompress.models.layers.blocks import (
     Attention,

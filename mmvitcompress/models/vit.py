@@ -15,7 +15,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmvitcompress.arch.base import check_images, check_memory
+from mmvitcompress.arch.checks import check_images, check_memory
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.models.layers.blocks import (
     Block,

@@ -170,7 +170,9 @@ def add_methods(
             'patch_slimming=dict(keep_rate=0.7)'
         )
     built = {
-        spec.key: spec.build(arch, depth, training) for spec in arch.reductions
+        spec.key: spec.build(arch, depth, training)
+        for spec in arch.reductions
+        if spec.begins() <= depth
     }
     built = {k: m for k, m in built.items() if m is not None}
     for key, method in built.items():

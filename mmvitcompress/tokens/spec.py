@@ -141,6 +141,22 @@ class TokenSpec:
             'by hand'
         )
 
+    @classmethod
+    def for_images(
+        cls, arch, img_size, reduction_of, target: float, error_of
+    ) -> 'TokenSpec':
+        """The spec that comes near to a target by what it does on images.
+
+        Arguments are those of :meth:`for_target`, and ``error_of``, the error
+        that a spec makes on the images.
+
+        Raises:
+            ConfigError: If the target is out of reach, or images don't help.
+        """
+        raise ConfigError(
+            f'{cls.key} is not planned by images: leave calibration away'
+        )
+
     def summary(self) -> str:
         """What it does, in a line."""
         return f'{self.key}: {self}'
@@ -184,6 +200,11 @@ class TokenSpec:
 
     # -- module -------------------------------------------------------------
 
+    def begins(self) -> int:
+        """The first block that it has to do with: without that one it isn't
+        built."""
+        return 1
+
     def build(
         self, arch, depth: int, training: bool = False
     ) -> TokenMethod | None:
@@ -191,8 +212,8 @@ class TokenSpec:
 
         Args:
             arch: What holds it.
-            depth: How many blocks are built; None is returned if it has no
-                layers among them.
+            depth: How many blocks are built; None is returned if it has
+                nothing to do in them.
             training: Whether what it has to learn learns by a way of its own
                 (life regression weights patches instead of dropping them).
         """

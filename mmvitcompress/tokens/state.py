@@ -154,9 +154,15 @@ def drop_lowest(
 
     Scores decide, and have no gradient.
     """
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    # in the order they had: what is near in memory was near in the image
-    parts = order[:, :kept].sort(1).values, order[:, kept:].sort(1).values
+    parts = split_lowest(scores, kept)
     stay, leave = (take(x[:, num_prefix:], part) for part in parts)
     record = Dropped(torch.cat(parts, 1).argsort(1), leave)
     return torch.cat([x[:, :num_prefix], stay], 1), state.recording(record)
+
+
+def split_lowest(scores: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """Places (B, kept) of the highest scores (B, n), and (B, n - kept) of the
+    others, both ascending; of equal ones the first are kept."""
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    # in the order they had: what is near in memory was near in the image
+    return order[:, :kept].sort(1).values, order[:, kept:].sort(1).values

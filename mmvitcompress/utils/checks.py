@@ -130,6 +130,21 @@ def per_block(
     return tuple(map(int, value))
 
 
+def heads_left(
+    heads: int | Sequence[int] | None, most: int, count: int
+) -> tuple[int, ...] | None:
+    """Heads of each of ``count`` blocks; None if all have as many as they
+    may."""
+    if heads is None:
+        return None
+    heads = per_block('heads', heads, count)
+    if max(heads) > most:
+        raise ConfigError(
+            f'heads must not exceed num_heads ({most}), but got {heads}'
+        )
+    return None if min(heads) == most else heads
+
+
 def layer_tuple(name: str, layers: int | Sequence[int]) -> tuple[int, ...]:
     """Whole numbers that ascend; ConfigError if ``layers`` are not."""
     given = layers

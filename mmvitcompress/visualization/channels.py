@@ -49,7 +49,7 @@ def draw_channels(models: Mapping[str, Widths]) -> style.Figure:
             bars = axis.bar(where, shares, 0.26, color=colour, label=label)
             axis.bar_label(
                 bars,
-                list(map(str, widths.kept[:, kind])),
+                [f'{kept:g}' for kept in widths.kept[:, kind].round(1)],
                 fontsize=7,
                 rotation=90,
                 padding=2,

@@ -8,6 +8,7 @@ from timm_vits import images, make
 
 import mmvitcompress
 from mmvitcompress.api.calibration import Calibration
+from mmvitcompress.api.planning import _errors
 from mmvitcompress.channels.compensation import means_of
 from mmvitcompress.channels.importance import (
     low_pass,
@@ -174,3 +175,35 @@ def test_fractions_and_widths_take_a_criterion():
     first, again, other = (model(x).detach() for model in found)
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert widths(found[0]) == widths(compressed(theirs, v=0.5))
+
+
+def test_lfe_is_planned_by_images():
+    """The cascade's counts, whose error is that of what compress makes."""
+    theirs, x = make(depth=4, img_size=64), torch.randn(6, 3, 64, 64)
+    method = 'token_energy'
+    found = mmvitcompress.plan(theirs, 0.25, method=method, calibration=x)
+    assert abs(found.reduction - 0.25) < 0.03  # one of 16 patches is 0.01
+    ours = mmvitcompress.compress(theirs, **found.arguments(), calibration=x)
+    assert ours.arch.reductions == (found.spec,)
+    calibration = Calibration(mmvitcompress.compress(theirs), x)
+    errors, asked = _errors(theirs, x), []
+    for spec in (found.spec, type(found.spec)((2,), 0.5)):
+        net = mmvitcompress.compress(theirs, **{method: spec}).backbone
+        error = calibration.error(net, calibration.images)
+        error = error['feature_error']
+        asked.append(error)
+        assert errors(spec) == pytest.approx(error, rel=1e-5)
+    assert asked[0] != asked[1] > 0
+    # what the model has already is left out, as in all plans
+    again = mmvitcompress.plan(ours, 0.25, method=method, calibration=x)
+    assert again.spec == found.spec
+
+
+def test_images_plan_what_they_can():
+    x = torch.randn(5, 3, 64, 64)
+    with pytest.raises(ConfigError, match='leave calibration away'):
+        mmvitcompress.plan(make(depth=4), 0.2, calibration=x)
+    with pytest.raises(ConfigError, match='needs weights'):
+        mmvitcompress.plan(
+            'deit_small', 0.2, method='token_energy', calibration=x
+        )

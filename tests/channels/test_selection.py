@@ -410,3 +410,26 @@ def test_bad_targets_are_named(target):
     budget = MacBudget.of(get_arch('vit_micro'))
     with pytest.raises(ConfigError, match=f'between 0 and 1 .* got {target}'):
         budget.check(target, budget.widths)
+
+
+@pytest.mark.parametrize('name', ['qk_norm', 'attn_norm', 'mlp_norm'])
+def test_what_a_norm_sees_stays_whole(name):
+    """Selected, by floors, in whole and folded."""
+    arch = ViTArch(24, 3, 4, patch_size=4, img_size=20, **{name: True})
+    budget = MacBudget.of(arch)
+    rng = np.random.default_rng(0)
+    scores = [
+        Kinds(*rng.random((3, 4, 6)), rng.random((1, 96))) for _ in range(3)
+    ]
+    rules = SelectionRules(min_head_dim=2, min_mlp_dim=8)
+    kept = select(scores, budget, 0.15, rules).kept
+    pruned = pruned_arch(arch, removable(kept, scores, 1, budget.constraints))
+    whole = dict(qk_norm='qk_dims', attn_norm='v_dims', mlp_norm='mlp_dims')
+    for key in whole.values():
+        same = getattr(pruned, key) == getattr(arch, key)
+        assert same == (key == whole[name])
+    assert pruned.macs() <= 0.85 * arch.macs()
+    most = budget.reduction_at(budget.floors(rules))
+    select(scores, budget, most, rules)
+    with pytest.raises(ConfigError, match='out of reach'):
+        select(scores, budget, most + 0.01, rules)

@@ -60,7 +60,7 @@ def arch_of(cfg):
     own = {key: backbone[key] for key in METHODS if backbone.get(key)}
     arch = get_arch(backbone.arch).replace(**own)
     for hook in cfg.get('custom_hooks', []):
-        if hook.type.endswith('CDCPHook'):
+        if hook.type.endswith(('CDCPHook', 'PruningHook')):
             budget = MacBudget.of(arch, num_classes=1000)
             rules = SelectionRules(**hook.rules)
             scores = random_scores(arch, 0)

@@ -12,7 +12,7 @@ from mmvitcompress.engine.hooks.atomic_checkpoint import (
     AtomicCheckpointHook,
     find_resumable,
 )
-from mmvitcompress.engine.hooks.strict_loading import StrictLoadHook
+from mmvitcompress.engine.hooks.loading import StrictLoadHook
 from mmvitcompress.errors import CheckpointError
 
 pytestmark = pytest.mark.slow

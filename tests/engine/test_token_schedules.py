@@ -5,12 +5,8 @@ import math
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS
-from mmengine.runner import Runner
-from runs import forget_runs
-from torch.utils.data import Dataset
+from runs import classifier_runner
 
 from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.engine.hooks import (
@@ -18,54 +14,24 @@ from mmvitcompress.engine.hooks import (
     TokenRateHook,
     TokenStageHook,
 )
-from mmvitcompress.engine.launch import add_training_hooks
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT
 
 ARCH = dict(embed_dim=24, depth=4, num_heads=3, patch_size=8, img_size=64)
 
 
-@DATASETS.register_module(force=True)
-class Noise(Dataset):
-    def __len__(self):
-        return 12
-
-    def __getitem__(self, index):
-        generator = torch.Generator().manual_seed(index)
-        return torch.randn(3, 64, 64, generator=generator), index % 3
-
-
 def runner(folder, hook, lr=0.01, epochs=1, **backbone):
-    forget_runs()
-    cfg = Config(
-        dict(
-            default_scope='mmvitcompress',
-            work_dir=str(folder),
-            model=dict(
-                type='ImageClassifier',
-                backbone=dict(type='CompressedViT', arch=ARCH, **backbone),
-                num_classes=3,
-            ),
-            train_dataloader=dict(
-                batch_size=2,
-                num_workers=0,
-                sampler=dict(type='DefaultSampler', shuffle=False),
-                dataset=dict(type='Noise'),
-                collate_fn=dict(type='default_collate'),
-            ),
-            train_cfg=dict(by_epoch=True, max_epochs=epochs),
-            optim_wrapper=dict(
-                optimizer=dict(type='AdamW', lr=lr, weight_decay=0.5)
-            ),
-            log_level='ERROR',
-            launcher='none',
-            randomness=dict(seed=3),
-        )
+    optimizer = dict(type='AdamW', lr=lr, weight_decay=0.5)
+    return classifier_runner(
+        folder,
+        ARCH,
+        12,
+        backbone,
+        [hook],
+        train_cfg=dict(max_epochs=epochs),
+        optim_wrapper=dict(optimizer=optimizer),
+        randomness=dict(seed=3),
     )
-    add_training_hooks(cfg)
-    made = Runner.from_cfg(cfg)
-    made.register_hook(hook)
-    return made
 
 
 class Watch(Hook):

@@ -148,7 +148,7 @@ def test_the_metric_is_the_one_that_all_have():
         dict(metrics=dict(aAcc=3, checkpoint='small.pth')),
     ]
     assert metric_of(known) == 'aAcc'
-    with pytest.raises(ConfigError, match='mDice; choose one of aAcc$'):
+    with pytest.raises(ConfigError, match=r'mDice; choose one of aAcc$'):
         metric_of(known, 'mDice')
 
 

@@ -69,8 +69,11 @@ def settings(cfg):
         hook = 'default_hooks.checkpoint'
         found |= {f'{hook}.save_optimizer': False, f'{hook}.save_best': None}
     for i, hook in enumerate(cfg.get('custom_hooks') or []):
-        if hook['type'].endswith('CDCPHook'):
-            found |= {f'custom_hooks.{i}.{k}': v for k, v in PRUNING.items()}
+        if hook['type'].endswith(('CDCPHook', 'PruningHook')):
+            cut = dict(PRUNING)
+            if not hook['type'].endswith('CDCPHook'):
+                del cut['shrink']  # gone at once
+            found |= {f'custom_hooks.{i}.{k}': v for k, v in cut.items()}
             if 'train_cfg.max_iters' in found:
                 found['train_cfg.max_iters'] = PRUNING['settle'] + 1
     return found

@@ -146,6 +146,7 @@ BASES = dict(
     TimmIterableDataset=lambda folder: _folders(folder) | dict(name='wds/x'),
     RepeatedAugSampler=lambda _: dict(dataset=range(8)),
     CDCPHook=lambda _: dict(target=0.1, increment=0.05, interval=1),
+    PruningHook=lambda _: dict(target=0.1, increment=0.05, interval=1),
     ViTOptimWrapperConstructor=lambda _: dict(
         optim_wrapper_cfg=dict(
             type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)

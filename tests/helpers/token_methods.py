@@ -30,6 +30,8 @@ class Row(NamedTuple):
         idle: What of its own has no gradient, being of no consequence.
         dynamic: How an ONNX graph of it takes images; None if there is none.
         planned: Whether the planner can choose its arguments.
+        averages: Whether outputs are means over blocks, where nothing is to
+            be reduced, too.
     """
 
     reduces: tuple[dict, ...]
@@ -41,6 +43,7 @@ class Row(NamedTuple):
     dynamic: str | None = 'batch'
     idle: tuple[str, ...] = ()
     planned: bool = True
+    averages: bool = False
 
 
 ROWS = {
@@ -122,6 +125,16 @@ ROWS = {
         nothing=(dict(layers=()), dict(layers=(2, 3), keep_rate=1.0)),
         params=True,
         chooses=True,
+    ),
+    'token_halting': Row(
+        reduces=(
+            dict(first=2, rates=(1, 1, 0.6, 0.3)),
+            dict(rates=(1, 0.8, 0.5, 0.4), scale=2.0, shift=-1.0),
+            dict(scale=2.0, shift=-1.0),
+        ),
+        nothing=(dict(shift=-1e9), dict(shift=-1e9, rates=(1, 1, 1, 1))),
+        chooses=True,
+        averages=True,
     ),
 }
 FIRST = {key: {key: row.reduces[0]} for key, row in ROWS.items()}

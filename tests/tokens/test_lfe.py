@@ -87,7 +87,7 @@ def test_costs_of_the_paper():
 
     found = TokenEnergy.for_target(arch, 224, saved, 0.433)
     assert abs(saved(found) - 0.433) < 0.0025
-    plain = found.kept(4, 196)
+    plain = found.kept_in(4, 196)
     counts = arch.with_reductions(found).counts()
     assert counts[3].attention == 196 and counts[3].mlp == plain
     assert arch.with_reductions(found).params() == arch.params()

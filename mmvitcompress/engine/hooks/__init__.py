@@ -7,14 +7,14 @@ from mmvitcompress.engine.hooks.classification_checks import (
 )
 from mmvitcompress.engine.hooks.finite import FiniteHook
 from mmvitcompress.engine.hooks.life_regression import LifeRegressionHook
+from mmvitcompress.engine.hooks.loading import ResumeCheckHook, StrictLoadHook
+from mmvitcompress.engine.hooks.pruning import PruningHook
 from mmvitcompress.engine.hooks.records import (
     ArchMetaHook,
     AuxiliaryLossHook,
     MeanLossHook,
 )
-from mmvitcompress.engine.hooks.resuming import ResumeCheckHook
 from mmvitcompress.engine.hooks.rng_state import RNGStateHook
-from mmvitcompress.engine.hooks.strict_loading import StrictLoadHook
 from mmvitcompress.engine.hooks.task_teacher import TaskTeacherHook
 from mmvitcompress.engine.hooks.token_schedules import (
     KeepRateHook,
@@ -32,6 +32,7 @@ __all__ = [
     'KeepRateHook',
     'LifeRegressionHook',
     'MeanLossHook',
+    'PruningHook',
     'RNGStateHook',
     'ResumeCheckHook',
     'StrictLoadHook',

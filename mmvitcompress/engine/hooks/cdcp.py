@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmvitcompress.channels import (
+    Kinds,
     MacBudget,
     ReductionSchedule,
     SelectionRules,
@@ -126,17 +127,14 @@ class CDCPHook(Hook):
             check_positive('num_classes', num_classes)
         check_positive_number('increment', increment)
         check_at_least_zero('lam', lam)
-        for name, value in (
-            ('interval', interval),
-            ('report_interval', report_interval),
-        ):
-            check_positive(name, value)
+        check_positive('interval', interval)
+        check_positive('report_interval', report_interval)
         check_flag('clear_moments', clear_moments)
         self.target = target
         self.img_size = img_size
         self.num_classes = num_classes
-        self.warmup = (warmup, warmup_epochs)
-        self.settle = (settle, settle_epochs)
+        self.warmup = warmup, warmup_epochs
+        self.settle = settle, settle_epochs
         self.growth = dict(increment=increment, interval=interval)
         self.lam = lam
         self.rules = build_spec('rules', SelectionRules, rules or {})
@@ -235,10 +233,14 @@ class CDCPHook(Hook):
         if iteration % self.report_interval == 0:
             self.report(runner, iteration)
 
+    def scores(self, runner: Runner) -> list[Kinds]:
+        """What :func:`~mmvitcompress.channels.select` goes by."""
+        return column_norms(self.compactors)
+
     def _select(self, runner: Runner, iteration: int) -> None:
-        scores = column_norms(self.compactors)
+        scores = self.scores(runner)
         if not all(np.isfinite(kind).all() for kind in each_kind(scores)):
-            stop(runner, 'a compactor is not finite', iteration)
+            stop(runner, 'a score of compactors is not finite', iteration)
         selection = select(
             scores,
             self.budget,
@@ -270,7 +272,7 @@ class CDCPHook(Hook):
         widths = left_widths(self.compactors, self.budget.constraints)
         runner.logger.info(
             'CDCP keeps (Q/K, V, MLP) per block: '
-            + ' '.join('/'.join(map(str, width)) for width in widths)
+            + ' '.join('/'.join(f'{n:g}' for n in width) for width in widths)
         )
         scalars = {
             f'cdcp_kept/block{block}_{kind}': width[i]

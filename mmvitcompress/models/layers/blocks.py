@@ -194,7 +194,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=arch.norm_eps)
         self.attn = Attention(
             dim,
-            arch.num_heads,
+            arch.heads_in(layer),
             qk_dim,
             v_dim,
             scale=arch.head_dim**-0.5,

@@ -170,11 +170,12 @@ class TokenMerging(TokenSpec):
         fuse = prod(STEPS[direction]) * dim**2 + dim
         return fuse + 10 * dim * self.conv
 
+    def begins(self) -> int:
+        return self.layers[0]
+
     def build(
         self, arch, depth: int, training: bool = False
-    ) -> 'NeighbourMerging | None':
-        if self.layers[0] > depth:
-            return None
+    ) -> 'NeighbourMerging':
         return NeighbourMerging(self, arch, depth)
 
 

@@ -146,7 +146,7 @@ class TokenRates(TokenSpec):
         pruned, merged = self.kept(layer, counts.attention, whole)
         tokens = counts.attention + arch.num_prefix_tokens
         # the row of [CLS], and what is like what
-        row = tokens * arch.num_heads * arch.widths(layer)[0]
+        row = tokens * arch.heads_in(layer) * arch.widths(layer)[0]
         return row + (pruned - merged) * merged * arch.token_dim
 
     def build(

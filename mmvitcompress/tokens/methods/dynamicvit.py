@@ -15,25 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitcompress.tokens.method import TokenMethod
-from mmvitcompress.tokens.placement import nearest_rate
-from mmvitcompress.tokens.spec import (
-    MASKED,
-    Counts,
-    Size,
-    TokenSpec,
-    keep_ratio,
-    kept_share,
-)
+from mmvitcompress.tokens.spec import MASKED, Counts, Size
+from mmvitcompress.tokens.staged import StagedSpec
 from mmvitcompress.tokens.state import TokenState, drop_lowest
-from mmvitcompress.utils.checks import (
-    check_layers,
-    check_positive_number,
-    layer_tuple,
-)
+from mmvitcompress.utils.checks import check_positive_number
 
 
 @dataclass(frozen=True)
-class TokenSparsification(TokenSpec):
+class TokenSparsification(StagedSpec):
     """Where and how many patches stay.
 
     Args:
@@ -52,40 +41,18 @@ class TokenSparsification(TokenSpec):
         'train them with soft_slimming=True, or leave it away'
     )
 
-    layers: tuple[int, ...] = (4, 7, 10)
-    keep_rate: float = 0.7
     ratio_weight: float = field(default=2.0, repr=False)
 
     def __post_init__(self):
-        layers = layer_tuple('token_sparsification.layers', self.layers)
-        object.__setattr__(self, 'layers', layers)
-        ratio = keep_ratio('token_sparsification.keep_rate', self.keep_rate)
-        object.__setattr__(self, '_ratio', ratio)
+        super().__post_init__()
         name = 'token_sparsification.ratio_weight'
         check_positive_number(name, self.ratio_weight)
-
-    @classmethod
-    def for_target(
-        cls, arch, img_size, reduction_of, target: float, most: float = 1.0
-    ) -> 'TokenSparsification':
-        return nearest_rate(cls, reduction_of, target, most)
-
-    def is_empty(self) -> bool:
-        return not self.layers
 
     def parts(self, depth: int) -> dict[str, object]:
         return {str(layer - 1): 'scores' for layer in self.layers}
 
-    def check(self, arch) -> None:
-        name = 'token_sparsification.layers'
-        check_layers(name, self.layers, arch.token_depth)
-
     def ungridded_after(self, depth: int) -> int | None:
         return self.layers[0] - 1
-
-    def kept(self, patches: int) -> int:
-        """Patches that stay of ``patches`` at one layer: ⌈ρ·n⌉."""
-        return kept_share(self._ratio, patches)
 
     def before(self, layer: int, size: Size) -> Size:
         if layer not in self.layers:
@@ -107,9 +74,7 @@ class TokenSparsification(TokenSpec):
 
     def build(
         self, arch, depth: int, training: bool = False
-    ) -> 'TokenSparsifier | None':
-        if self.layers[0] > depth:
-            return None
+    ) -> 'TokenSparsifier':
         kind = SoftTokenSparsifier if training else TokenSparsifier
         return kind(self, arch, depth)
 

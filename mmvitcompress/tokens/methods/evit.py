@@ -14,20 +14,13 @@ import torch
 from torch import Tensor
 
 from mmvitcompress.tokens.method import Attended, TokenMethod
-from mmvitcompress.tokens.placement import nearest_rate
-from mmvitcompress.tokens.spec import (
-    Counts,
-    Size,
-    TokenSpec,
-    keep_ratio,
-    kept_share,
-)
+from mmvitcompress.tokens.spec import Counts, Size
+from mmvitcompress.tokens.staged import StagedSpec
 from mmvitcompress.tokens.state import TokenState, fused_places, take
-from mmvitcompress.utils.checks import check_layers, layer_tuple
 
 
 @dataclass(frozen=True)
-class TokenReorganization(TokenSpec):
+class TokenReorganization(StagedSpec):
     """Where and how many patches stay.
 
     Args:
@@ -39,35 +32,13 @@ class TokenReorganization(TokenSpec):
 
     key: ClassVar[str] = 'token_reorganization'
 
-    layers: tuple[int, ...] = (4, 7, 10)
-    keep_rate: float = 0.7
-
-    def __post_init__(self):
-        layers = layer_tuple('token_reorganization.layers', self.layers)
-        object.__setattr__(self, 'layers', layers)
-        ratio = keep_ratio('token_reorganization.keep_rate', self.keep_rate)
-        object.__setattr__(self, '_ratio', ratio)
-
-    def is_empty(self) -> bool:
-        return not self.layers
-
-    @classmethod
-    def for_target(
-        cls, arch, img_size, reduction_of, target: float, most: float = 1.0
-    ) -> 'TokenReorganization':
-        return nearest_rate(cls, reduction_of, target, most)
-
-    def check(self, arch) -> None:
-        name = 'token_reorganization.layers'
-        check_layers(name, self.layers, arch.token_depth)
-
     def ungridded_after(self, depth: int) -> int | None:
         return self.layers[0]
 
     def kept(self, patches: int) -> int:
         """Patches that stay of ``patches``: ⌈ρ·n⌉, or all if only one would
         be fused, with itself."""
-        kept = kept_share(self._ratio, patches)
+        kept = super().kept(patches)
         return patches if patches - kept < 2 else kept
 
     def between(self, layer: int, size: Size) -> Size:
@@ -82,13 +53,14 @@ class TokenReorganization(TokenSpec):
         qk = arch.widths(layer)[0]
         tokens = counts.attention + arch.num_prefix_tokens
         # the row of [CLS], and the weighted sum
-        return tokens * arch.num_heads * qk + counts.attention * arch.token_dim
+        return (
+            tokens * arch.heads_in(layer) * qk
+            + counts.attention * arch.token_dim
+        )
 
     def build(
         self, arch, depth: int, training: bool = False
-    ) -> 'AttentiveTokens | None':
-        if self.layers[0] > depth:
-            return None
+    ) -> 'AttentiveTokens':
         return AttentiveTokens(self, arch)
 
 

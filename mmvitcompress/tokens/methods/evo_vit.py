@@ -24,7 +24,13 @@ from mmvitcompress.tokens.spec import (
     keep_ratio,
     kept_share,
 )
-from mmvitcompress.tokens.state import Indexed, TokenState, fused_places, take
+from mmvitcompress.tokens.state import (
+    Indexed,
+    TokenState,
+    fused_places,
+    split_lowest,
+    take,
+)
 from mmvitcompress.utils.checks import check_layers, is_number, layer_tuple
 
 
@@ -117,17 +123,18 @@ class TokenEvolution(TokenSpec):
         macs = 0
         if self.attended_in(layer, arch.token_depth):
             tokens = counts.attention + arch.num_prefix_tokens
-            macs += tokens * arch.num_heads * arch.widths(layer)[0]
+            macs += tokens * arch.heads_in(layer) * arch.widths(layer)[0]
         if layer >= self.first and counts.attention != counts.left:
             # the sum that represents the others
             macs += (counts.left - counts.attention + 1) * arch.token_dim
         return macs
 
+    def begins(self) -> int:
+        return self.first
+
     def build(
         self, arch, depth: int, training: bool = False
-    ) -> 'SlowFastTokens | None':
-        if self.first > depth:
-            return None
+    ) -> 'SlowFastTokens':
         return SlowFastTokens(self, arch, depth)
 
 
@@ -171,9 +178,7 @@ class SlowFastTokens(TokenMethod):
         attention, ways = state.notes[self.spec.key]
         stages = self.spec.stages
         if ways is None or not stages or layer in stages:
-            order = attention.argsort(dim=1, descending=True, stable=True)
-            parts = order[:, :count], order[:, count:]
-            slow, fast = (part.sort(1).values for part in parts)
+            slow, fast = split_lowest(attention, count)
         else:
             slow, fast = ways.slow, ways.fast
         waiting = take(patches, fast)

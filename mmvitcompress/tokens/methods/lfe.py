@@ -10,32 +10,29 @@ authors' code has it; the lowest leave.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens.cascade import cascades_to
 from mmvitcompress.tokens.method import Attended, TokenMethod
-from mmvitcompress.tokens.placement import nearest_rate
+from mmvitcompress.tokens.placement import nearest
 from mmvitcompress.tokens.spec import (
     Counts,
     Size,
-    TokenSpec,
     keep_ratio,
     kept_share,
 )
+from mmvitcompress.tokens.staged import StagedSpec
 from mmvitcompress.tokens.state import TokenState, drop_lowest
-from mmvitcompress.utils.checks import (
-    check_flag,
-    check_layers,
-    check_positive_number,
-    layer_tuple,
-)
+from mmvitcompress.utils.checks import check_flag, check_positive_number
 
 
 @dataclass(frozen=True)
-class TokenEnergy(TokenSpec):
+class TokenEnergy(StagedSpec):
     """Where and how many patches stay.
 
     Args:
@@ -44,8 +41,8 @@ class TokenEnergy(TokenSpec):
         keep_rate: Fraction of the patches that stays in each of them, in
             (0, 1]. Defaults to 0.7.
         rates: One such fraction for each of the layers, in place of
-            ``keep_rate`` (the authors find them block by block). Defaults to
-            None.
+            ``keep_rate``. The authors' are found by a cascade, see
+            :func:`mmvitcompress.plan` with ``calibration``. Defaults to None.
         cutoff: Width of the band of the highest frequencies that the filter
             takes out, as a fraction of all. Defaults to 0.15.
         attention: Whether scores are weighted by the attention of [CLS].
@@ -54,19 +51,15 @@ class TokenEnergy(TokenSpec):
 
     key: ClassVar[str] = 'token_energy'
 
-    layers: tuple[int, ...] = (4, 7, 10)
-    keep_rate: float = 0.7
     rates: Sequence[float] | None = None
     cutoff: float = 0.15
     attention: bool = True
 
     def __post_init__(self):
-        layers = layer_tuple('token_energy.layers', self.layers)
-        object.__setattr__(self, 'layers', layers)
-        keep_ratio('token_energy.keep_rate', self.keep_rate)
+        super().__post_init__()
         check_positive_number('token_energy.cutoff', self.cutoff)
         check_flag('token_energy.attention', self.attention)
-        rates = (self.keep_rate,) * len(layers)
+        layers, rates = self.layers, (self.keep_rate,) * len(self.layers)
         if self.rates is not None:
             rates = tuple(self.rates)
             object.__setattr__(self, 'rates', rates)
@@ -79,28 +72,41 @@ class TokenEnergy(TokenSpec):
         object.__setattr__(self, '_ratios', dict(zip(layers, ratios)))
 
     @classmethod
-    def for_target(
-        cls, arch, img_size, reduction_of, target: float, most: float = 1.0
+    def for_images(
+        cls, arch, img_size, reduction_of, target: float, error_of
     ) -> 'TokenEnergy':
-        return nearest_rate(cls, reduction_of, target, most)
+        grid, blocks = arch.mergeable(img_size)
+        patches = prod(grid)
 
-    def is_empty(self) -> bool:
-        return not self.layers
+        def make(counts: tuple[int, ...]) -> TokenEnergy:
+            before = (patches, *counts)
+            left = {
+                layer: before[layer] / before[layer - 1]
+                for layer in range(1, blocks + 1)
+                if before[layer] < before[layer - 1]
+            }
+            return cls(tuple(left), rates=tuple(left.values()))
 
-    def check(self, arch) -> None:
-        check_layers('token_energy.layers', self.layers, arch.token_depth)
+        found = cascades_to(
+            lambda counts: error_of(make(counts)),
+            lambda counts: reduction_of(make(counts)),
+            blocks,
+            patches,
+            target,
+        )
+        return nearest([*map(make, found)], reduction_of, target, 1.0)
 
     def ungridded_after(self, depth: int) -> int | None:
         return self.layers[0]
 
-    def kept(self, layer: int, patches: int) -> int:
+    def kept_in(self, layer: int, patches: int) -> int:
         """Patches that stay of ``patches`` in one of the layers: ⌈ρ·n⌉."""
         return kept_share(self._ratios[layer], patches)
 
     def between(self, layer: int, size: Size) -> Size:
         if layer not in self.layers:
             return size
-        return size._replace(patches=self.kept(layer, size.patches))
+        return size._replace(patches=self.kept_in(layer, size.patches))
 
     def macs(self, layer: int, counts: Counts, arch, norm: int) -> int:
         if counts.mlp == counts.attention:
@@ -108,14 +114,12 @@ class TokenEnergy(TokenSpec):
         macs = counts.attention**2 * arch.token_dim  # the filter
         if self.attention:
             tokens = counts.attention + arch.num_prefix_tokens
-            macs += tokens * arch.num_heads * arch.widths(layer)[0]
+            macs += tokens * arch.heads_in(layer) * arch.widths(layer)[0]
         return macs
 
     def build(
         self, arch, depth: int, training: bool = False
-    ) -> 'LowFrequencyTokens | None':
-        if self.layers[0] > depth:
-            return None
+    ) -> 'LowFrequencyTokens':
         return LowFrequencyTokens(self, arch)
 
 
@@ -131,7 +135,7 @@ class LowFrequencyTokens(TokenMethod):
         self, layer: int, x: Tensor, state: TokenState, attention: Attended
     ) -> tuple[Tensor, TokenState]:
         patches = x[:, self.num_prefix :].detach()
-        kept = self.spec.kept(layer, patches.shape[1])
+        kept = self.spec.kept_in(layer, patches.shape[1])
         if kept == patches.shape[1]:
             return x, state
         scores = low_frequency_share(patches, self.spec.cutoff)

@@ -285,7 +285,7 @@ class RateLearner(RatedTokens):
         for layer in range(1, self.depth + 1):
             qk, v, hidden = arch.widths(layer)
             mlp = hidden * (arch.hidden_rows + 1)
-            attended = arch.num_heads * (qk + v)
+            attended = arch.heads_in(layer) * (qk + v)
 
             def attention(n, attended=attended):
                 return n * 2 * dim * attended + n * n * attended
