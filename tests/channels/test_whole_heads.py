@@ -214,7 +214,7 @@ def test_archs_and_checkpoints_carry_heads(folded, tmp_path):
     model = CompressedViT(checkpoint=str(path), final_norm=True)
     assert model.arch == arch
     found = read_widths(path)
-    left = np.array(arch.heads) / 4 * ARCH.v_dims / 6
+    left = np.array(arch.heads) / 4 * ARCH.v_dims / arch.head_dim
     np.testing.assert_allclose(found.shares[:, 1], left)
     with pytest.raises(ConfigError, match='must not exceed num_heads'):
         ARCH.replace(heads=5)
