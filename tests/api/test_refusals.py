@@ -12,8 +12,8 @@ from mmvitcompress.errors import CheckpointError, ConfigError
 @pytest.mark.parametrize(
     ('name', 'kwargs', 'reasons'),
     [
-        ('eva02_tiny_patch14_224', {}, ['Eva', 'rotary', 'gated MLP']),
-        ('vit_giant_patch14_dinov2', dict(depth=1), ['SwiGLU']),
+        ('vit_small_patch16_rope_mixed_224', {}, ['rotary', 'Mixed']),
+        ('beitv2_base_patch16_224', {}, ['Beit']),
         ('vit_base_patch32_clip_quickgelu_224', {}, ['pre_norm', 'QuickGELU']),
         ('vit_base_patch16_siglip_224', {}, ["global_pool='map'"]),
         ('vit_tiny_patch16_224', dict(qk_norm=True), ['qk_norm']),

@@ -387,8 +387,8 @@ def test_mmpretrain_swins_are_shifted_as_timms(tmp_path):
 
 FOREIGN = {
     'a BEiT': {'blocks.0.attn.relative_position_bias_table': (732, 12)},
-    'a BEiT or': {'layers.0.attn.relative_position_bias_table': (732, 12)},
-    'gated MLPs': {'blocks.0.mlp.w12.weight': (8, 8)},
+    'a BEiT:': {'layers.0.attn.relative_position_bias_table': (732, 12)},
+    'BEiT': {'rel_pos_bias.relative_position_bias_table': (732, 12)},
     'as of SAM': {'blocks.0.attn.rel_pos_h': (27, 64)},
     'a Swin V2': {'layers.0.blocks.0.attn.cpb_mlp.0.weight': (512, 2)},
     'a CLIP': {'visual.conv1.weight': (8, 3, 4, 4)},

@@ -36,9 +36,9 @@ def unsupported(model: nn.Module) -> Iterator[str]:
         yield from _unsupported_block(block)
     norms = [getattr(block, 'norm1', None) for block in model.blocks]
     norms += [
-        getattr(part, 'norm', None)
+        getattr(getattr(block, part, None), 'norm', None)
         for block in model.blocks
-        for part in (block.attn, block.mlp)
+        for part in ('attn', 'mlp')
     ]
     norms += model.norm, model.fc_norm
     if len({norm.eps for norm in norms if hasattr(norm, 'eps')}) > 1:
