@@ -6,8 +6,8 @@ alone can't go: turned, the other one stands in both. So the pair goes as one:
 it is scored by its mean, masked, counted and removed together, in all that
 selects. Partners are half a head apart, before pruning and after.
 
-A norm over hidden channels, or over the heads' results, sees all of them:
-what such a norm follows is kept whole.
+A norm over hidden channels, over a head's queries or keys, or over the heads'
+results sees all of them: what such a norm follows is kept whole.
 """
 
 from math import lcm

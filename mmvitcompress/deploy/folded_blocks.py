@@ -28,7 +28,8 @@ def pad_widths(block: Block, step: int = WIDTH_STEP) -> None:
     """Fill up the widths of a block with zeros, in place.
 
     Queries, keys and values get one width, as flash attention wants it; a
-    hidden channel whose weights are zero is zero after the activation, too.
+    hidden channel whose weights are zero is zero after activation or gate,
+    too. What a norm within the block sees stays as wide as it is.
 
     Args:
         block: Of a ViT.
@@ -37,32 +38,51 @@ def pad_widths(block: Block, step: int = WIDTH_STEP) -> None:
     attn, mlp = block.attn, block.mlp
     width = max(attn.qk_dim, attn.v_dim)
     width += -width % step
-    if attn.q_norm is None or width == attn.qk_dim:  # norms see no zeros
+    seen = attn.norm is not None and width != attn.v_dim
+    seen |= attn.q_norm is not None and width != attn.qk_dim
+    if not seen:
         _pad_heads(attn, width)
-    gap = -mlp.fc1.out_features % step
-    mlp.fc1 = _linear(
-        F.pad(mlp.fc1.weight, (0, 0, 0, gap)), F.pad(mlp.fc1.bias, (0, gap))
-    )
-    mlp.fc2 = _linear(F.pad(mlp.fc2.weight, (0, gap)), mlp.fc2.bias)
+    hidden = mlp.fc2.in_features
+    if isinstance(mlp.norm, nn.Identity) and hidden % step:
+        parts = mlp.fc1.out_features // hidden
+        wide = hidden + -hidden % step
+        weight, bias = mlp.fc1.weight, mlp.fc1.bias
+        mlp.fc1 = _linear(*(_padded(x, parts, wide) for x in (weight, bias)))
+        weight = F.pad(mlp.fc2.weight, (0, wide - hidden))
+        mlp.fc2 = _linear(weight, mlp.fc2.bias)
+
+
+def _padded(x: Tensor, parts: int, width: int) -> Tensor:
+    """(parts · own width, …) → (parts · width, …)."""
+    x = x.unflatten(0, (parts, -1)).movedim(1, -1)
+    x = F.pad(x, (0, width - x.shape[-1]))
+    return x.movedim(-1, 1).flatten(0, 1)
 
 
 def _pad_heads(attn: Attention, width: int) -> None:
     heads = attn.num_heads
+    # partners that are turned stay half a head apart
+    halves = 2 if attn.pairs else 1
+    width += -width % halves
+    parts = [heads * halves] * 2 + [heads]
+    widths = [width // halves] * 2 + [width]
 
-    def padded(x: Tensor) -> Tensor:
-        """(h · own width, …) → (h · width, …)."""
-        x = x.unflatten(0, (heads, -1)).movedim(1, -1)
-        x = F.pad(x, (0, width - x.shape[-1]))
-        return x.movedim(-1, 1).flatten(0, 1)
+    def padded(x: Tensor | None) -> Tensor | None:
+        if x is None:
+            return None
+        rows = zip(x.split(attn.split), parts, widths)
+        return torch.cat([_padded(*each) for each in rows])
 
-    weight, bias = (
-        None
-        if x is None
-        else torch.cat(list(map(padded, x.split(attn.split))))
-        for x in (attn.qkv.weight, attn.qkv.bias)
-    )
-    attn.qkv = _linear(weight, bias)
-    attn.proj = _linear(padded(attn.proj.weight.t()).t(), attn.proj.bias)
+    attn.qkv = _linear(padded(attn.qkv.weight), padded(attn.qkv.bias))
+    columns = _padded(attn.proj.weight.t(), heads, width).t()
+    attn.proj = _linear(columns, attn.proj.bias)
+    index = attn.rope_index
+    if attn.pairs and width > attn.qk_dim:
+        if index is None:
+            index = torch.arange(attn.pairs, device=columns.device)
+            index = index.repeat(heads, 1)
+        # zeros may be turned by any frequency
+        attn.rope_index = F.pad(index, (0, width // 2 - index.shape[1]))
     attn.qk_dim = attn.v_dim = width
     attn.split = [heads * width] * 3
 

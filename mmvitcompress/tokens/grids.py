@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -74,6 +75,24 @@ class GridMerge(NamedTuple):
             if direction == 'diagonal':
                 x = shear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return x
+
+    def tokens(self, device: torch.device) -> Tensor:
+        """Which token covers each position of the full grid, (H · W).
+
+        What :meth:`undo` says of tokens that are their own numbers, without
+        the maps.
+        """
+        rows, columns = (torch.arange(n, device=device) for n in self.full)
+        row = rows[:, None].expand(*self.full)
+        column = columns.expand(*self.full)
+        for grid, direction in zip(self.grids, self.directions):
+            if direction == 'diagonal':
+                partner = column + 1 - 2 * (column % 2)
+                paired = (row % 2 == 1) & (column < grid[1] // 2 * 2)
+                column = torch.where(paired, partner, column)
+            height, width = STEPS[direction]
+            row, column = row // height, column // width
+        return (row * self.grids[-1][1] + column).flatten()
 
     def apply(self, function) -> 'GridMerge':
         return self

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from mmvitcompress.tokens.grids import to_map
+from mmvitcompress.tokens.grids import GridMerge, to_map
 from mmvitcompress.tokens.state import TokenState
 from mmvitcompress.utils.checks import check_choice
 
@@ -95,7 +95,12 @@ def covering(state: TokenState, batch: int, count: int, device) -> Tensor:
     ids = torch.arange(count, dtype=torch.float, device=device)
     ids = ids.expand(batch, -1)[..., None]
     state = state.apply(lambda x: ids.new_full((*x.shape[:2], 1), count))
-    return restore(ids, state).flatten(1).long()
+    for record in reversed(state.undo):
+        if isinstance(record, GridMerge):
+            ids = ids.index_select(1, record.tokens(device))
+        else:
+            ids = record.undo(ids, 'nearest', None)
+    return ids.squeeze(2).long()
 
 
 def covered_means(patches: Tensor, index: Tensor, count: int) -> Tensor:

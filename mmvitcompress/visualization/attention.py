@@ -9,13 +9,18 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.layers.rotary import Turns, turned
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.visualization import base, style
 from mmvitcompress.visualization.loading import attended_tokens, token_map
 
 
 def attention_weights(
-    attn: nn.Module, x: Tensor, bias=None, queries: slice = slice(None)
+    attn: nn.Module,
+    x: Tensor,
+    bias: Tensor | None = None,
+    queries: slice = slice(None),
+    turns: Turns | None = None,
 ) -> Tensor:
     """softmax(Q Kᵀ · scale + bias) of an attention layer.
 
@@ -26,6 +31,7 @@ def attention_weights(
         bias: What it adds to the logits of each key, (B, 1, 1, n). Defaults
             to None.
         queries: The tokens that look. Defaults to all.
+        turns: Rotary positions of the tokens. Defaults to None.
 
     Returns:
         (B, heads, queries, n); rows sum to 1.
@@ -35,6 +41,8 @@ def attention_weights(
         part.unflatten(2, (attn.num_heads, -1)).transpose(1, 2)
         for part in attn.project(x)[..., : 2 * width].split(width, dim=2)
     )
+    if turns is not None:
+        q, k = (turned(part, turns, attn.rope_index) for part in (q, k))
     q = q[:, :, queries]
     logits = q.float() @ k.float().transpose(2, 3) * attn.scale
     return (logits if bias is None else logits + bias).softmax(-1)
@@ -87,10 +95,10 @@ def class_attention(
         output = attended_tokens(backbone, images)[-1]
     finally:
         handle.remove()
-    x, bias = (*inputs[0], None)[:2]
+    x, bias, _, _, turns = inputs[0]
     prefix = backbone.num_prefix_tokens
     queries = slice(1) if prefix else slice(None)
-    weights = attention_weights(attn, x, bias, queries)
+    weights = attention_weights(attn, x, bias, queries, turns)
     weights = weights.mean(1) if head is None else weights[:, head]
     places = token_map(*output)  # (B, H, W)
     token = places.flatten(1).clamp_min(0)

@@ -14,7 +14,7 @@ from mmvitcompress.errors import CheckpointError, ConfigError
     ('name', 'kwargs', 'reasons'),
     [
         ('vit_small_patch16_rope_mixed_224', {}, ['learned frequencies']),
-        ('beit_base_patch16_224', {}, ['relative position bias']),
+        ('beitv2_base_patch16_224', {}, ['relative position bias']),
         ('vit_tiny_patch16_224', dict(mlp_layer=GluMlp), ['than SwiGLU']),
         ('vit_tiny_patch16_224', dict(act_layer='relu'), ['activation']),
         ('vit_tiny_patch16_224', dict(attn_drop_rate=0.1), ['attn_drop_rate']),

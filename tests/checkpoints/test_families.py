@@ -451,6 +451,7 @@ def test_mmpretrain_swins_are_shifted_as_timms(tmp_path):
 FOREIGN = {
     'a BEiT': {'blocks.0.attn.relative_position_bias_table': (732, 12)},
     'but a BEiT': {'layers.0.attn.relative_position_bias_table': (732, 12)},
+    'BEiT': {'rel_pos_bias.relative_position_bias_table': (732, 12)},
     'as of SAM': {'blocks.0.attn.rel_pos_h': (27, 64)},
     'a Swin V2': {'layers.0.blocks.0.attn.cpb_mlp.0.weight': (512, 2)},
     'a ResNet': {'layer1.0.conv1.weight': (8, 8, 1, 1)},

@@ -3,13 +3,24 @@
 Features must be timm's, at the model's own size and at others.
 """
 
+from functools import partial
+
 import pytest
 import timm
 import torch
 from swins import randomised
+from timm.layers import LayerNorm
+from timm.models.eva import Eva
 
+import mmvitcompress
+from mmvitcompress.arch.zoo import ARCHS
+from mmvitcompress.checkpoints.convert import convert
+from mmvitcompress.checkpoints.file import read_checkpoint, write_checkpoint
+from mmvitcompress.checkpoints.names import partners_apart
+from mmvitcompress.checkpoints.recognise import recognise
 from mmvitcompress.checkpoints.timm import describe
-from mmvitcompress.models import ViT
+from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.models import CompressedViT, ViT
 
 SMALL = dict(embed_dim=128, depth=3, num_heads=2, num_classes=5)
 MODELS = {
@@ -73,11 +84,166 @@ def test_features_are_timms(name, patches):
     expected = theirs.forward_intermediates(
         x, return_prefix_tokens=True, intermediates_only=True
     )
-    for index, (tokens, _state) in enumerate(model.intermediates(x, range(3))):
-        maps, prefix = expected[index], tokens[:, :0]
+    found = [tokens for tokens, _ in model.intermediates(x, range(3))]
+    for tokens, maps in zip(found, expected, strict=True):
+        prefix = tokens[:, :0]
         if isinstance(maps, tuple):
             maps, prefix = maps
         count = model.num_prefix_tokens
         assert error(tokens[:, count:], maps.flatten(2).mT) <= 1e-9
         if count:
             assert error(tokens[:, :count], prefix) <= 1e-9
+
+
+@torch.no_grad()
+def test_padded_images_are_as_timm_pads_them():
+    theirs = make('dinov3', dynamic_img_pad=True)
+    x = image('dinov3', (3, 5), short=3)
+    maps = theirs.forward_intermediates(x, intermediates_only=True)[-1]
+    tokens, _ = ours(describe(theirs))(x)[0]
+    patches = tokens[:, 5:]
+    normed = theirs.norm(maps.flatten(2).mT)
+    assert error(patches, normed) <= 1e-9
+
+
+@torch.no_grad()
+def test_normalised_queries_are_turned_as_timm_does():
+    theirs = make('axial', attn_type='rope', qk_norm=True)
+    x = image('axial', (3, 5))
+    theirs.set_input_size(tuple(x.shape[2:]))
+    tokens, _ = ours(describe(theirs))(x)[0]
+    assert error(tokens, theirs.forward_features(x)) <= 1e-9
+
+
+# what of a file is told by its names: not how EVA and axial ViTs that have
+# positions as well differ from each other in what no tensor shows
+@torch.no_grad()
+@pytest.mark.parametrize('name', MODELS)
+def test_files_are_read_by_their_names(name, tmp_path):
+    theirs = make(name, num_classes=0)
+    path = tmp_path / 'theirs.pth'
+    torch.save(theirs.state_dict(), path)
+    # a DeiT-III's tensors have the same names
+    arch = describe(theirs).arch if name == 'axial_placed' else None
+    model = CompressedViT(
+        arch,
+        checkpoint=str(path),
+        img_size=theirs.patch_embed.img_size,
+        out_indices=[0, 2],
+        final_norm=False,
+    )
+    expected = theirs.forward_intermediates(
+        image(name), [0, 2], intermediates_only=True
+    )
+    for found, maps in zip(model.double().eval()(image(name)), expected):
+        # in single precision on the way
+        assert error(found, maps) <= 1e-5
+
+
+def test_learned_frequencies_are_refused(tmp_path):
+    with torch.device('meta'):
+        model = timm.create_model('vit_small_patch16_rope_mixed_224')
+    with pytest.raises(ConfigError, match='RotaryEmbeddingMixed'):
+        mmvitcompress.compress(model)
+    model = Eva(**SMALL, rope_type='mixed', use_rot_pos_emb=True)
+    torch.save(model.state_dict(), tmp_path / 'mixed.pth')
+    with pytest.raises(CheckpointError, match='learned the frequencies'):
+        convert(str(tmp_path / 'mixed.pth'))
+
+
+@pytest.mark.parametrize(
+    ('options', 'reason'),
+    [
+        (dict(use_post_norm=True), 'EvaBlockPostNorm'),
+        (dict(init_values=1.0, attn_only_layer_scale=True), 'attention only'),
+        (dict(rope_type='mrope'), 'RotaryEmbeddingMRope'),
+        (
+            dict(attn_type='rope', qkv_fused=False, num_kv_heads=1),
+            'num_kv_heads',
+        ),
+        (dict(norm_layer=partial(LayerNorm, bias=False)), 'without bias'),
+    ],
+)
+def test_what_is_refused_is_named(options, reason):
+    model = Eva(**SMALL, use_rot_pos_emb=True, **options)
+    with pytest.raises(ConfigError, match=reason):
+        describe(model)
+
+
+@pytest.mark.parametrize(
+    ('name', 'peer'),
+    {
+        'dinov3_small': 'vit_small_patch16_dinov3',
+        'dinov3_splus': 'vit_small_plus_patch16_dinov3',
+        'dinov3_base': 'vit_base_patch16_dinov3',
+        'dinov3_large': 'vit_large_patch16_dinov3',
+        'dinov3_hplus': 'vit_huge_plus_patch16_dinov3',
+        'eva02_tiny': 'eva02_tiny_patch14_224',
+        'eva02_small': 'eva02_small_patch14_224',
+        'eva02_base': 'eva02_base_patch14_224',
+        'eva02_large': 'eva02_large_patch14_224',
+        'dinov2_giant': 'vit_giant_patch14_dinov2',
+        'dinov2_reg4_giant': 'vit_giant_patch14_reg4_dinov2',
+        'dinov2_large': 'vit_large_patch14_dinov2',
+    }.items(),
+)
+def test_named_archs_are_timms(name, peer):
+    with torch.device('meta'):
+        model = timm.create_model(peer, num_classes=0)
+    arch = describe(model).arch
+    assert ARCHS[name].replace(img_size=arch.img_size) == arch
+    params = sum(p.numel() for p in model.parameters())
+    # biases of keys, which are zero, and a norm where timm's has another
+    norms = 'norm.weight' in model.state_dict()
+    missing = arch.num_heads * arch.head_dim * arch.depth
+    missing *= hasattr(model.blocks[0].attn, 'q_bias') and arch.qkv_bias
+    extra = 0 if norms else 2 * arch.embed_dim
+    assert arch.params(final_norm=norms) == params + missing - extra
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', ['dinov3_plus', 'eva02_base', 'eva02_tiny'])
+def test_compress_starts_from_them(name, tmp_path):
+    theirs = make(name).float()
+    x = image(name).float()
+    dense = mmvitcompress.compress(theirs)
+    assert error(dense(x), theirs(x)) <= 1e-5
+    model = mmvitcompress.compress(
+        theirs, [2], dict(target=0.4, min_head_dim=8)
+    )
+    assert model.macs() <= 0.6 * dense.macs()
+    widths = model.arch.qk_dims
+    assert all(width % 8 == 0 for width in widths) and min(widths) < 64
+    mmvitcompress.save(model, tmp_path / 'ours.safetensors')
+    again = mmvitcompress.load(tmp_path / 'ours.safetensors')
+    assert again.arch == model.arch
+    assert torch.equal(again(x), model(x))
+    # which frequencies the pairs that stayed have is no matter of taste
+    tensors = dict(read_checkpoint(tmp_path / 'ours.safetensors').state_dict)
+    del tensors['blocks.0.attn.rope_index']
+    write_checkpoint(tmp_path / 'less.pth', tensors, model.arch)
+    with pytest.raises(CheckpointError, match='rope_index'):
+        mmvitcompress.load(tmp_path / 'less.pth')
+
+
+def test_partners_are_put_apart_by_hand():
+    # two heads of two pairs each: names of pairs and of partners
+    rows = ['a0', 'a1', 'b0', 'b1', 'c0', 'c1', 'd0', 'd1']
+    qkv = torch.arange(24.0)[:, None]
+    found = partners_apart({'blocks.0.attn.qkv.weight': qkv}, 2)
+    order = found['blocks.0.attn.qkv.weight'].flatten().long().tolist()
+    named = [rows[i % 8] for i in order]
+    assert named[:8] == ['a0', 'b0', 'a1', 'b1', 'c0', 'd0', 'c1', 'd1']
+    assert named[8:16] == named[:8] and named[16:] == rows
+    assert [i // 8 for i in order] == [0] * 8 + [1] * 8 + [2] * 8
+
+
+def test_an_arch_in_the_config_says_what_names_do_not(tmp_path):
+    theirs = make('axial', num_classes=0)
+    path = tmp_path / 'theirs.pth'
+    torch.save(theirs.state_dict(), path)
+    told = recognise(read_checkpoint(path)).with_arch().arch
+    assert told.rope == describe(theirs).arch.rope
+    other = told.replace(rope=dict(coords='index', temperature=7.0))
+    read = recognise(read_checkpoint(path)).with_arch(other).arch
+    assert read.rope.temperature == 7

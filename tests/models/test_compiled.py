@@ -18,6 +18,14 @@ METHODS = {
     'atme': dict(token_merging=MERGING),
     'cait': dict(PRUNED, token_merging=MERGING),
     'lifeslim': dict(patch_slimming=SLIMMING),
+    'rotary': dict(
+        rope={},
+        pos_embed='none',
+        mlp='swiglu',
+        head_dim=8,
+        qk_dims=(8, 4),
+        token_merging=MERGING,
+    ),
 }
 MIXES = {
     'by convolution': dict(token_merging=dict(layers=(2,), conv=True)),
@@ -88,7 +96,7 @@ def test_one_graph_of_one_size(method, shape):
     assert_same(compiled(model, False), model, shape)
 
 
-@pytest.mark.parametrize('method', ['dense', 'cait', 'lifeslim'])
+@pytest.mark.parametrize('method', ['dense', 'cait', 'lifeslim', 'rotary'])
 # floats as symbols, too, would only make torch trace everything twice
 @torch._dynamo.config.patch(specialize_float=True)
 def test_one_graph_of_any_size(method):

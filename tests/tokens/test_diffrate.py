@@ -20,9 +20,10 @@ SPEC = TokenRates((1, 0.8, 0.7, 0.5), (1, 0.6, 0.6, 0.2))
 KEPT = {2: (20, 15), 3: (15, 15), 4: (13, 5)}  # of 25
 
 
-def build(training=False, spec=SPEC):
+def build(training=False, spec=SPEC, **changes):
     torch.manual_seed(0)
-    model = ViT(ARCH.replace(**{KEY: spec}), training=training).double()
+    arch = ARCH.replace(**{KEY: spec}, **changes)
+    model = ViT(arch, training=training).double()
     for name, parameter in model.named_parameters():
         if 'rates' not in name:
             nn.init.normal_(parameter, std=0.3)
@@ -95,10 +96,11 @@ def test_against_lists():
 
 
 @torch.no_grad()
-def test_masks_do_what_dropping_does():
-    """What is left has the same values while the rates learn; prefix tokens
-    tell of all of it."""
-    learner = build(training=True)
+@pytest.mark.parametrize('rope', [None, {}])
+def test_masks_do_what_dropping_does(rope):
+    """What is left has the same values while the rates learn, and stands where
+    it will; prefix tokens tell of all of it."""
+    learner = build(training=True, rope=rope)
     images = torch.randn(2, 3, 20, 20, dtype=torch.float64)
     masked = learner(images)[0][0][:, 0]
     dropped = learner.eval()(images)[0][0][:, 0]

@@ -332,7 +332,7 @@ def test_a_dense_checkpoint_is_a_start(net, methods, tmp_path):
 # -- training ---------------------------------------------------------------
 
 
-@runs(CASES, ['vit', 'registers', 'windows', 'swin'])
+@runs(CASES, ['vit', 'registers', 'rotary', 'gated', 'windows', 'swin'])
 @pytest.mark.parametrize('compactors', [False, True])
 def test_all_that_learns_gets_gradients(net, methods, compactors):
     learning = [key for key in methods if METHODS[key].untrained]
@@ -364,7 +364,7 @@ def test_all_that_learns_gets_gradients(net, methods, compactors):
                 torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@runs(LEARNING, ['vit', 'registers'])
+@runs(LEARNING, ['vit', 'registers', 'rotary'])
 def test_what_learns_is_evaluated_as_it_will_be_used(net, methods):
     soft = build(net, methods, soft_slimming=True)
     x = images(sizes(net)[1])
@@ -380,7 +380,7 @@ def test_what_learns_is_evaluated_as_it_will_be_used(net, methods):
         assert not torch.allclose(a, b, atol=1e-3)
 
 
-@runs(SINGLE, ['vit', 'swin'])
+@runs(SINGLE, ['vit', 'gated', 'swin'])
 def test_parameters_have_their_place(net, methods):
     """For layer-wise decay, and for what is frozen."""
     model = build(net, methods, frozen_stages=4)
@@ -391,7 +391,7 @@ def test_parameters_have_their_place(net, methods):
         assert not parameter.requires_grad or layer == count - 1, name
 
 
-@runs(SINGLE, ['vit', 'windows', 'swin'])
+@runs(SINGLE, ['vit', 'rotary', 'gated', 'windows', 'swin'])
 def test_compactors_fold_away(net, methods):
     model = build(net, methods, compactors=True)
     whole, weights = fold(model)
@@ -420,7 +420,7 @@ def test_autocast(net, methods):
             assert torch.cosine_similarity(a.float(), b, -1).min() > 0.99
 
 
-@runs(SINGLE, ['vit', 'windows', 'swin'])
+@runs(SINGLE, ['vit', 'rotary', 'gated', 'windows', 'swin'])
 def test_one_graph_without_breaks(net, methods):
     torch._dynamo.reset()
     model = build(net, methods, out_indices=[1, -1])
@@ -444,7 +444,7 @@ class Necks(nn.Module):
 
 
 @pytest.mark.slow
-@runs(SINGLE, ['vit', 'swin'])
+@runs(SINGLE, ['vit', 'rotary', 'gated', 'swin'])
 def test_onnx(net, methods, tmp_path):
     """``export_onnx`` compares the graph under onnxruntime."""
     dynamic = {ROWS[key].dynamic for key in methods}
@@ -481,7 +481,7 @@ def test_pyramid_equals_restoring_first(net, methods):
     assert_near(ours.buffers(), theirs.buffers(), 1e-10)
 
 
-@runs(SINGLE, ['vit', 'registers'])
+@runs(SINGLE, ['vit', 'registers', 'rotary', 'gated'])
 def test_optimised_copies_are_equal(net, methods):
     model = build(net, methods)
     x = images(sizes(net)[1])

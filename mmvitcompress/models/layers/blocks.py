@@ -101,6 +101,7 @@ class Attention(nn.Module):
         self.qk_dim = qk_dim
         self.v_dim = v_dim
         self.scale = scale
+        self.pairs = pairs
         self.split = [num_heads * width for width in (qk_dim, qk_dim, v_dim)]
         self.qkv = nn.Linear(dim, sum(self.split), bias=qkv_bias)
         self.q_norm, self.k_norm = (
@@ -229,7 +230,7 @@ class Block(nn.Module):
         """
         state = None
         if reduce is None:
-            y = self.attn(self.norm1(x), bias, windows, turns=turns)
+            y = self.attn(self.norm1(x), bias, windows, False, turns)
             x = x + self._branch(self.ls1(y))
         else:
             y, attended = self.attn(self.norm1(x), bias, windows, True, turns)
