@@ -26,7 +26,7 @@ class Constraints(NamedTuple):
 
     Attributes:
         unit: How many channels of queries and keys go as one.
-        whole: Kinds that lose none: 'v', 'mlp'.
+        whole: Kinds that lose none: 'qk', 'v', 'mlp'.
     """
 
     unit: int = 1
@@ -36,6 +36,10 @@ class Constraints(NamedTuple):
     def of(cls, arch) -> 'Constraints':
         """Those of an arch."""
         return cls(arch.qk_unit, tuple(_KINDS[n] for n in arch.kept_whole))
+
+    def keeps(self, kind: str) -> bool:
+        """Whether channels of a kind ('q', 'k', 'v', 'mlp') all stay."""
+        return ('qk' if kind in 'qk' else kind) in self.whole
 
     def multiple(self, divisor: int) -> int:
         """In how many units of Q and K widths are multiples of a divisor."""

@@ -1,6 +1,7 @@
 """Pairs that rotary positions turn, and what norms keep whole."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,6 +111,18 @@ def test_partners_go_together(divisor, levels):
             assert macs == budget.start - selection.saved
             for width in dims['qk_dims']:
                 assert width == 16 or width % divisor == 0
+
+
+def test_queries_and_keys_may_stay():
+    demands = Constraints(whole=('qk',))
+    assert demands.keeps('q') and demands.keeps('k') and not demands.keeps('v')
+    arch = ViTArch(**SHAPE)
+    budget = replace(MacBudget.of(arch), constraints=demands)
+    rules = SelectionRules(min_head_dim=1)
+    assert [floor[0] for floor in budget.floors(rules)] == [16] * 3
+    selection = select(scores(arch), budget, 0.3, rules)
+    assert all(b.q.all() and b.k.all() for b in selection.kept)
+    assert not all(b.v.all() for b in selection.kept)
 
 
 def test_pairs_go_by_their_mean():
