@@ -7,12 +7,7 @@ _base_ = [
     './_base_/schedules/adamw_20k.py',
     './_base_/default_runtime.py',
 ]
-classes = ('background', 'object')  # name yours, in the order of the labels
-labelled = dict(dataset=dict(metainfo=dict(classes=classes)))
-train_dataloader = labelled
-val_dataloader = labelled
-test_dataloader = labelled
-num_classes = len(classes)
+num_classes = len(_base_.classes)
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(

@@ -1,16 +1,11 @@
 # Semantic FPN, DeiT-Small without compression, on images of your own: the
-# control. Name your classes here, in the order of the labels.
+# control.
 _base_ = [
     './_base_/models/semfpn_deit_s.py',
     './_base_/datasets/folder.py',
     './_base_/schedules/adamw_20k.py',
     './_base_/default_runtime.py',
 ]
-classes = ('background', 'object')
-labelled = dict(dataset=dict(metainfo=dict(classes=classes)))
-train_dataloader = labelled
-val_dataloader = labelled
-test_dataloader = labelled
 # made by: tools/convert_checkpoint.py deit_small_patch16_224.fb_in1k
 #   checkpoints/deit_small_in1k.pth
 model = dict(
@@ -19,5 +14,5 @@ model = dict(
         img_size=_base_.crop_size,
         checkpoint='checkpoints/deit_small_in1k.pth',
     ),
-    decode_head=dict(num_classes=len(classes)),
+    decode_head=dict(num_classes=len(_base_.classes)),
 )

@@ -7,17 +7,12 @@ _base_ = [
     './_base_/schedules/adamw_20k.py',
     './_base_/default_runtime.py',
 ]
-classes = ('background', 'object')  # name yours, in the order of the labels
-labelled = dict(dataset=dict(metainfo=dict(classes=classes)))
-train_dataloader = labelled
-val_dataloader = labelled
-test_dataloader = labelled
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
         img_size=_base_.crop_size,
         checkpoint='checkpoints/dinov2_small.pth',
     ),
-    decode_head=dict(num_classes=len(classes)),
+    decode_head=dict(num_classes=len(_base_.classes)),
 )
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.75))

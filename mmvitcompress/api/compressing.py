@@ -99,6 +99,8 @@ def compress(
         for spec in arch.reductions
         if spec not in source.arch.reductions
     )
+    for note in source.notes:
+        print(f'{name}: {note}')
     source = Source(arch, options, tensors, source.pretrained_cfg)
     result = assemble(source, name, new)
     if channels is not None:

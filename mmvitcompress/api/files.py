@@ -15,6 +15,7 @@ from mmvitcompress.checkpoints.file import (
 )
 from mmvitcompress.checkpoints.heads import to_timm_head
 from mmvitcompress.checkpoints.load import load_strict
+from mmvitcompress.checkpoints.names import has_pool
 from mmvitcompress.checkpoints.recognise import VIT, recognise
 from mmvitcompress.checkpoints.timm import Source, data_config
 from mmvitcompress.errors import CheckpointError
@@ -96,6 +97,8 @@ def read(path: str | Path) -> Source:
     if arch.stem == 'conv':
         config = {'crop_pct': 0.9, **config}  # as LV-ViT is evaluated
     options = _head_options(arch, state_dict, checkpoint.noted('head'))
+    if has_pool(checkpoint.state_dict):
+        options['global_pool'] = ''
     return Source(arch, options, state_dict, config)
 
 

@@ -294,7 +294,7 @@ class CompressedModel(Classifier):
         block = rf'^backbone\.(?:{"|".join(named)})\.(\d+)'
         stem = (
             r'^backbone\.(?:cls_token|dist_token|reg_token|pos_embed|'
-            r'patch_embed)'
+            r'patch_embed|norm_pre)'
         )
         last = (rf'^(?:{"|".join(rest)})', (99999,))
         return dict(stem=stem, blocks=[(block, None), last])

@@ -23,6 +23,7 @@ def vit_macs(
     counts = arch.counts(img_size)
     total = _stem_macs(arch, arch.grid(img_size), convention)
     left = counts[0].attention
+    total += norm * dim * (left + prefix) * arch.pre_norm
     for layer in range(1, depth + 1):
         count = counts[layer - 1]
         total += _block_macs(arch, layer, count)
@@ -41,9 +42,10 @@ def vit_macs(
 
 def _inner_norms(arch, layer: int, count: Counts) -> int:
     """Elements that the norms within attention and MLP see."""
-    _, v, mlp = arch.widths(layer)
-    prefix, heads = arch.num_prefix_tokens, arch.num_heads
-    seen = (count.attention + prefix) * heads * v * arch.attn_norm
+    qk, v, mlp = arch.widths(layer)
+    prefix = arch.num_prefix_tokens
+    attended = arch.num_heads * (2 * qk * arch.qk_norm + v * arch.attn_norm)
+    seen = (count.attention + prefix) * attended
     return seen + (count.mlp + prefix) * mlp * arch.mlp_norm
 
 
@@ -94,8 +96,9 @@ def vit_params(arch, num_classes: int, depth: int, final_norm: bool) -> int:
         total += arch.num_heads * (2 * qk + v) * arch.qkv_bias
         total += 2 * arch.num_heads * v * arch.attn_norm
         total += 4 * dim + 2 * dim * arch.layer_scale + 2 * mlp * arch.mlp_norm
+        total += 4 * qk * arch.qk_norm
         total += sum(spec.params(layer, arch) for spec in arch.reductions)
-    total += 2 * dim * final_norm
+    total += 2 * dim * (final_norm + arch.pre_norm)
     heads = 1 + int(arch.dist_token)
     return total + heads * num_classes * (dim + 1) * bool(num_classes)
 
@@ -103,10 +106,11 @@ def vit_params(arch, num_classes: int, depth: int, final_norm: bool) -> int:
 def _stem_params(arch) -> int:
     if arch.stem == 'linear':
         inputs = arch.in_chans * arch.patch_size**2
-        return (inputs + 1) * arch.embed_dim
+        return (inputs + arch.patch_bias) * arch.embed_dim
     width = arch.stem_dim
     convs = 49 * arch.in_chans * width + 2 * 9 * width**2
-    proj = (width * (arch.patch_size // 2) ** 2 + 1) * arch.embed_dim
+    inputs = width * (arch.patch_size // 2) ** 2
+    proj = (inputs + arch.patch_bias) * arch.embed_dim
     return convs + 3 * 2 * width + proj
 
 

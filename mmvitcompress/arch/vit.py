@@ -5,7 +5,7 @@ counter read it. It is plain data: JSON in, JSON out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from mmvitcompress.arch.base import (
@@ -17,11 +17,7 @@ from mmvitcompress.arch.base import (
 )
 from mmvitcompress.arch.cost import vit_macs, vit_params
 from mmvitcompress.arch.rotary import Rotary, check_turning
-from mmvitcompress.arch.windows import (
-    Windows,
-    check_windows,
-    quarter_ends,
-)
+from mmvitcompress.arch.windows import Windows, check_windows, quarter_ends
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import Counts, TokenSpec
 from mmvitcompress.tokens.grids import Grid
@@ -70,6 +66,16 @@ class ViTArch(Arch):
             Defaults to False.
         qkv_bias: Whether the Q, K, V projections have biases. Defaults to
             True.
+        qk_norm: Whether a LayerNorm over the channels of each head follows
+            the Q and K projections (Dehghani et al., 2023). Defaults to
+            False.
+        act: Activation of an ungated MLP: 'gelu', 'gelu_tanh' (approximated
+            by tanh, SigLIP) or 'quick_gelu' (by a sigmoid, OpenAI's CLIP).
+            Defaults to 'gelu'.
+        patch_bias: Whether the patch projection has a bias (CLIP: none).
+            Defaults to True.
+        pre_norm: Whether a LayerNorm stands before the blocks (CLIP).
+            Defaults to False.
         skip_scale: Divisor of the residual branches (LV-ViT: 2). Defaults to
             1.
         norm_eps: Epsilon of all LayerNorms. Defaults to 1e-6.
@@ -98,6 +104,7 @@ class ViTArch(Arch):
     family: ClassVar[str] = 'vit'
     left_out: ClassVar[tuple[str, ...]] = (
         *('rope', 'mlp', 'mlp_norm', 'attn_norm'),
+        *('qk_norm', 'act', 'patch_bias', 'pre_norm'),
     )
 
     embed_dim: int
@@ -118,6 +125,10 @@ class ViTArch(Arch):
     pos_embed: str = 'all'
     layer_scale: bool = False
     qkv_bias: bool = True
+    qk_norm: bool = False
+    act: str = 'gelu'
+    patch_bias: bool = True
+    pre_norm: bool = False
     skip_scale: float = 1.0
     norm_eps: float = 1e-6
     rope: Rotary | Mapping | None = None
@@ -173,15 +184,14 @@ class ViTArch(Arch):
         )
 
     def _check_values(self) -> None:
-        flags = (
-            'class_token dist_token layer_scale qkv_bias mlp_norm attn_norm'
-        )
-        for name in flags.split():
-            check_flag(name, getattr(self, name))
+        for field in fields(self):
+            if field.type is bool:
+                check_flag(field.name, getattr(self, field.name))
         for name in ('skip_scale', 'norm_eps'):
             check_positive_number(name, getattr(self, name))
         check_extent('reg_tokens', self.reg_tokens, least=0)
         check_choice('stem', self.stem, ('linear', 'conv'))
+        check_choice('act', self.act, ('gelu', 'gelu_tanh', 'quick_gelu'))
         check_choice('pos_embed', self.pos_embed, ('all', 'patch', 'none'))
         check_choice('mlp', self.mlp, ('mlp', 'swiglu'))
 
@@ -189,20 +199,9 @@ class ViTArch(Arch):
         blocks = self.global_blocks
         if self.window_size is None and blocks is None:
             return
-        check_windows(self.window_size, blocks, self.depth)
-        blocks = tuple(blocks)
-        self._set('global_blocks', blocks)
         last = self._last_gridded(self.reductions)
-        if last is None:
-            return
-        for index in range(last[0], self.depth):
-            if index not in blocks:
-                raise ConfigError(
-                    f'windows need a whole grid, but {last[1]} leaves none '
-                    f'after block {last[0]}: name all blocks from {last[0]} '
-                    'on (counted from 0) in global_blocks, or leave '
-                    f'window_size away; {index} is missing'
-                )
+        check_windows(self.window_size, blocks, self.depth, last)
+        self._set('global_blocks', tuple(blocks))
 
     @property
     def num_features(self) -> int:
@@ -233,7 +232,9 @@ class ViTArch(Arch):
 
     @property
     def kept_whole(self) -> tuple[str, ...]:
-        norms = dict(v_dims=self.attn_norm, mlp_dims=self.mlp_norm)
+        norms = dict(
+            qk_dims=self.qk_norm, v_dims=self.attn_norm, mlp_dims=self.mlp_norm
+        )
         return tuple(name for name, there in norms.items() if there)
 
     @property

@@ -37,7 +37,10 @@ def quarter_ends(depth: int) -> tuple[int, ...]:
 
 
 def check_windows(
-    size: int | None, global_blocks: Sequence[int], depth: int
+    size: int | None,
+    global_blocks: Sequence[int],
+    depth: int,
+    last: tuple[int, str] | None,
 ) -> None:
     """Raise ConfigError unless blocks of a plain ViT can have windows.
 
@@ -45,6 +48,8 @@ def check_windows(
         size: Edge of the windows, in tokens.
         global_blocks: Blocks without windows, counted from 0.
         depth: Number of blocks.
+        last: The last block that meets a whole grid, and the token method
+            that leaves none; None if all blocks do.
     """
     if size is None:
         raise ConfigError(
@@ -57,4 +62,12 @@ def check_windows(
             raise ConfigError(
                 f'global_blocks must lie in 0..{depth - 1} (blocks are '
                 f'counted from 0 here), but got {index!r}'
+            )
+    for index in range(last[0], depth) if last else ():
+        if index not in global_blocks:
+            raise ConfigError(
+                f'windows need a whole grid, but {last[1]} leaves none after '
+                f'block {last[0]}: name all blocks from {last[0]} on (counted '
+                'from 0) in global_blocks, or leave window_size away; '
+                f'{index} is missing'
             )

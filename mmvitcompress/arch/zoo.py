@@ -13,6 +13,9 @@ _SIZES = {
     'small': dict(embed_dim=384, depth=12, num_heads=6),
     'base': dict(embed_dim=768, depth=12, num_heads=12),
     'large': dict(embed_dim=1024, depth=24, num_heads=16),
+    'huge': dict(embed_dim=1280, depth=32, num_heads=16),
+    'so400m': dict(embed_dim=1152, depth=27, num_heads=16, mlp_dims=4304),
+    'giantopt': dict(embed_dim=1536, depth=40, num_heads=16),
     # with gated MLPs
     'giant': dict(
         embed_dim=1536, depth=40, num_heads=24, mlp='swiglu', mlp_dims=4096
@@ -20,38 +23,60 @@ _SIZES = {
     'small_plus': dict(embed_dim=384, depth=12, num_heads=6, mlp='swiglu'),
     'huge_plus': dict(embed_dim=1280, depth=32, num_heads=20, mlp='swiglu'),
 }
+_DEIT3 = dict(pos_embed='patch', layer_scale=True)
 _DINOV2 = dict(patch_size=14, img_size=518, layer_scale=True)
-_DINOV2_REG4 = dict(_DINOV2, reg_tokens=4, pos_embed='patch')
+_REGISTERS = dict(_DINOV2, reg_tokens=4, pos_embed='patch')
+_DINOV3 = dict(
+    img_size=256,
+    reg_tokens=4,
+    pos_embed='none',
+    layer_scale=True,
+    qkv_bias=False,
+    norm_eps=1e-5,
+    rope={},
+)
 _EVA02 = dict(
     patch_size=14,
     mlp='swiglu',
     rope=dict(coords='index', temperature=10000.0, reference=16),
 )
-_FAMILIES = {
-    # family: (sizes, what differs from DeiT)
-    'deit': (('tiny', 'small', 'base'), {}),
-    'vit': (('tiny', 'small', 'base'), {}),
-    'deit_distilled': (('tiny', 'small', 'base'), dict(dist_token=True)),
-    'deit3': (
-        ('small', 'base'),
-        dict(pos_embed='patch', layer_scale=True),
-    ),
-    'dinov2': (('small', 'base', 'large', 'giant'), _DINOV2),
-    'dinov2_reg4': (('small', 'base', 'large', 'giant'), _DINOV2_REG4),
-    'dinov3': (
+_CLIP = dict(pre_norm=True, patch_bias=False, norm_eps=1e-5)
+_OPENAI = dict(_CLIP, act='quick_gelu')
+_SIGLIP = dict(class_token=False, act='gelu_tanh')
+_FAMILIES = (
+    # family, sizes, what differs from DeiT
+    ('deit', ('tiny', 'small', 'base'), {}),
+    ('vit', ('tiny', 'small', 'base', 'large'), {}),
+    ('vit', ('huge',), dict(patch_size=14)),
+    ('mae', ('base', 'large'), {}),
+    ('mae', ('huge',), dict(patch_size=14)),
+    ('deit_distilled', ('tiny', 'small', 'base'), dict(dist_token=True)),
+    ('deit3', ('small', 'base', 'large'), _DEIT3),
+    ('deit3', ('huge',), dict(_DEIT3, patch_size=14)),
+    ('dinov2', ('small', 'base', 'large', 'giant'), _DINOV2),
+    ('dinov2_reg4', ('small', 'base', 'large', 'giant'), _REGISTERS),
+    (
+        'dinov3',
         ('small', 'small_plus', 'base', 'large', 'huge_plus'),
-        dict(
-            img_size=256,
-            reg_tokens=4,
-            pos_embed='none',
-            layer_scale=True,
-            qkv_bias=False,
-            norm_eps=1e-5,
-            rope={},
-        ),
+        _DINOV3,
     ),
-    # gates and values in two thirds of others' hidden channels, each
-    'lvvit': (
+    # gates and values have two thirds of others' hidden channels each
+    ('eva02', ('tiny',), dict(_EVA02, mlp_dims=512)),
+    ('eva02', ('small',), dict(_EVA02, mlp_dims=1024)),
+    ('eva02', ('base',), dict(_EVA02, mlp_dims=2048, mlp_norm=True)),
+    ('eva02', ('large',), dict(_EVA02, mlp_dims=2730, mlp_norm=True)),
+    ('clip', ('base',), _OPENAI),
+    ('clip', ('large',), dict(_OPENAI, patch_size=14)),
+    ('openclip', ('base',), _CLIP),
+    ('openclip', ('large', 'huge'), dict(_CLIP, patch_size=14)),
+    ('siglip', ('base',), _SIGLIP),
+    ('siglip', ('large',), dict(_SIGLIP, img_size=256)),
+    ('siglip', ('so400m',), dict(_SIGLIP, patch_size=14, img_size=378)),
+    ('siglip2', ('base',), _SIGLIP),
+    ('siglip2', ('large', 'giantopt'), dict(_SIGLIP, img_size=256)),
+    ('siglip2', ('so400m',), dict(_SIGLIP, patch_size=14, img_size=378)),
+    (
+        'lvvit',
         ('small',),
         dict(
             depth=16,
@@ -62,7 +87,7 @@ _FAMILIES = {
             norm_eps=1e-5,
         ),
     ),
-}
+)
 
 CLASSES: dict[str, type[Arch]] = {
     cls.family: cls for cls in (ViTArch, SwinArch)
@@ -70,21 +95,13 @@ CLASSES: dict[str, type[Arch]] = {
 """The architectures' classes by the family that they describe."""
 
 ARCHS: dict[str, Arch] = {}
-
-
-def _add(family: str, size: str, changes: dict) -> None:
-    arch = ViTArch(**{**_SIZES[size], **changes})
-    first, _, rest = size.partition('_')
-    ARCHS[f'{family}_{size}'] = ARCHS[f'{family}_{first[0]}{rest}'] = arch
-
-
-for _family, (_sizes, _changes) in _FAMILIES.items():
+for _family, _sizes, _changes in _FAMILIES:
     for _size in _sizes:
-        _add(_family, _size, _changes)
-# gates and values have two thirds of others' hidden channels each
-for _size, _width in dict(tiny=512, small=1024, base=2048, large=2730).items():
-    _norm = _size in ('base', 'large')
-    _add('eva02', _size, dict(_EVA02, mlp_dims=_width, mlp_norm=_norm))
+        _arch = ViTArch(**{**_SIZES[_size], **_changes})
+        _first, _, _rest = _size.partition('_')
+        ARCHS[f'{_family}_{_size}'] = _arch
+        if _size not in ('so400m', 'giantopt'):
+            ARCHS[f'{_family}_{_first[0]}{_rest}'] = _arch
 
 _SWINS = {
     'tiny': SwinArch(96, (2, 2, 6, 2), (3, 6, 12, 24)),

@@ -9,22 +9,22 @@ from torch import Tensor
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.swin import SwinArch
 from mmvitcompress.arch.vit import ViTArch
-from mmvitcompress.checkpoints.eva import (
-    eva_to_timm_keys,
-    partners_apart,
-    told_by_eva,
-)
 from mmvitcompress.checkpoints.file import Checkpoint
 from mmvitcompress.checkpoints.names import (
+    has_pool,
     is_swin,
     net_of,
+    partners_apart,
     refuse_foreign,
     swin_to_timm_keys,
+    told_by_eva,
     told_by_names,
     vit_to_timm_keys,
 )
 from mmvitcompress.checkpoints.shapes import infer_arch, infer_swin_arch
 from mmvitcompress.errors import CheckpointError
+
+POOL_LEFT = 'the attention pool, and what follows it, is left aside'
 
 
 class Family(NamedTuple):
@@ -64,7 +64,7 @@ class Weights:
         told: Values of the arch that the file's names tell.
         pretrained_cfg: How images are to be prepared; {} if it isn't noted.
         notes: What was assumed, lines for a log.
-        side_by_side: Whether rotary partners stand so.
+        side_by_side: Whether rotary partners stand so, if there are any.
     """
 
     family: Family
@@ -97,15 +97,17 @@ class Weights:
             self.tensors, hint, self.path, self.told, img_size
         )
         tensors = self.tensors
-        if self.side_by_side:
+        if self.side_by_side and arch.rope is not None:
             tensors = partners_apart(tensors, arch.num_heads)
         assumed = []
         if hint is None:
-            names = ('num_heads', 'norm_eps', 'skip_scale', 'pad_first')
+            names = ['num_heads', 'norm_eps', 'skip_scale', 'pad_first', 'act']
             assumed = [
                 f'{name}={getattr(arch, name)}'
                 for name in names
-                if hasattr(arch, name) and name not in self.told
+                if hasattr(arch, name)
+                # whose CLIP it is, names tell; which activation, hardly
+                and (name not in self.told or name == 'act')
             ]
         if 'pos_embed' in self.tensors and (
             hint is None or arch.pos_grid != hint.pos_grid
@@ -144,7 +146,6 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
     if checkpoint.arch is None and not swin:
         by_eva, side_by_side = told_by_eva(tensors, path)
         told |= by_eva
-    tensors = eva_to_timm_keys(tensors)
     refuse_foreign(tensors, path)
     if family is not None and swin != (family is SWIN):
         other = VIT if family is SWIN else SWIN
@@ -158,6 +159,9 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
         key: value.float() if value.is_floating_point() else value
         for key, value in tensors.items()
     }
+    notes = checkpoint.notes
+    if not swin and has_pool(checkpoint.state_dict):
+        notes += (f'{path}: {POOL_LEFT}',)
     return Weights(
         SWIN if swin else VIT,
         tensors,
@@ -165,6 +169,6 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
         path,
         told,
         checkpoint.noted('pretrained_cfg'),
-        checkpoint.notes,
+        notes,
         side_by_side,
     )

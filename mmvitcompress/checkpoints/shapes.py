@@ -43,7 +43,7 @@ def infer_arch(
     refuse_compactors(state_dict, path)
     try:
         proj = state_dict['patch_embed.proj.weight']
-        mlp_dims = _per_block(state_dict, 'mlp.fc2.weight')
+        mlp_dims = _hidden_widths(state_dict)
         gated = len(state_dict['blocks.0.mlp.fc1.weight']) > mlp_dims[0]
         qkv = state_dict['blocks.0.attn.qkv.weight']
     except KeyError as error:
@@ -64,32 +64,38 @@ def infer_arch(
         embed_dim=dim,
         depth=len(mlp_dims),
         mlp_dims=mlp_dims,
+        mlp='swiglu' if gated else 'mlp',
+        mlp_norm='blocks.0.mlp.norm.weight' in state_dict,
+        attn_norm='blocks.0.attn.norm.weight' in state_dict,
         patch_size=patch,
         in_chans=first.shape[1],
         stem='conv' if conv_stem else 'linear',
         stem_dim=proj.shape[1] if conv_stem else 64,
         layer_scale='blocks.0.ls1.gamma' in state_dict,
         qkv_bias='blocks.0.attn.qkv.bias' in state_dict,
-        mlp='swiglu' if gated else 'mlp',
-        mlp_norm='blocks.0.mlp.norm.weight' in state_dict,
-        attn_norm='blocks.0.attn.norm.weight' in state_dict,
+        qk_norm='blocks.0.attn.q_norm.weight' in state_dict,
+        patch_bias='patch_embed.proj.bias' in state_dict,
+        pre_norm='norm_pre.weight' in state_dict,
         **tokens,
     )
     given, told = arch, dict(told or {})
     rope = told.pop('rope', None)
     if arch is None:
         seen['rope'] = rope
-        alike = ('embed_dim', 'depth', 'stem', 'qkv_bias', 'mlp', 'rope')
-        known = (
+        alike = ('embed_dim', 'depth', 'stem', 'mlp', 'rope')
+        known = [
             a
             for a in ARCHS.values()
             if isinstance(a, ViTArch)
             and all(getattr(a, name) == seen[name] for name in alike)
-        )
+        ]
         heads = _KNOWN_HEADS.get((dim, len(mlp_dims)), max(1, dim // 64))
         head_dim = None if dim % heads == 0 else 64
-        arch = next(
-            known, ViTArch(dim, seen['depth'], heads, head_dim=head_dim)
+        # of those that have all of it, the one that has most of the rest
+        known.append(ViTArch(dim, seen['depth'], heads, head_dim=head_dim))
+        arch = max(
+            known,
+            key=lambda a: sum(getattr(a, k) == v for k, v in seen.items()),
         )
     for name in ('embed_dim', 'depth'):
         if getattr(arch, name) != seen[name]:
@@ -102,7 +108,10 @@ def infer_arch(
         head_dim=arch.head_dim,
         norm_eps=arch.norm_eps,
         skip_scale=arch.skip_scale,
+        act=arch.act,
     )
+    if given is not None:
+        told.pop('act', None)  # names hardly tell it
     hidden.update(told)
     # the names of a file tell the usual one of those who give such names
     seen['rope'] = arch.rope if arch.rope is not None else rope
@@ -124,12 +133,12 @@ def infer_arch(
     return ViTArch(**hidden, **seen, **position)
 
 
-def _per_block(state_dict: Mapping[str, Tensor], name: str) -> list[int]:
-    widths = []
-    while f'blocks.{len(widths)}.{name}' in state_dict:
-        widths.append(state_dict[f'blocks.{len(widths)}.{name}'].shape[1])
+def _hidden_widths(state_dict: Mapping[str, Tensor]) -> list[int]:
+    widths, name = [], 'blocks.{}.mlp.fc2.weight'
+    while (layer := state_dict.get(name.format(len(widths)))) is not None:
+        widths.append(layer.shape[1])
     if not widths:
-        raise KeyError(f'blocks.0.{name}')
+        raise KeyError(name.format(0))
     return widths
 
 
@@ -150,7 +159,9 @@ def _positions(
     The config's arch says it, if that fits; else it is a square, or what the
     config's image size makes of it, but not if both fit.
     """
-    counts = {'all': length - prefix, 'patch': length}
+    counts = {'all': length - prefix}
+    if prefix:
+        counts['patch'] = length
     if arch is not None and arch.pos_embed == 'patch':
         counts = dict(reversed(counts.items()))
     for covered, count in counts.items() if arch is not None else ():

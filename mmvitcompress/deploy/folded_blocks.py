@@ -28,17 +28,20 @@ def pad_widths(block: Block, step: int = WIDTH_STEP) -> None:
     """Fill up the widths of a block with zeros, in place.
 
     Queries, keys and values get one width, as flash attention wants it; a
-    hidden channel whose weights are zero is zero after GELU or gate, too. What
-    a norm within the block sees stays as wide as it is.
+    hidden channel whose weights are zero is zero after activation or gate,
+    too. What a norm within the block sees stays as wide as it is.
 
     Args:
         block: Of a ViT.
         step: Of what widths become multiples. Defaults to 8.
     """
     attn, mlp = block.attn, block.mlp
-    if attn.norm is None:
-        width = max(attn.qk_dim, attn.v_dim)
-        _pad_heads(attn, width + -width % step)
+    width = max(attn.qk_dim, attn.v_dim)
+    width += -width % step
+    seen = attn.norm is not None and width != attn.v_dim
+    seen |= attn.q_norm is not None and width != attn.qk_dim
+    if not seen:
+        _pad_heads(attn, width)
     hidden = mlp.fc2.in_features
     if isinstance(mlp.norm, nn.Identity) and hidden % step:
         parts = mlp.fc1.out_features // hidden

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmvitcompress.models.fast.conv import FastConv2d
-from mmvitcompress.models.layers.blocks import ConvStem
+from mmvitcompress.models.layers.stems import ConvStem
 
 CONVS = (nn.Conv2d, FastConv2d, nn.ConvTranspose2d)
 

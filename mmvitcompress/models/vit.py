@@ -18,13 +18,13 @@ from torch.utils.checkpoint import checkpoint
 from mmvitcompress.arch.base import check_images, check_memory
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.models.layers.blocks import (
-    STEMS,
     Block,
     drop_path_rates,
     init_linears,
 )
 from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.models.layers.rotary import RotaryPositions, Turns
+from mmvitcompress.models.layers.stems import STEMS
 from mmvitcompress.tokens import TokenMethod, TokenState
 from mmvitcompress.tokens.losses import report_losses
 from mmvitcompress.tokens.method import Attended, add_methods
@@ -81,6 +81,11 @@ class ViT(nn.Module):
             None
             if arch.pos_embed == 'none'
             else _token(height * width + self._pos_prefix, dim)
+        )
+        self.norm_pre = (
+            nn.LayerNorm(dim, eps=arch.norm_eps)
+            if arch.pre_norm
+            else nn.Identity()
         )
         self.rope = (
             None
@@ -216,7 +221,7 @@ class ViT(nn.Module):
             x = torch.cat([*prefix, x], 1)
         if pos is not None and self._pos_prefix:
             x = x + pos
-        return x, TokenState.start(grid)
+        return self.norm_pre(x), TokenState.start(grid)
 
     def _turns(self, x: Tensor, state: TokenState) -> Turns:
         """Rotary positions of tokens (B, prefix + n, D), for all blocks that

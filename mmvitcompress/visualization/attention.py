@@ -39,7 +39,7 @@ def attention_weights(
     width = attn.num_heads * attn.qk_dim
     q, k = (
         part.unflatten(2, (attn.num_heads, -1)).transpose(1, 2)
-        for part in attn.qkv(x)[..., : 2 * width].split(width, dim=2)
+        for part in attn.project(x)[..., : 2 * width].split(width, dim=2)
     )
     if turns is not None:
         q, k = (turned(part, turns, attn.rope_index) for part in (q, k))

@@ -3,8 +3,10 @@
 import copy
 
 import pytest
+import timm
 import torch
-from timm_vits import FAMILIES, difference, images, make
+from swins import randomised
+from timm_vits import FAMILIES, SMALL, difference, images, make
 
 import mmvitcompress
 
@@ -54,6 +56,20 @@ def test_other_sizes_are_taken_as_timm_does():
     # and what is no multiple of the patch is padded
     maps = ours.forward_intermediates(torch.randn(1, 3, 43, 57))[1]
     assert maps[0].shape == (1, 64, 4, 5)
+
+
+@torch.no_grad()
+def test_attention_pools_are_left_aside(capsys):
+    theirs = timm.create_model(
+        'vit_base_patch32_siglip_256', **{**SMALL, 'img_size': 64}
+    )
+    ours = mmvitcompress.compress(randomised(theirs))
+    assert 'attention pool, and what follows it' in capsys.readouterr().out
+    x = images(theirs)
+    tokens = theirs.forward_features(x)
+    assert difference(ours.forward_features(x), tokens) <= 1e-5
+    # nothing is made of the tokens that was not learned
+    assert torch.equal(ours(x), ours.forward_features(x))
 
 
 def test_distilled_heads_while_training():

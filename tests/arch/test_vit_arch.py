@@ -134,9 +134,10 @@ VITS = sorted(name for name in ARCHS if isinstance(ARCHS[name], ViTArch))
 
 @pytest.mark.parametrize('name', VITS)
 def test_json_round_trip(name, tmp_path):
-    arch = ARCHS[name].replace(
-        patch_slimming=dict(base_layer=8, layers=(8,), keep_rate=0.8)
-    )
+    method = dict(patch_slimming=dict(base_layer=8, layers=(8,)))
+    if not getattr(ARCHS[name], 'class_token', True):
+        method = dict(token_merging=dict(layers=(8,)))
+    arch = ARCHS[name].replace(**method)
     path = tmp_path / 'arch.json'
     arch.save(path)
     assert get_arch(str(path)) == arch

@@ -121,6 +121,48 @@ def with_prefix(state_dict, prefix):
     return {prefix + key: value for key, value in state_dict.items()}
 
 
+def as_clip(state_dict, openai=False):
+    pairs = [
+        (r'^patch_embed\.proj', 'conv1'),
+        (r'^cls_token$', 'class_embedding'),
+        (r'^pos_embed$', 'positional_embedding'),
+        (r'^norm_pre', 'ln_pre'),
+        (r'^norm\.', 'ln_post.'),
+        (r'^blocks', 'transformer.resblocks'),
+        (r'\.norm([12])\.', r'.ln_\1.'),
+        (r'\.attn\.qkv\.', '.attn.in_proj_'),
+        (r'\.attn\.proj\.', '.attn.out_proj.'),
+        (r'\.mlp\.fc1\.', '.mlp.c_fc.'),
+        (r'\.mlp\.fc2\.', '.mlp.c_proj.'),
+    ]
+    inner = {k: v for k, v in state_dict.items() if not k.startswith('head')}
+    inner = renamed(inner, *pairs)
+    for key in ('class_embedding', 'positional_embedding'):
+        inner[key] = inner[key][0]
+    inner['class_embedding'] = inner['class_embedding'][0]
+    inner['proj'] = torch.zeros(128, 64)
+    inner = with_prefix(inner, 'visual.')
+    inner['token_embedding.weight'] = torch.zeros(9, 64)
+    inner['transformer.resblocks.0.ln_1.weight'] = torch.zeros(64)
+    if openai:
+        inner['input_resolution'] = torch.tensor(32)
+    return inner
+
+
+def as_dinov3(state_dict):
+    """Meta's names, of what DINOv3 shares with DINOv2."""
+    out = renamed(state_dict, (r'^reg_token$', 'storage_tokens'))
+    for key in [key for key in out if key.endswith('qkv.bias')]:
+        dim = len(out[key]) // 3
+        mask = torch.ones(3 * dim)
+        mask[dim : 2 * dim] = 0
+        out[key + '_mask'] = mask
+        # what is masked is of no consequence
+        out[key] = torch.where(mask == 1, out[key], torch.nan)
+    out['mask_token'] = torch.zeros(1, 128)
+    return out
+
+
 def as_dino(state_dict):
     inner = {k: v for k, v in state_dict.items() if not k.startswith('head')}
     inner['masked_embed'] = torch.zeros(1, 128)  # iBOT's
@@ -160,6 +202,10 @@ def as_moco(state_dict):
 
 
 SCALED = dict(init_values=0.5)
+CLIP = dict(
+    pre_norm=True,
+    norm_layer=partial(torch.nn.LayerNorm, eps=1e-5),
+)
 FAMILIES = {
     'timm': (lambda s: s, {}),
     'deit': (lambda s: {'model': s, 'epoch': 3}, {}),
@@ -194,6 +240,23 @@ FAMILIES = {
     ),
     'transformers, dinov2': (
         lambda s: as_transformers(s, 'dinov2.', dinov2=True),
+        SCALED,
+    ),
+    'clip': (
+        partial(as_clip, openai=True),
+        dict(CLIP, act_layer='quick_gelu'),
+    ),
+    'open_clip': (as_clip, CLIP),
+    'open_clip, timm': (
+        lambda s: {
+            **with_prefix(s, 'visual.trunk.'),
+            'visual.head.proj.weight': torch.zeros(9, 128),
+            'logit_scale': torch.zeros(()),
+        },
+        dict(class_token=False, global_pool='map'),
+    ),
+    'deit3': (
+        lambda s: renamed(s, (r'ls([12])\.gamma', r'gamma_\1')),
         SCALED,
     ),
     'mmpretrain': (as_mmpretrain, {}),
@@ -387,11 +450,11 @@ def test_mmpretrain_swins_are_shifted_as_timms(tmp_path):
 
 FOREIGN = {
     'a BEiT': {'blocks.0.attn.relative_position_bias_table': (732, 12)},
-    'a BEiT:': {'layers.0.attn.relative_position_bias_table': (732, 12)},
+    'but a BEiT': {'layers.0.attn.relative_position_bias_table': (732, 12)},
     'BEiT': {'rel_pos_bias.relative_position_bias_table': (732, 12)},
     'as of SAM': {'blocks.0.attn.rel_pos_h': (27, 64)},
     'a Swin V2': {'layers.0.blocks.0.attn.cpb_mlp.0.weight': (512, 2)},
-    'a CLIP': {'visual.conv1.weight': (8, 3, 4, 4)},
+    'a ResNet': {'layer1.0.conv1.weight': (8, 8, 1, 1)},
     'names of transformers': {
         'swin.embeddings.patch_embeddings.projection.weight': (8, 3, 4, 4),
         'swin.encoder.layers.0.blocks.0.attention.self.'

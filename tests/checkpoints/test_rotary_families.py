@@ -15,8 +15,8 @@ from timm.models.eva import Eva
 import mmvitcompress
 from mmvitcompress.arch.zoo import ARCHS
 from mmvitcompress.checkpoints.convert import convert
-from mmvitcompress.checkpoints.eva import partners_apart
 from mmvitcompress.checkpoints.file import read_checkpoint, write_checkpoint
+from mmvitcompress.checkpoints.names import partners_apart
 from mmvitcompress.checkpoints.recognise import recognise
 from mmvitcompress.checkpoints.timm import describe
 from mmvitcompress.errors import CheckpointError, ConfigError
@@ -106,6 +106,15 @@ def test_padded_images_are_as_timm_pads_them():
     assert error(patches, normed) <= 1e-9
 
 
+@torch.no_grad()
+def test_normalised_queries_are_turned_as_timm_does():
+    theirs = make('axial', attn_type='rope', qk_norm=True)
+    x = image('axial', (3, 5))
+    theirs.set_input_size(tuple(x.shape[2:]))
+    tokens, _ = ours(describe(theirs))(x)[0]
+    assert error(tokens, theirs.forward_features(x)) <= 1e-9
+
+
 # what of a file is told by its names: not how EVA and axial ViTs that have
 # positions as well differ from each other in what no tensor shows
 @torch.no_grad()
@@ -114,7 +123,10 @@ def test_files_are_read_by_their_names(name, tmp_path):
     theirs = make(name, num_classes=0)
     path = tmp_path / 'theirs.pth'
     torch.save(theirs.state_dict(), path)
+    # a DeiT-III's tensors have the same names
+    arch = describe(theirs).arch if name == 'axial_placed' else None
     model = CompressedViT(
+        arch,
         checkpoint=str(path),
         img_size=theirs.patch_embed.img_size,
         out_indices=[0, 2],
@@ -142,11 +154,9 @@ def test_learned_frequencies_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'reason'),
     [
-        (dict(attn_type='rope', qk_norm=True), 'qk_norm'),
         (dict(use_post_norm=True), 'EvaBlockPostNorm'),
         (dict(init_values=1.0, attn_only_layer_scale=True), 'attention only'),
         (dict(rope_type='mrope'), 'RotaryEmbeddingMRope'),
-        (dict(use_pre_transformer_norm=True), 'pre_norm'),
         (
             dict(attn_type='rope', qkv_fused=False, num_kv_heads=1),
             'num_kv_heads',

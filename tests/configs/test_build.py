@@ -153,5 +153,5 @@ def test_types_resolve_from_a_clean_process(kind):
             wanted = CLASSES[parts[2]]
             wanted = 'CompressedSwin' if 'swin' in name else wanted
             # those of DeiT by name; others are pruned in the run itself
-            wanted = 'CompressedViT' if 'dinov2' in name else wanted
+            wanted = 'CompressedViT' if '_dinov' in name else wanted
             assert found == wanted, name

@@ -21,6 +21,20 @@ FAMILIES = {
         'vit_small_patch14_reg4_dinov2',
         dict(img_size=56, num_classes=0),
     ),
+    'clip': (
+        'vit_base_patch32_clip_quickgelu_224',
+        dict(img_size=(64, 96)),
+    ),
+    'siglip_gap': (
+        'vit_base_patch32_siglip_gap_256',
+        dict(img_size=64, fc_norm=True),
+    ),
+    'dinov2_giant': (
+        'vit_giant_patch14_reg4_dinov2',
+        dict(img_size=56, num_classes=0, mlp_ratio=4),
+    ),
+    'beit3': ('beit3_base_patch16_224', dict(img_size=64)),
+    'qk_norm': ('vit_tiny_patch16_224', dict(img_size=64, qk_norm=True)),
 }
 
 
@@ -48,11 +62,11 @@ def difference(a, b):
 
 
 def compressed(family='deit'):
-    return mmvitcompress.compress(
-        make(family),
-        dict(layers=(2,), directions='vertical'),
-        dict(qk=0.75, v=0.5, mlp=0.5),
-    )
+    keep = dict(qk=0.75, v=0.5, mlp=0.5)
+    if family == 'qk_norm':  # whose Q and K stay whole
+        del keep['qk']
+    merging = dict(layers=(2,), directions='vertical')
+    return mmvitcompress.compress(make(family), merging, keep)
 
 
 def slimmed(family='deit'):

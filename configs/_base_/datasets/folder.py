@@ -3,8 +3,8 @@
 #   DIR/images/{train,val}/*.jpg, *.png, *.tif, …
 #   DIR/annotations/{train,val}/*.png   of the same names
 #
-# DIR is data/mine, or what the environment variable FOLDER_ROOT names. The
-# config that builds on this names the classes.
+# DIR is data/mine, or what the environment variable FOLDER_ROOT names.
+classes = ('background', 'object')  # name yours, in the order of the labels
 dataset_type = 'mmvitcompress.FolderDataset'
 data_root = '{{$FOLDER_ROOT:data/mine}}'
 crop_size = (512, 512)
@@ -39,6 +39,7 @@ train_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        metainfo=dict(classes=classes),
         data_prefix=dict(
             img_path='images/train', seg_map_path='annotations/train'
         ),
@@ -53,6 +54,7 @@ val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        metainfo=dict(classes=classes),
         data_prefix=dict(
             img_path='images/val', seg_map_path='annotations/val'
         ),

@@ -1,13 +1,13 @@
-"""What a ViT of timm is in our terms, or why it can't be put into them."""
+"""ViTs of timm in our terms."""
 
-from mmvitcompress.checkpoints.timm.describing import (
+from mmvitcompress.checkpoints.timm.reading import (
     Source,
     compare,
     create,
     data_config,
     describe,
 )
-from mmvitcompress.checkpoints.timm.refusing import unsupported
+from mmvitcompress.checkpoints.timm.unsupported import unsupported
 
 __all__ = [
     'Source',

@@ -207,7 +207,8 @@ class CompressedViT(Backbone, ViT):
             self.reg_token,
             self.pos_embed,
         )
-        frozen = [self.patch_embed, *(t for t in tokens if t is not None)]
+        frozen = [self.patch_embed, self.norm_pre]
+        frozen += [token for token in tokens if token is not None]
         for index in range(self.frozen_stages):
             frozen.append(self.blocks[index])
             for method in self.methods:

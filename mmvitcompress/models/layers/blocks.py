@@ -7,8 +7,14 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
-from timm.layers import DropPath, GluMlp, LayerScale, Mlp, trunc_normal_
+from timm.layers import (
+    DropPath,
+    GluMlp,
+    LayerScale,
+    Mlp,
+    QuickGELU,
+    trunc_normal_,
+)
 from torch import Tensor, nn
 
 from mmvitcompress.arch.vit import ViTArch
@@ -42,6 +48,13 @@ def init_linears(blocks: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+ACTIVATION_LAYERS: dict[str, Callable[[], nn.Module]] = {
+    'gelu': nn.GELU,
+    'gelu_tanh': partial(nn.GELU, approximate='tanh'),
+    'quick_gelu': QuickGELU,
+}
+"""Activations by their names in an arch."""
+
 Reduce = Callable[[Tensor, Attended], tuple[Tensor, TokenState]]
 """Takes tokens and what their attention saw; returns fewer and their state."""
 
@@ -65,6 +78,8 @@ class Attention(nn.Module):
         qkv_bias: Whether the projection has a bias. Defaults to True.
         norm_eps: Epsilon of a LayerNorm of all heads' results. Defaults to
             None: there is none.
+        qk_norm_eps: Epsilon of LayerNorms of each head's Q and K. Defaults to
+            None: there are none.
         pairs: Pairs of channels that rotary positions turned in each head
             before pruning. Defaults to None: they turn none.
     """
@@ -78,6 +93,7 @@ class Attention(nn.Module):
         scale: float,
         qkv_bias: bool = True,
         norm_eps: float | None = None,
+        qk_norm_eps: float | None = None,
         pairs: int | None = None,
     ):
         super().__init__()
@@ -88,6 +104,12 @@ class Attention(nn.Module):
         self.pairs = pairs
         self.split = [num_heads * width for width in (qk_dim, qk_dim, v_dim)]
         self.qkv = nn.Linear(dim, sum(self.split), bias=qkv_bias)
+        self.q_norm, self.k_norm = (
+            None
+            if qk_norm_eps is None
+            else nn.LayerNorm(qk_dim, eps=qk_norm_eps)
+            for _ in 'qk'
+        )
         attended = num_heads * v_dim
         self.norm = None
         if norm_eps is not None:
@@ -118,7 +140,7 @@ class Attention(nn.Module):
                 Defaults to False.
             turns: Rotary positions of the tokens. Defaults to None.
         """
-        qkv = self.qkv(x)
+        qkv = self.project(x)
         q, k, v = self._heads(qkv)
         if turns is not None:
             q, k = (turned(x, turns, self.rope_index) for x in (q, k))
@@ -134,6 +156,19 @@ class Attention(nn.Module):
             x = x.transpose(1, 2).flatten(2)
         x = self.proj(x if self.norm is None else self.norm(x))
         return (x, Attended(q, k, self.scale, bias)) if observe else x
+
+    def project(self, x: Tensor) -> Tensor:
+        """Tokens (B, n, D) → rows [Q | K | V] (B, n, C), normalised."""
+        qkv = self.qkv(x)
+        if self.q_norm is None:
+            return qkv
+        q, k, v = qkv.split(self.split, dim=2)
+        q, k = (
+            norm(part.unflatten(2, (self.num_heads, -1))).flatten(2)
+            for norm, part in ((self.q_norm, q), (self.k_norm, k))
+        )
+        # norms are in single precision under autocast
+        return torch.cat([q.to(v.dtype), k.to(v.dtype), v], 2)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Q, K, V, each (B, h, n, width): views into one projection."""
@@ -166,6 +201,7 @@ class Block(nn.Module):
             scale=arch.head_dim**-0.5,
             qkv_bias=arch.qkv_bias,
             norm_eps=arch.norm_eps if arch.attn_norm else None,
+            qk_norm_eps=arch.norm_eps if arch.qk_norm else None,
             pairs=arch.head_dim // 2 if arch.rope else None,
         )
         self.ls1 = LayerScale(dim) if arch.layer_scale else nn.Identity()
@@ -214,7 +250,12 @@ def _mlp(arch: ViTArch, hidden: int) -> nn.Module:
     if arch.mlp_norm:
         norm = partial(nn.LayerNorm, eps=arch.norm_eps)
     if arch.mlp == 'mlp':
-        return Mlp(arch.embed_dim, hidden, norm_layer=norm)
+        return Mlp(
+            arch.embed_dim,
+            hidden,
+            act_layer=ACTIVATION_LAYERS[arch.act],
+            norm_layer=norm,
+        )
     return GluMlp(
         arch.embed_dim,
         2 * hidden,
@@ -222,42 +263,3 @@ def _mlp(arch: ViTArch, hidden: int) -> nn.Module:
         norm_layer=norm,
         gate_last=False,
     )
-
-
-class LinearStem(nn.Module):
-    """One strided convolution: each patch is projected by itself."""
-
-    def __init__(self, arch: ViTArch):
-        super().__init__()
-        size = arch.patch_size
-        self.proj = nn.Conv2d(arch.in_chans, arch.embed_dim, size, size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H·p, W·p) → (B, D, H, W)."""
-        return self.proj(x)
-
-
-class ConvStem(nn.Module):
-    """LV-ViT's stem: three convolutions, then the patch projection."""
-
-    def __init__(self, arch: ViTArch):
-        super().__init__()
-        width = arch.stem_dim
-        half = arch.patch_size // 2
-        self.conv1 = nn.Conv2d(arch.in_chans, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width)
-        self.proj = nn.Conv2d(width, arch.embed_dim, half, half)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H·p, W·p) → (B, D, H, W)."""
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        x = F.relu(self.bn3(self.conv3(x)))
-        return self.proj(x)
-
-
-STEMS = {'linear': LinearStem, 'conv': ConvStem}

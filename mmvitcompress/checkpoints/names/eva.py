@@ -17,15 +17,17 @@ from torch import Tensor
 from mmvitcompress.arch.rotary import Rotary
 from mmvitcompress.errors import CheckpointError
 
+# what is called otherwise, whoever calls it so
 _NAMES = (
     (r'\.gamma_([12])$', r'.ls\1.gamma'),
     (r'\.attn\.inner_attn_ln\.', '.attn.norm.'),
     (r'\.mlp\.ffn_ln\.', '.mlp.norm.'),
-    # EVA-02's, DINOv3's; DINOv2's own and in transformers
+    # EVA-02's, DINOv3's; DINOv2's; those of transformers
     (r'\.mlp\.w1\.', '.mlp.fc1_g.'),
     (r'\.mlp\.w2\.', '.mlp.fc1_x.'),
+    (r'\.mlp\.gate_proj\.', '.mlp.fc1_g.'),
     (r'\.mlp\.(w12|weights_in)\.', '.mlp.fc1.'),
-    (r'\.mlp\.(w3|weights_out)\.', '.mlp.fc2.'),
+    (r'\.mlp\.(w3|weights_out|down_proj)\.', '.mlp.fc2.'),
 )
 _EVA = re.compile(r'blocks\.0\.(gamma_1|attn\.(q_bias|q_proj\.weight))$')
 # EVA's own tables, made anew here for each grid
@@ -39,7 +41,10 @@ ROPE_VIT = Rotary('index', x_first=True)
 def eva_to_timm_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Name tensors as timm names those of its ``VisionTransformer``."""
     named = {}
+    gated = any('.mlp.gate_proj.' in key for key in state_dict)
+    values = '.mlp.fc1_x.' if gated else '.mlp.fc1.'
     for key, value in state_dict.items():
+        key = key.replace('.mlp.up_proj.', values)
         for pattern, name in _NAMES:
             key = re.sub(pattern, name, key)
         if not _TABLES.match(key):
@@ -66,9 +71,10 @@ def _joined(named: Mapping[str, Tensor], key: str) -> tuple | None:
             named.get(f'{name}proj.{part}', named.get(f'{name}{part}'))
             for name in names
         ]
-        # keys have no bias, or one that is always zero
-        k, v = (torch.zeros_like(q) if x is None else x for x in parts)
-        return f'{start}qkv.{part}', torch.cat([q, k, v])
+        if part == 'bias':  # keys have none, or one that is always zero
+            parts = [torch.zeros_like(q) if x is None else x for x in parts]
+        there = [x for x in (q, *parts) if x is not None]
+        return f'{start}qkv.{part}', torch.cat(there)
     return None
 
 
@@ -107,7 +113,8 @@ def told_by_eva(
     if gated or not (placed or classes):
         return dict(rope=EVA02), True
     if 'blocks.0.attn.qkv.bias' in state_dict:
-        return dict(rope=ROPE_VIT), True
+        # with both, it may as well be a DeiT-III: an arch says otherwise
+        return {} if placed and classes else dict(rope=ROPE_VIT), True
     return {}, False  # EVA, which turns nothing
 
 
@@ -115,10 +122,13 @@ def partners_apart(
     tensors: Mapping[str, Tensor], num_heads: int
 ) -> dict[str, Tensor]:
     """Put rotary partners, side by side in each head, half a head apart."""
-    return {
-        key: _apart(value, num_heads) if '.attn.qkv.' in key else value
-        for key, value in tensors.items()
-    }
+    out = dict(tensors)
+    for key, value in tensors.items():
+        if '.attn.qkv.' in key:
+            out[key] = _apart(value, num_heads)
+        elif re.search(r'\.attn\.[qk]_norm\.', key):
+            out[key] = value.unflatten(0, (-1, 2)).t().flatten()
+    return out
 
 
 def _apart(qkv: Tensor, num_heads: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import timm
 import torch
-from timm.layers import LayerScale, Mlp
+from timm.layers import LayerScale
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -15,8 +15,14 @@ from torch import Tensor, nn
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.arch.rotary import Rotary
 from mmvitcompress.arch.vit import ViTArch
-from mmvitcompress.checkpoints.eva import eva_to_timm_keys, partners_apart
-from mmvitcompress.checkpoints.timm.refusing import unsupported
+from mmvitcompress.checkpoints.names import eva_to_timm_keys, partners_apart
+from mmvitcompress.checkpoints.recognise import POOL_LEFT
+from mmvitcompress.checkpoints.timm.unsupported import (
+    absent,
+    act_of,
+    is_gated,
+    unsupported,
+)
 from mmvitcompress.compat.hub import hub
 from mmvitcompress.compat.versions import installed_version
 from mmvitcompress.errors import CheckpointError, ConfigError
@@ -32,12 +38,14 @@ class Source(NamedTuple):
         options: Further arguments of the class.
         state_dict: Tensors under timm's names.
         pretrained_cfg: How images are to be prepared.
+        notes: What was left aside, lines for a log.
     """
 
     arch: ViTArch
     options: dict
     state_dict: dict[str, Tensor]
     pretrained_cfg: dict
+    notes: tuple[str, ...] = ()
 
 
 def create(
@@ -90,36 +98,43 @@ def describe(model: nn.Module) -> Source:
         raise ConfigError(
             f'{type(model).__name__} cannot be compressed, since it has '
             f'{"; ".join(found)}. Supported are plain ViTs as DeiT, ViT, '
-            'DeiT-III, DINOv2, DINOv3 and EVA-02: learned or fixed rotary '
-            'positions, GELU MLPs or SwiGLU, LayerNorms, a linear classifier'
+            'DeiT-III, DINOv2, DINOv3, EVA-02, CLIP and SigLIP: learned or '
+            'fixed rotary positions, GELU MLPs or SwiGLU, LayerNorms, a '
+            'linear classifier'
         )
+    pooled = model.attn_pool is not None
     options = dict(
-        num_classes=getattr(model.head, 'out_features', 0),
-        global_pool=model.global_pool,
-        fc_norm=isinstance(model.fc_norm, nn.LayerNorm),
+        num_classes=0 if pooled else getattr(model.head, 'out_features', 0),
+        global_pool='' if pooled else model.global_pool,
+        fc_norm=isinstance(model.fc_norm, nn.LayerNorm) and not pooled,
         final_norm=isinstance(model.norm, nn.LayerNorm),
         pool_include_prefix=getattr(model, 'pool_include_prefix', False),
         drop_rate=model.head_drop.p,
         drop_path_rate=_drop_path(model.blocks[-1]),
     )
-    data = data_config(model.pretrained_cfg)
-    arch, tensors = arch_of(model), model.state_dict()
+    data, tensors = data_config(model.pretrained_cfg), model.state_dict()
+    arch = arch_of(model)
+    if pooled:
+        after = ('attn_pool.', 'fc_norm.', 'head.')
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(after)}
     if isinstance(model, Eva):
         tensors = eva_to_timm_keys(tensors)
         if arch.rope is not None and not _halves(model):
             tensors = partners_apart(tensors, arch.num_heads)
-    return Source(arch, options, tensors, data)
+    notes = (POOL_LEFT,) if pooled else ()
+    return Source(arch, options, tensors, data, notes)
 
 
 def arch_of(model: VisionTransformer | Eva) -> ViTArch:
     """The shape of a supported model."""
     first = model.blocks[0]
-    attn, mlp = first.attn, first.mlp
+    attn, mlp, gated = first.attn, first.mlp, is_gated(first.mlp)
     biases = attn.qkv, getattr(attn, 'q_proj', None)
     biased = [x.bias is not None for x in biases if x is not None]
     biased.append(getattr(attn, 'q_bias', None) is not None)
     scales = getattr(first, 'ls1', None), getattr(first, 'gamma_1', None)
     registers = getattr(model, 'reg_token', None)
+    patch = model.patch_embed.patch_size[0]
     tokens = 'patch' if model.no_embed_class else 'all'
     if model.pos_embed is None:
         tokens = 'none'
@@ -129,8 +144,9 @@ def arch_of(model: VisionTransformer | Eva) -> ViTArch:
         num_heads=attn.num_heads,
         head_dim=attn.head_dim,
         mlp_dims=[block.mlp.fc2.in_features for block in model.blocks],
-        patch_size=model.patch_embed.patch_size[0],
-        img_size=tuple(model.patch_embed.img_size),
+        patch_size=patch,
+        # what is no whole patch, timm leaves out
+        img_size=tuple(n * patch for n in model.patch_embed.grid_size),
         in_chans=model.patch_embed.proj.in_channels,
         class_token=model.cls_token is not None,
         dist_token=isinstance(model, VisionTransformerDistilled),
@@ -138,11 +154,15 @@ def arch_of(model: VisionTransformer | Eva) -> ViTArch:
         pos_embed=tokens,
         layer_scale=isinstance(scales[0], LayerScale) or scales[1] is not None,
         qkv_bias=any(biased),
+        qk_norm=not absent(getattr(attn, 'q_norm', None)),
+        act='gelu' if gated else act_of(mlp.act),
+        patch_bias=model.patch_embed.proj.bias is not None,
+        pre_norm=not absent(model.norm_pre),
         norm_eps=first.norm1.eps,
         rope=_rotary(getattr(model, 'rope', None)),
-        mlp='mlp' if isinstance(mlp, Mlp) else 'swiglu',
-        mlp_norm=isinstance(mlp.norm, nn.LayerNorm),
-        attn_norm=isinstance(getattr(attn, 'norm', None), nn.LayerNorm),
+        mlp='swiglu' if gated else 'mlp',
+        mlp_norm=not absent(mlp.norm),
+        attn_norm=not absent(getattr(attn, 'norm', None)),
     )
 
 
@@ -203,13 +223,15 @@ def compare(
     like = next(theirs.parameters())
     if like.is_meta:
         return
-    image = torch.linspace(-2, 2, arch.in_chans * math.prod(arch.img_size))
-    image = image.sin().view(1, arch.in_chans, *arch.img_size).to(like)
+    size = theirs.patch_embed.img_size
+    image = torch.linspace(-2, 2, arch.in_chans * math.prod(size))
+    image = image.sin().view(1, arch.in_chans, *size).to(like)
     modes = [(part, part.training) for part in theirs.modules()]
     b = theirs.eval().forward_features(image)
     for part, mode in modes:
         part.training = mode
-    a, b = ours(image).double(), b.double()
+    height, width = arch.img_size
+    a, b = ours(image[..., :height, :width]).double(), b.double()
     b = b.flatten(1, -2)  # a Swin's are a map
     error = (a - b).abs().max() / b.abs().max()
     if not error <= _TOLERANCES.get(like.dtype, 5e-2):
