@@ -26,7 +26,7 @@ from mmvitcompress.channels.constraints import (
     Constraints,
     kept_units,
 )
-from mmvitcompress.channels.importance import magnitudes
+from mmvitcompress.channels.importance import magnitudes, per_cost
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import ViT
 
@@ -155,6 +155,18 @@ def test_what_a_norm_sees_stays(kind):
     masks = [Kinds(*(np.zeros_like(p, bool) for p in b)) for b in scores(arch)]
     kept = removable(masks, scores(arch), constraints=budget.constraints)
     assert all(getattr(block, kind).all() for block in kept)
+
+
+def test_pairs_share_what_they_cost():
+    """The k-th pairs of all heads go together, not the k-th channels."""
+    arch = ViTArch(24, 1, 2, head_dim=4, mlp_dims=2, img_size=16, rope={})
+    q = np.array([[0.0, 4, 6, 8], [1, 9, 3, 5]])  # pairs: 3, 6 and 2, 7
+    block = Kinds(q, q, np.ones((2, 4)), np.ones((1, 2)))
+    budget = MacBudget.of(arch)
+    [found] = per_cost([block], budget)
+    cost = budget.costs[0].qk
+    assert (found.q * cost).round(9).tolist() == [[5, 13] * 2] * 2
+    assert (found.k == found.q).all() and found.v.shape == (2, 4)
 
 
 @torch.no_grad()
