@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from mmvitcompress.channels.compactors import Kinds
 
-_KINDS = dict(qk_dims=('q', 'k'), v_dims=('v',), mlp_dims=('mlp',))
+_KINDS = dict(qk_dims='qk', v_dims='v', mlp_dims='mlp')
 
 
 class Constraints(NamedTuple):
@@ -26,7 +26,7 @@ class Constraints(NamedTuple):
 
     Attributes:
         unit: How many channels of queries and keys go as one.
-        whole: Kinds that lose none: 'q', 'k', 'v', 'mlp'.
+        whole: Kinds that lose none: 'qk', 'v', 'mlp'.
     """
 
     unit: int = 1
@@ -35,8 +35,11 @@ class Constraints(NamedTuple):
     @classmethod
     def of(cls, arch) -> 'Constraints':
         """Those of an arch."""
-        whole = (kind for name in arch.kept_whole for kind in _KINDS[name])
-        return cls(arch.qk_unit, tuple(whole))
+        return cls(arch.qk_unit, tuple(_KINDS[n] for n in arch.kept_whole))
+
+    def keeps(self, kind: str) -> bool:
+        """Whether channels of a kind ('q', 'k', 'v', 'mlp') all stay."""
+        return ('qk' if kind in 'qk' else kind) in self.whole
 
     def multiple(self, divisor: int) -> int:
         """In how many units of Q and K widths are multiples of a divisor."""

@@ -69,7 +69,7 @@ def removable(
     ) -> ndarray:
         step = constraints.multiple(divisor) if kind == 'q' else divisor
         most = -(-int(mask.sum(axis=1).max()) // step) * step
-        if kind in constraints.whole:
+        if constraints.keeps(kind):
             most = mask.shape[1]
         # kept channels first, then the masked ones by falling score
         order = np.lexsort((-score, ~mask), axis=1)

@@ -157,11 +157,12 @@ def per_cost(
     """Scores by the MACs that removing a channel saves.
 
     For criteria that sum up (as :func:`taylor`'s do): the k-th lowest of all
-    heads go together, so that all of them get the sum, Q's and K's too. Where
-    whole heads go, each has its own share of the cost instead.
+    heads go together, so that all of them get the sum, Q's and K's too, and
+    so do channels that go in pairs. Where whole heads go, each has its own
+    share of the cost instead.
     """
-    found = []
-    for block, cost in zip(scores, budget.costs):
+    found, demands = [], budget.constraints
+    for block, cost in zip(map(demands.joined, scores), budget.costs):
         qk = (block.q + block.k) / 2
         parts = (qk, qk, block.v, block.mlp)
         costs = (cost.qk, cost.qk, cost.v, cost.mlp)
@@ -169,7 +170,8 @@ def per_cost(
             parts = [part * len(part) for part in parts]
         else:
             parts = map(_level, parts)
-        found.append(Kinds(*(p / c for p, c in zip(parts, costs))))
+        levels = Kinds(*(p / c for p, c in zip(parts, costs)))
+        found.append(demands.spread(levels))
     return found
 
 

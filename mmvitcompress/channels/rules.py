@@ -70,11 +70,11 @@ class SelectionRules:
         """
 
         def floor(kind: str, width: int, least: int) -> int:
-            whole = kind in constraints.whole
-            return width if whole else self.floor(width, least)
+            kept = constraints.keeps(kind)
+            return width if kept else self.floor(width, least)
 
         if self.whole_heads:
-            if heads is None or 'v' in constraints.whole:
+            if heads is None or constraints.keeps('v'):
                 raise ConfigError(
                     'whole_heads needs a plain ViT, whose blocks may differ '
                     'in heads and have no norm over all of them: leave it away'
@@ -88,7 +88,7 @@ class SelectionRules:
         unit, rules = constraints.unit, self.of_units(constraints)
 
         def both_floor(qk: int) -> int:
-            if 'q' in constraints.whole:
+            if constraints.keeps('q'):
                 return qk
             least = rules.floor(qk // unit, rules.min_head_dim)
             return min(qk, both * unit * least)

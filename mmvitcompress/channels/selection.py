@@ -103,10 +103,10 @@ def _times(
         for kind, score in block._asdict().items():
             rank = ranks[start : start + score.size].reshape(score.shape)
             start += score.size
-            if kind == 'k' and rules.attention_level:
-                parts[kind] = parts['q']
-            elif kind in demands.whole:
+            if demands.keeps(kind):
                 parts[kind] = np.full_like(rank, _NEVER)
+            elif kind == 'k' and rules.attention_level:
+                parts[kind] = parts['q']
             else:
                 own = of_kind.get(kind, rules)
                 parts[kind] = _times_of(rank, kind, own)
@@ -190,7 +190,7 @@ def _whole_times(
             for part in (block.q, block.k, block.v)
         ]
         hidden = hidden[None]
-        if 'mlp' in demands.whole:
+        if demands.keeps('mlp'):
             columns.append(np.full_like(hidden, _NEVER))
         else:
             columns.append(_times_of(hidden, 'mlp', rules))
