@@ -16,12 +16,14 @@ from mmvitcompress.analysis.candidates import (
     build_candidate,
     choose_device,
     common_shape,
+    with_method,
 )
 from mmvitcompress.analysis.configs import load_config
 from mmvitcompress.analysis.images import make_images
 from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.engine.config import add_overrides
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens import METHODS
 from mmvitcompress.utils import cli
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -71,6 +73,18 @@ def parse_args():
         'time each CONFIG with each of these backbones in place of its own: '
         'files, or names of those in configs/_base_/backbones'
     )
+    target_help = (
+        'time each CONFIG with token methods in turn, each of which saves '
+        'this fraction of the MACs of its backbone, as planned at the shape'
+    )
+    add('--target', type=float, metavar='FRACTION', help=target_help)
+    add(
+        '--methods',
+        nargs='+',
+        choices=[*METHODS],
+        metavar='KEY',
+        help='these methods only, such as token_merging; by default all',
+    )
     settings_help = 'override settings of all configs'
     add_overrides(parser, settings_help, backbone_help)
     cli.add_json(parser, 'also write the figures')
@@ -79,9 +93,21 @@ def parse_args():
 
 def build(args) -> tuple[list, list, list]:
     """Names, configs and models of candidates; the baseline's at the end."""
+    if args.target is None and args.methods:
+        raise ConfigError(
+            '--methods needs --target, what each of them saves of the MACs'
+        )
+    if args.target is not None and args.backbone:
+        raise ConfigError(
+            '--target plans for the own backbones of configs: leave '
+            '--backbone away'
+        )
+    planned = [] if args.target is None else args.methods or [*METHODS]
     names = [
         dict(config=config, backbone=backbone)
-        for config, backbone in product(args.configs, args.backbone or [None])
+        for config, backbone in product(
+            args.configs, planned or args.backbone or [None]
+        )
     ]
     files = args.checkpoint or [None] * len(names)
     if len(files) != len(names):
@@ -94,10 +120,14 @@ def build(args) -> tuple[list, list, list]:
     if args.baseline:
         names.append(dict(config=args.baseline, backbone=None))
         files = [*files, args.baseline_checkpoint]
-    configs = [
-        load_config(n['config'], args.cfg_options, n['backbone'])
-        for n in names
-    ]
+    configs = []
+    for name in names:
+        method = name['backbone'] if name['backbone'] in planned else None
+        backbone = None if method else name['backbone']
+        config = load_config(name['config'], args.cfg_options, backbone)
+        if method:
+            config = with_method(config, method, args.target, args.shape)
+        configs.append(config)
     models = [build_candidate(c, f) for c, f in zip(configs, files)]
     return names, configs, models
 

@@ -1,5 +1,6 @@
 """The models to measure, and what they can be compared at."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +13,11 @@ from mmvitcompress.analysis.configs import (
     default_shape,
 )
 from mmvitcompress.analysis.inference import padded_shape
+from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.engine.build import build
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.planning import plan_arch
+from mmvitcompress.tokens import METHODS
 
 
 def build_candidate(
@@ -24,6 +28,38 @@ def build_candidate(
     if checkpoint is None:
         checkpoint = config.get('load_from')
     return build(config, checkpoint, 'measure')
+
+
+def with_method(
+    config: Config, method: str, target: float, shape: Sequence[int] | None
+) -> Config:
+    """A config whose backbone reduces tokens by one method, and no other.
+
+    Args:
+        config: Of a model with a backbone of ours that names its ``arch``.
+        method: Key of the token method, see
+            :data:`~mmvitcompress.tokens.METHODS`.
+        target: What it saves, as a fraction of the dense backbone's MACs; the
+            planner finds its arguments.
+        shape: The image size that this is counted at. Defaults to what the
+            config tells.
+
+    Raises:
+        ConfigError: If the target is out of reach, or there is no such arch.
+    """
+    config = copy.deepcopy(config)
+    backbone = (config.get('model') or {}).get('backbone') or {}
+    if backbone.get('arch') is None:
+        raise ConfigError(
+            f'{method} is planned for an arch, but the backbone '
+            f'{backbone.get("type")} names none: take a dense config of ours'
+        )
+    size = as_shape(shape) if shape else default_shape(config)
+    arch = get_arch(backbone.arch)
+    found = plan_arch(arch, target, size, method=method)
+    backbone.update({key: None for key in METHODS if key in backbone})
+    backbone.update(found.config())
+    return config
 
 
 def common_shape(

@@ -22,6 +22,7 @@ from mmvitcompress.analysis.report import (
     table,
 )
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens import METHODS
 
 ROOT = Path(__file__).parents[2]
 TIMES = [f'{p}_ms' for p in ('backbone', 'neck', 'head', 'encoder', 'overall')]
@@ -385,9 +386,39 @@ def test_tool_on_several(make_config, tmp_path, tool):
     assert len(figures['candidates']) == 3
 
 
+@pytest.mark.parametrize('methods', [None, ('token_merging', 'token_rates')])
+def test_tool_plans_methods_for_one_target(
+    methods, make_config, tmp_path, tool
+):
+    """All of them come as near as their steps allow, and none keeps what the
+    config has."""
+    path, out = tmp_path / 'config.py', tmp_path / 'figures.json'
+    config = make_config('image_classifier')
+    config.model.backbone.arch.depth = 12
+    config.dump(path)
+    status, stdout, stderr = tool(
+        *(path, '--target', 0.3, '--part', 'backbone', '--shape', 256),
+        *('--baseline', path, '--repeats', 1, '--warmup', 0, '--json', out),
+        *(('--methods', *methods) if methods else ()),
+        '--cfg-options',
+        'model.backbone.token_merging=None',
+    )
+    assert status == 0, stderr
+    figures = json.loads(out.read_text())
+    rows, names = figures['candidates'], methods or METHODS
+    assert [row['backbone'] for row in rows] == [*names]
+    dense = figures['baseline']['macs']
+    for row in rows:
+        assert row['macs'] / dense == pytest.approx(0.7, abs=0.02)
+        assert f'config-{row["backbone"]}' in stdout
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
+        (['--methods', 'token_rates'], 'needs --target'),
+        (['--target', '0.3', '--backbone', 'x'], 'leave --backbone away'),
+        (['--target', '0.99'], 'cannot be reached'),
         (['--checkpoint', 'nowhere.pth'], "'nowhere.pth' not found"),
         (
             ['--cfg-options', 'model.backbone.checkpoint=nowhere.pth'],

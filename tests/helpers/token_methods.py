@@ -128,8 +128,8 @@ ROWS = {
     ),
     'token_halting': Row(
         reduces=(
-            dict(first=2, rates=(1, 1, 0.6, 0.3)),
-            dict(rates=(1, 0.8, 0.5, 0.4), scale=2.0, shift=-1.0),
+            dict(first=2, rates=(1, 1, 0.6, 0.3), scale=2.0, shift=-1.0),
+            dict(rates=(1, 0.8, 0.5, 0.4)),
             dict(scale=2.0, shift=-1.0),
         ),
         nothing=(dict(shift=-1e9), dict(shift=-1e9, rates=(1, 1, 1, 1))),

@@ -240,7 +240,7 @@ class CDCPHook(Hook):
     def _select(self, runner: Runner, iteration: int) -> None:
         scores = self.scores(runner)
         if not all(np.isfinite(kind).all() for kind in each_kind(scores)):
-            stop(runner, 'a score of compactors is not finite', iteration)
+            stop(runner, 'the score of a compactor is not finite', iteration)
         selection = select(
             scores,
             self.budget,
