@@ -14,9 +14,13 @@ from mmvitcompress.utils import cli
 FACES = ('onnx', 'torch')
 
 
-def main():
+def parse_args():
     parser = export_parser(__doc__, 'file to write, *.onnx or *.pt2')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
     suffixes = {TARGETS[name].suffix: name for name in FACES}
     name = next((n for s, n in suffixes.items() if args.out.endswith(s)), None)
     if name is None:

@@ -127,7 +127,8 @@ def export_files(args: argparse.Namespace, targets: Sequence[str]) -> None:
         args.repeats,
         args.clock,
     )
-    check_possible(targets, trial)
+    check_possible(targets, args.part, trial)
+    stem = _stem(args.out, targets)
     if args.baseline_checkpoint and not args.baseline:
         raise ConfigError('--baseline-checkpoint needs --baseline')
     made = _candidate(args, args.config, args.checkpoint, args.backbone)
@@ -140,10 +141,10 @@ def export_files(args: argparse.Namespace, targets: Sequence[str]) -> None:
                 args, args.baseline, args.baseline_checkpoint, shape=shape
             )
             ratio = macs_ratio(made, other)
-            stem = Path(folder, DENSE)
-            errors[DENSE], rows = ship(other, stem, targets, trial, **options)
+            errors[DENSE], rows = ship(
+                other, Path(folder, DENSE), targets, trial, **options
+            )
             shipped[DENSE] = other, rows
-        stem = _stem(args.out, targets)
         errors[COMPRESSED], rows = ship(made, stem, targets, trial, **options)
         shipped[COMPRESSED] = made, rows
         found = figures(shipped, trial)
@@ -179,22 +180,18 @@ def _candidate(
 
 def _stem(out: str, targets: Sequence[str]) -> str:
     """``out`` without the suffix of the one target that there is."""
+    suffixes = [TARGETS[name].suffix for name in targets]
     if len(targets) == 1:
-        suffix = TARGETS[targets[0]].suffix
-        plain = Path(suffix).suffix  # .onnx does for TensorRT's, too
-        for each in (suffix, plain):
+        # .onnx does for TensorRT's, too
+        for each in (suffixes[0], f'.{suffixes[0].rpartition(".")[2]}'):
             if out.endswith(each) and Path(out).name != each:
                 return out[: -len(each)]
-    if Path(out).suffix in {Path(t.suffix).suffix for t in TARGETS.values()}:
+    if out.endswith(tuple(target.suffix for target in TARGETS.values())):
         raise ConfigError(
-            f'out must end in {" or ".join(_suffixes(targets))}, or be a name '
-            f'without suffix, but got {out}'
+            f'out must end in {" or ".join(suffixes)}, or be a name without '
+            f'suffix, but got {out}'
         )
     return out
-
-
-def _suffixes(targets: Sequence[str]) -> list[str]:
-    return [TARGETS[name].suffix for name in targets]
 
 
 def runtime_table(

@@ -109,9 +109,15 @@ class Row(NamedTuple):
         return self.target.name + suffix
 
 
-def check_possible(targets: Sequence[str], trial: Trial) -> None:
+def check_possible(targets: Sequence[str], part: str, trial: Trial) -> None:
     """Raise before work is lost: ConfigError for a precision that none of the
-    targets has, DependencyError for a missing package."""
+    targets has and for the accuracy of a part that has none, DependencyError
+    for a missing package."""
+    if trial.check_images and part == 'backbone':
+        raise ConfigError(
+            "accuracy is measured of part 'encoder' or 'all', not 'backbone': "
+            'leave --check-images away'
+        )
     for precision in trial.precisions():
         without = [
             TARGETS[name]

@@ -23,6 +23,8 @@ EXCLUDED = {
     '--out compare.png --json compare.json': (
         'it starts twelve runs; tests/tools/test_compare.py starts two'
     ),
+    'make gpu': 'it needs a card; tests/analysis/test_gpu_report.py does not',
+    'python tools/gpu_report.py --minutes 20 --out gpu': 'the same',
     'make test': 'it runs this test',
     'make docs': 'it is the build of these pages',
     'bash tools/dist_train.sh CONFIG 8': (

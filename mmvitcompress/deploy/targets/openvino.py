@@ -90,6 +90,7 @@ class OpenVinoTarget(Target):
 
         model = openvino.convert_model(export_program(network))
         model.input().get_tensor().set_names({INPUT})
+        _fix_sizes(model, network)
         model.set_rt_info(metadata(network), [METADATA])
         with replacing(path) as part:
             openvino.save_model(model, part, compress_to_fp16=False)
@@ -137,6 +138,16 @@ class OpenVinoTarget(Target):
         with replacing(out) as part:
             openvino.save_model(quantized, part, compress_to_fp16=False)
             _move_weights(part, out)
+
+
+def _fix_sizes(model, network: DeployedNetwork) -> None:
+    """Say what does not vary, which the converter need not have seen."""
+    sizes = list(network.example(network.spec.batch_size).shape)
+    if network.spec.dynamic != 'none':
+        sizes[0] = -1
+    if network.spec.dynamic == 'size':
+        sizes[2:] = -1, -1
+    model.reshape(sizes)
 
 
 def _move_weights(part: Path, path: str | Path) -> None:

@@ -42,7 +42,9 @@ class TorchProgram(Graph):
             shape[2:] = None, None
         super().__init__(shape, extra[_FILE])
         self.precision = precision
-        self.program = program.module()
+        # Graph.forward asks more clearly, and torch's own guards take a
+        # batch of one for another graph's
+        self.program = program.module(check_guards=False)
 
     def run(self, images: Tensor) -> list[Tensor]:
         """Outputs for images (B, C, H, W), float32."""
