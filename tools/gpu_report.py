@@ -13,7 +13,7 @@ from pathlib import Path
 from mmvitcompress.analysis.candidates import choose_device
 from mmvitcompress.analysis.gpu.budget import measure_within
 from mmvitcompress.analysis.gpu.order import tasks
-from mmvitcompress.analysis.gpu.plan import Plan, quick_plan
+from mmvitcompress.analysis.gpu.plan import ReportPlan, quick_plan
 from mmvitcompress.analysis.gpu.tables import report_markdown
 from mmvitcompress.analysis.report import environment
 from mmvitcompress.deploy.optimize import optimize_for_inference
@@ -43,7 +43,7 @@ def main():
             f'device {args.device!r} is no card, and the models are too large '
             'for it: add --quick, or use tools/benchmark.py'
         )
-    make = quick_plan if args.quick else Plan
+    make = quick_plan if args.quick else ReportPlan
     plan = make(device, prepare=optimize_for_inference)
     found, skipped = measure_within(tasks(plan), args.minutes)
     report = dict(

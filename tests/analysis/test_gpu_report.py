@@ -11,7 +11,11 @@ import torch
 from mmvitcompress.analysis.gpu.budget import Skipped, Task, measure_within
 from mmvitcompress.analysis.gpu.modes import arithmetic, transform_of
 from mmvitcompress.analysis.gpu.order import tasks
-from mmvitcompress.analysis.gpu.plan import Plan, load_shipped, quick_plan
+from mmvitcompress.analysis.gpu.plan import (
+    ReportPlan,
+    load_shipped,
+    quick_plan,
+)
 from mmvitcompress.analysis.gpu.tables import DRAW
 from mmvitcompress.errors import ConfigError
 
@@ -91,7 +95,7 @@ def test_bugs_are_not_skipped():
 
 
 def test_ten_minutes_hold_the_most_telling():
-    plan = Plan(torch.device('cuda'))
+    plan = ReportPlan(torch.device('cuda'))
     made = list(tasks(plan))
     assert {task.section for task in made} == {*DRAW}
     assert len({(t.section, t.row) for t in made}) == len(made)
@@ -105,7 +109,7 @@ def test_ten_minutes_hold_the_most_telling():
         assert words in rows
 
 
-@pytest.mark.parametrize('plan', [Plan(CPU), quick_plan(CPU)])
+@pytest.mark.parametrize('plan', [ReportPlan(CPU), quick_plan(CPU)])
 def test_configs_are_shipped(plan):
     names = [*plan.detectors.values(), *plan.peers.values()]
     for models in plan.heads.values():

@@ -62,8 +62,8 @@ def measure_within(
         left = end - clock()
         why = None
         if seconds > left:
-            why = f'takes about {seconds:.0f} s, of which {max(left, 0):.0f} '
-            why += 'were left'
+            why = f'takes about {seconds:.0f} s, of which '
+            why += f'{max(left, 0):.0f} s were left'
         else:
             try:
                 start = clock()

@@ -1,6 +1,5 @@
 """Two processes that share a batch, against one that has all of it."""
 
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from mmvitcompress.analysis.inference import image_channels
 from mmvitcompress.errors import ConfigError
 
 PROCESSES = 2
-IMAGES = 4
+_IMAGES = 4
 _FILE = 'gradients.npz'
 
 
@@ -45,12 +44,9 @@ def gradients_agree(
         )
     backend = 'nccl' if device.type == 'cuda' else 'gloo'
     with tempfile.TemporaryDirectory() as folder:
-        with socket.socket() as server:
-            server.bind(('127.0.0.1', 0))
-            port = server.getsockname()[1]
         mp.spawn(
             _work,
-            (config, backend, shape, port, folder),
+            (config, backend, shape, folder),
             nprocs=PROCESSES,
         )
         file = np.load(Path(folder, _FILE))
@@ -67,12 +63,11 @@ def _work(
     config: str,
     backend: str,
     shape: tuple[int, int],
-    port: int,
     folder: str,
 ) -> None:
     torch.distributed.init_process_group(
         backend,
-        init_method=f'tcp://127.0.0.1:{port}',
+        init_method=f'file://{folder}/store',
         rank=rank,
         world_size=PROCESSES,
     )
@@ -94,7 +89,7 @@ def _model(config: str, shape: tuple[int, int]) -> tuple[nn.Module, Tensor]:
     model = load_shipped(config)
     encoder = nn.Sequential(model.backbone, model.neck)
     generator = torch.Generator().manual_seed(0)
-    size = (IMAGES, image_channels(model), *shape)
+    size = (_IMAGES, image_channels(model), *shape)
     # norms of batches would see other images in each process
     return encoder.eval(), torch.randn(size, generator=generator)
 

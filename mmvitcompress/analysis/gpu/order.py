@@ -6,10 +6,10 @@ from functools import partial
 from mmvitcompress.analysis.gpu import sections
 from mmvitcompress.analysis.gpu.budget import Task
 from mmvitcompress.analysis.gpu.modes import MODES
-from mmvitcompress.analysis.gpu.plan import Models, Plan
+from mmvitcompress.analysis.gpu.plan import Models, ReportPlan
 
 
-def tasks(plan: Plan) -> Iterator[Task]:
+def tasks(plan: ReportPlan) -> Iterator[Task]:
     """All that there is to measure, the most telling first."""
     head, models = next(iter(plan.heads.items()))
     pair = {'dense': models['dense'], 'cait': models['cait']}

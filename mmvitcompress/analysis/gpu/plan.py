@@ -21,7 +21,7 @@ def _deit(head: str, *names: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReportPlan:
     """Models and sizes of a report.
 
     Args:
@@ -74,13 +74,13 @@ class Plan:
     scale: float = 1.0
 
 
-def quick_plan(device: torch.device, **kwargs) -> Plan:
+def quick_plan(device: torch.device, **kwargs) -> ReportPlan:
     """The same sections with small models, for minutes on a CPU."""
 
     def small(head: str, *names: str) -> dict[str, str]:
         return {name: f'{head}_{name}_vit_micro_digits' for name in names}
 
-    return Plan(
+    return ReportPlan(
         device,
         heads={'Semantic FPN': small('semfpn', 'dense', 'cait')},
         detectors=small('mask_rcnn', 'dense', 'atme'),

@@ -1,5 +1,5 @@
 """The sections of the report, a function each; see
-:class:`~mmvitcompress.analysis.gpu.plan.Plan` for what it is given.
+:class:`~mmvitcompress.analysis.gpu.plan.ReportPlan` for what it is given.
 
 Weights and images are random: times and memory do not depend on them.
 """
@@ -18,7 +18,7 @@ from mmvitcompress.analysis.complexity import model_complexity
 from mmvitcompress.analysis.footprint import attention_kernels, peak_memory
 from mmvitcompress.analysis.gpu.distributed import gradients_agree
 from mmvitcompress.analysis.gpu.modes import ARITHMETIC, arithmetic, timed
-from mmvitcompress.analysis.gpu.plan import Models, Plan, load_shipped
+from mmvitcompress.analysis.gpu.plan import Models, ReportPlan, load_shipped
 from mmvitcompress.analysis.inference import (
     evaluating,
     image_channels,
@@ -30,7 +30,7 @@ from mmvitcompress.analysis.timing import time_calls
 OPTIMIZED = 'cait, optimised'
 
 
-def kernels(plan: Plan, models: Models) -> dict[str, Any]:
+def kernels(plan: ReportPlan, models: Models) -> dict[str, Any]:
     """By backbone and precision the kernels that serve attention."""
     found = {}
     for name in models:
@@ -44,7 +44,7 @@ def kernels(plan: Plan, models: Models) -> dict[str, Any]:
     return found
 
 
-def numerics(plan: Plan, models: Models) -> dict[str, Any]:
+def numerics(plan: ReportPlan, models: Models) -> dict[str, Any]:
     """By model and precision the largest difference of backbone and neck from
     float64 on the CPU, as a fraction of the largest output.
 
@@ -67,7 +67,7 @@ def numerics(plan: Plan, models: Models) -> dict[str, Any]:
 
 
 def backbone(
-    plan: Plan, models: Models, precision: str, mode: str, batch: int
+    plan: ReportPlan, models: Models, precision: str, mode: str, batch: int
 ) -> dict[str, Any]:
     """Times of backbones, also of the compressed one as ``plan.prepare``
     makes it."""
@@ -84,7 +84,7 @@ def backbone(
 
 
 def overall(
-    plan: Plan, models: Models, precision: str, mode: str, batch: int
+    plan: ReportPlan, models: Models, precision: str, mode: str, batch: int
 ) -> dict[str, Any]:
     """Times of encoders and whole networks, against the first model."""
     parts = 'encoder', 'overall'
@@ -98,7 +98,7 @@ def overall(
         return _gains(times, first, parts, ratio, batch)
 
 
-def detector(plan: Plan, precision: str) -> dict[str, Any]:
+def detector(plan: ReportPlan, precision: str) -> dict[str, Any]:
     """The same for detectors, one large image."""
     parts, models = ('encoder', 'overall'), plan.detectors
     shape = plan.detector_shape
@@ -109,7 +109,9 @@ def detector(plan: Plan, precision: str) -> dict[str, Any]:
         return _gains(times, first, parts, ratio, 1)
 
 
-def training(plan: Plan, models: Models, precision: str) -> dict[str, Any]:
+def training(
+    plan: ReportPlan, models: Models, precision: str
+) -> dict[str, Any]:
     """Time and memory of a step: forward, backward and AdamW.
 
     The loss is the mean square of the raw outputs: what a task adds to it
@@ -139,7 +141,7 @@ def training(plan: Plan, models: Models, precision: str) -> dict[str, Any]:
     return found
 
 
-def two_processes(plan: Plan) -> dict[str, Any]:
+def two_processes(plan: ReportPlan) -> dict[str, Any]:
     """Whether two processes get the gradients that one gets of all images,
     over NCCL on two cards, over Gloo on a CPU."""
     models = next(iter(plan.heads.values()))
@@ -178,7 +180,7 @@ def _flat(outputs: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def _built(
-    plan: Plan,
+    plan: ReportPlan,
     models: Mapping[str, str],
     batch: int = 1,
     shape: tuple[int, int] | None = None,
