@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmvitcompress.analysis.configs import as_shape, load_config
 from mmvitcompress.analysis.report import environment
+from mmvitcompress.analysis.timing import CLOCKS
 from mmvitcompress.deploy.measuring import EAGER, figures, macs_ratio
 from mmvitcompress.deploy.network import (
     DYNAMIC,
@@ -15,7 +16,6 @@ from mmvitcompress.deploy.network import (
     GraphSpec,
 )
 from mmvitcompress.deploy.shipping import (
-    CLOCKS,
     Candidate,
     Trial,
     check_possible,

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from mmvitcompress.analysis.complexity import model_complexity
-from mmvitcompress.analysis.timing import time_calls
+from mmvitcompress.analysis.timing import CLOCKS, time_calls
 from mmvitcompress.deploy import evaluation
-from mmvitcompress.deploy.shipping import CLOCKS, Candidate, Row, Trial
+from mmvitcompress.deploy.shipping import Candidate, Row, Trial
 from mmvitcompress.deploy.targets.memory import process_memory_mb
 
 EAGER = 'pytorch'

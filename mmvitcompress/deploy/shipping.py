@@ -1,7 +1,6 @@
 """Write the network of a config's model for some runtimes, compared with
 PyTorch and quantised."""
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmvitcompress.analysis.configs import default_shape
+from mmvitcompress.analysis.timing import CLOCKS
 from mmvitcompress.deploy import evaluation
 from mmvitcompress.deploy.network import DeployedNetwork
 from mmvitcompress.deploy.targets import TARGETS, Target
@@ -19,9 +19,6 @@ from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.checks import check_choice, check_positive
 
-CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
-"""What time is told by; 'cpu' is that of all threads of the process, which
-other work on the machine hardly touches."""
 COMPARED_IMAGES = 4
 
 
