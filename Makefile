@@ -10,12 +10,13 @@ export PYTHONPATH := $(CURDIR)
 RUN = $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick docs clean
+.PHONY: help setup demo test quick gpu docs clean
 
 help:
 	@echo 'make demo    compress a ViT on real digits, use it as a backbone'
 	@echo 'make test    lint, check the format and run all tests'
 	@echo 'make quick   the tests that take two minutes, no documents'
+	@echo 'make gpu     measure on a card what only a card can show'
 	@echo 'make docs    build the documentation in docs/_build'
 	@echo 'make setup   only make the environment and install into it'
 	@echo 'make clean   remove caches and build products'
@@ -41,6 +42,10 @@ test: setup
 quick: setup
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadfile \
 		-m 'not slow and not docs'
+
+# ten minutes on one card; what it measures goes into docs/speed.md
+gpu: setup
+	@$(RUN) tools/gpu_report.py --out work_dirs/gpu_report
 
 # a warning fails it
 docs:

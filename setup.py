@@ -34,6 +34,7 @@ ONEDL = [
 ]
 DEMO = ['matplotlib', 'scikit-learn']
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript', 'safetensors']
+OPENVINO = ['nncf', 'openvino']
 TEST = [
     'fvcore',
     'hypothesis',
@@ -118,6 +119,7 @@ setup(
         'onedl': ONEDL,
         'demo': DEMO,
         'export': EXPORT,
+        'openvino': OPENVINO,
         'test': TEST + DEMO + EXPORT,
     },
     cmdclass={'build_py': BuildPy, 'sdist': Sdist},

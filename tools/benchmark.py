@@ -20,6 +20,7 @@ from mmvitcompress.analysis.candidates import (
 )
 from mmvitcompress.analysis.configs import load_config
 from mmvitcompress.analysis.images import make_images
+from mmvitcompress.analysis.timing import CLOCKS
 from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.engine.config import add_overrides
 from mmvitcompress.errors import ConfigError
@@ -58,6 +59,11 @@ def parse_args():
     add('--channels-last', action='store_true', help=layout_help)
     add('--repeats', type=int, default=20, help='measured runs of each part')
     add('--warmup', type=int, default=5, help='runs before them')
+    clock_help = (
+        "'cpu' counts processor time, for machines where other work runs; "
+        'CUDA has its own'
+    )
+    add('--clock', choices=CLOCKS, default='wall', help=clock_help)
     images_help = (
         'folder of images; or random; or dataset, for the first of the '
         "config's test_dataloader. They are resized to the shape"
@@ -155,6 +161,7 @@ def measure(args) -> dict:
         args.warmup,
         dtype,
         'inductor' if args.compile else None,
+        clock=CLOCKS[args.clock],
         part=args.part,
     )
     rows = [{**name, **row} for name, row in zip(names, rows)]
@@ -180,6 +187,7 @@ def measure(args) -> dict:
         'images': args.images,
         'repeats': args.repeats,
         'warmup': args.warmup,
+        'clock': args.clock,
         'compile': args.compile,
         'optimize': args.optimize,
         'channels_last': args.channels_last,

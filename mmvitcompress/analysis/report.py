@@ -126,6 +126,7 @@ def _circumstances(figures: Mapping[str, Any]) -> str:
         )
         if figures[key]
     ]
+    told = ', by processor time' if figures.get('clock') == 'cpu' else ''
     modes = ''.join(f', {text}' for text in extras)
     return (
         f'{place["device_name"]} ({figures["device"]}), '
@@ -133,8 +134,8 @@ def _circumstances(figures: Mapping[str, Any]) -> str:
         f'{place["torch"]}. Batches of {figures["batch_size"]} at '
         f'{height} × {width} pixels (after padding), images: '
         f'{figures["images"]}. Medians of {figures["repeats"]} runs after '
-        f'{figures["warmup"]} to warm up, all parts taking turns. MACs are '
-        f'of {_THINGS[figures["part"]]} for one image. '
+        f'{figures["warmup"]} to warm up, all parts taking turns{told}. MACs '
+        f'are of {_THINGS[figures["part"]]} for one image. '
         f'Peak: {place["peak_memory"]}.'
     )
 

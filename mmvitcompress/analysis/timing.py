@@ -25,6 +25,9 @@ from mmvitcompress.errors import ConfigError, UserError
 from mmvitcompress.utils.checks import check_choice
 
 TIMED_PARTS = ('backbone', 'neck', 'head', 'encoder', 'overall')
+CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
+"""What time is told by on a CPU; 'cpu' is that of all threads of the process,
+which other work on the machine hardly touches."""
 Call = Callable[[], Any]
 
 

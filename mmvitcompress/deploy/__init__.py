@@ -7,17 +7,21 @@ from mmvitcompress.deploy.network import (
     GraphSpec,
     export_program,
 )
-from mmvitcompress.deploy.onnx_export import export_onnx
-from mmvitcompress.deploy.onnx_runtime import OnnxNetwork, graph_error
 from mmvitcompress.deploy.optimize import optimize_for_inference
-from mmvitcompress.deploy.quantization import quantize_int8
+from mmvitcompress.deploy.targets import TARGETS, Graph, Target, graph_error
+from mmvitcompress.deploy.targets.onnx_file import export_onnx
+from mmvitcompress.deploy.targets.onnx_int8 import quantize_int8
+from mmvitcompress.deploy.targets.onnx_runtime import OnnxNetwork
 
 __all__ = [
     'DYNAMIC',
     'PARTS',
+    'TARGETS',
     'DeployedNetwork',
+    'Graph',
     'GraphSpec',
     'OnnxNetwork',
+    'Target',
     'export_onnx',
     'export_program',
     'graph_error',

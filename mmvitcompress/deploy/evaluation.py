@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from mmvitcompress.analysis.images import tested_images
+from mmvitcompress.deploy.heads import graph_head, head_name
 from mmvitcompress.engine.config import use_scope, validation_loader
 from mmvitcompress.engine.export import preprocessed
 from mmvitcompress.errors import ConfigError
@@ -110,17 +111,13 @@ def with_graph(model: nn.Module, part: str, graph: nn.Module) -> nn.Module:
     if getattr(model, 'neck', None) is not None:
         changes['neck'] = None
     if part == 'all':
-        name = 'decode_head' if hasattr(model, 'decode_head') else 'head'
+        name, wrapped = head_name(model), graph_head(model)
         head = copy(getattr(model, name))
         # what is around forward (resizing, classes) is still needed
-        head.forward = _first
+        head.forward = lambda outputs, *_: wrapped.answer(outputs)
         changes[name] = head
     stand_in._modules = {**model._modules, **changes}
     return stand_in
-
-
-def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
 @torch.inference_mode()

@@ -7,7 +7,6 @@ embeddings settled for the sizes that the graph is to take → torch.export.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from mmvitcompress.deploy.dynamic_size import (
     divisible,
     free_sizes,
 )
+from mmvitcompress.deploy.heads import graph_head
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.layers.positions import resample_position
 from mmvitcompress.models.swin import Swin
@@ -27,7 +27,7 @@ from mmvitcompress.tokens import TokenMap
 from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.utils.checks import check_choice, check_positive, pair
 
-PARTS = ('encoder', 'all')
+PARTS = ('backbone', 'encoder', 'all')
 DYNAMIC = ('batch', 'size', 'none')
 
 
@@ -59,7 +59,7 @@ class GraphSpec:
 
 
 class DeployedNetwork(nn.Module):
-    """Encoder or whole network of a model, ready to become a graph.
+    """Backbone, encoder or whole network of a model, ready to become a graph.
 
     A copy: the model itself stays as it is. Position embeddings become
     constants of the graph's grid; for dynamic size they are interpolated in
@@ -69,7 +69,9 @@ class DeployedNetwork(nn.Module):
         model: A segmentor of mmseg, a detector of mmdet, an
             :class:`~mmvitcompress.models.ImageClassifier`, or a bare
             backbone.
-        part: 'encoder' for backbone and neck, 'all' for the raw logits.
+        part: 'encoder' for backbone and neck, 'all' for the raw outputs of
+            the head, 'backbone' for what leaves the backbone, merged tokens
+            as they are.
         spec: What the graph is to take.
 
     Raises:
@@ -82,11 +84,9 @@ class DeployedNetwork(nn.Module):
         self.part = part
         self.spec = spec
         backbone, neck = encoder_parts(model)
-        head = _head(model) if part == 'all' else None
-        # segmentors' heads read all levels, classifiers' the last
-        self.takes_all = hasattr(model, 'decode_head')
+        head = graph_head(model) if part == 'all' else None
         self.backbone = copy.deepcopy(model if backbone is None else backbone)
-        self.neck = copy.deepcopy(neck)
+        self.neck = copy.deepcopy(None if part == 'backbone' else neck)
         self.head = copy.deepcopy(head)
         self.eval().requires_grad_(False)
         self._settle_positions()
@@ -99,12 +99,12 @@ class DeployedNetwork(nn.Module):
         if self.neck is not None:
             outputs = self.neck(outputs)
         if self.head is not None:
-            outputs = self.head(outputs if self.takes_all else outputs[-1])
-        return tuple(_tensors(outputs))
+            outputs = self.head(outputs)
+        return tuple(_tensors(outputs, self.part == 'backbone'))
 
     def describe(self) -> str:
         """The types of its parts, for messages."""
-        parts = (self.backbone, self.neck, self.head)
+        parts = (self.backbone, self.neck, getattr(self.head, 'head', None))
         return ' + '.join(type(p).__name__ for p in parts if p is not None)
 
     def size_step(self) -> Grid:
@@ -163,6 +163,12 @@ class DeployedNetwork(nn.Module):
                 "dynamic='size' needs a CompressedViT, but the backbone is "
                 f'of type {type(self.backbone).__name__}: {remedy}'
             )
+        if self.head is not None and not self.head.sizes_may_vary:
+            raise ConfigError(
+                "dynamic='size' is not possible for "
+                f'{type(self.head.head).__name__}, whose maps have the sizes '
+                f'that it was traced with: {remedy}'
+            )
         arch = self.backbone.arch
         for spec in arch.reductions:
             if spec.ungridded_after(arch.depth) is not None:
@@ -214,29 +220,11 @@ def export_program(network: DeployedNetwork) -> ExportedProgram:
         ) from error
 
 
-def _head(model: nn.Module) -> nn.Module:
-    """What turns levels into logits, if that is all it does."""
-    head = getattr(model, 'decode_head', getattr(model, 'head', None))
-    remedy = "use part='encoder'"
-    if head is None or getattr(model, 'backbone', None) is None:
-        raise ConfigError(
-            "part='all' is for segmentors and classifiers, but "
-            f'{type(model).__name__} has no head that gives logits alone: '
-            f'{remedy}'
-        )
-    if isinstance(head, nn.ModuleList) or (
-        'batch_data_samples' in signature(head.forward).parameters
-    ):
-        raise ConfigError(
-            f"part='all' needs one decode_head that takes maps alone, which "
-            f'{type(head).__name__} is not: {remedy}'
-        )
-    return head
-
-
-def _tensors(outputs: Any) -> Iterator[Tensor]:
+def _tensors(outputs: Any, merged: bool = False) -> Iterator[Tensor]:
     if isinstance(outputs, Tensor):
         yield outputs
+    elif isinstance(outputs, TokenMap) and merged:
+        yield outputs.tokens
     elif isinstance(outputs, TokenMap):
         raise ConfigError(
             'the backbone returns reduced tokens (restore=False), and no neck '
@@ -245,7 +233,7 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
         )
     elif isinstance(outputs, list | tuple):
         for output in outputs:
-            yield from _tensors(output)
+            yield from _tensors(output, merged)
     else:
         raise ConfigError(
             'a graph returns tensors only, but the network returns '

@@ -25,10 +25,9 @@ from mmvitcompress.deploy import (
     export_onnx,
     export_program,
     graph_error,
-    onnx_export,
-    shipping,
 )
-from mmvitcompress.deploy.onnx_runtime import TOLERANCE
+from mmvitcompress.deploy.targets import TARGETS, base
+from mmvitcompress.deploy.targets.base import TOLERANCE
 from mmvitcompress.errors import ConfigError, DataError, WriteError
 from mmvitcompress.models import CompressedSwin, CompressedViT
 from mmvitcompress.utils import cli
@@ -279,7 +278,7 @@ def test_graph_error_sees_a_wrong_graph():
 def test_a_wrong_graph_leaves_the_file_that_was_there(path, monkeypatch):
     network = DeployedNetwork(vit(), 'encoder', GraphSpec(ODD))
     path.write_bytes(b'old')
-    monkeypatch.setattr(onnx_export, 'graph_error', lambda *args: 0.5)
+    monkeypatch.setattr(base, 'graph_error', lambda *args: 0.5)
     with pytest.raises(ConfigError, match='differs from PyTorch'):
         export_onnx(network, path)
     assert path.read_bytes() == b'old'
@@ -291,7 +290,7 @@ def test_a_full_disk_leaves_the_file_that_was_there(name, tmp_path):
     network = DeployedNetwork(vit(), 'encoder', GraphSpec(ODD))
     path = tmp_path / name
     path.write_bytes(b'old')
-    write = shipping.save_program if 'pt2' in name else export_onnx
+    write = TARGETS['torch' if 'pt2' in name else 'onnx'].write
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
@@ -366,7 +365,7 @@ def test_tool_measures_float_and_int8(tool, config, tmp_path):
     options = ['--int8', '--check-images', 6, '--repeats', 1]
     printed = tool(config, out, *options, '--json', figures)
     report = json.loads(figures.read_text())
-    assert report['relative_error'] <= TOLERANCE
+    assert report['relative_error']['onnx'] <= TOLERANCE
     rows = report['runtimes']
     assert list(rows) == ['pytorch', 'onnx', 'onnx int8']
     for name, row in rows.items():
@@ -431,7 +430,7 @@ def test_folder_goes_through_the_same_transforms(config, tmp_path):
 def test_tool_refuses(tool, config, tmp_path, capsys):
     for options, message in (
         (['x.txt'], 'must end in .onnx or .pt2'),
-        (['x.pt2', '--int8'], 'need an *.onnx file'),
+        (['x.pt2', '--int8'], 'take the target onnx or openvino'),
         (['x.onnx', '--checkpoint', 'no.pth'], "'no.pth' not found"),
         (
             ['x.onnx', '--repeats', '0'],

@@ -36,6 +36,7 @@ TOOLS = {
     'test': ['x.pth'],
     'benchmark': [],
     'get_flops': [],
+    'export': ['x', '--target', 'onnx'],
     'export_onnx': ['x.onnx'],
     'export_pruned': ['x.pth', 'y.pth'],
     'predict': ['x.pth', 'x.jpg', '--out', 'x'],

@@ -146,6 +146,7 @@ def lines(root, out):
         'benchmark': [*model, *shape, '--repeats', 1, '--warmup', 0],
         'convert_checkpoint': [root / 'backbone.pth', out / 'w.pth'],
         'export_pruned': [*model, root / 'pruning.pth', out / 'w.pth'],
+        'export': [*model, out / 'n.pt2', *shape, '--target', 'torch'],
         'export_onnx': [*model, out / 'n.onnx', *shape, '--part', 'encoder'],
         'predict': [*model, run, root / 'images', '--out', out / 'seen'],
         'test': [*model, run, '--work-dir', out / 'work'],
@@ -160,6 +161,7 @@ def lines(root, out):
     more = {
         'benchmark': ['--device', 'cpu'],
         'export_pruned': ['--images', 2],
+        'export': ['--dynamic', 'none', '--repeats', 1],
         'export_onnx': ['--dynamic', 'none', '--repeats', 1],
     }
     tools = {k: (k, [*v, *more.get(k, [])]) for k, v in made.items()}

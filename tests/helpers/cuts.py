@@ -31,12 +31,14 @@ PRUNING = {
     'settle': 2,
     'shrink': 0.99,
 }
+EXPORT = '--part encoder --dynamic none --batch-size 1 --repeats 1 '
+EXPORT += '--check-images 2 --calibration-images 2'
 OPTIONS = {
     'benchmark': '--shape 64 --batch-size 1 --repeats 1 --warmup 0',
     'convert_medical': '--partial',
     'demo': '--repeats 1 --batch-size 1',
-    'export_onnx': '--part encoder --dynamic none --batch-size 1 --repeats 1 '
-    '--check-images 2 --calibration-images 2',
+    'export': EXPORT,
+    'export_onnx': EXPORT,
     'export_pruned': '--images 2',
     'get_flops': '--shape 64',
     'knn': '--k 2',

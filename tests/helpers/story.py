@@ -23,6 +23,14 @@ EXCLUDED = {
     '--out compare.png --json compare.json': (
         'it starts twelve runs; tests/tools/test_compare.py starts two'
     ),
+    'python tools/export.py configs/semfpn_dense_dinov2_s_camvid.py dense '
+    '--checkpoint work_dirs/semfpn_dense_dinov2_s_camvid/iter_320.pth '
+    '--target onnx openvino --int8 --bf16 --calibration-images 64 '
+    '--check-images 101 --json dense.json': (
+        'OpenVINO need not be there; tests/deploy has its parts'
+    ),
+    'make gpu': 'it needs a card; tests/analysis/test_gpu_report.py does not',
+    'python tools/gpu_report.py --minutes 20 --out gpu': 'the same',
     'make test': 'it runs this test',
     'make docs': 'it is the build of these pages',
     'bash tools/dist_train.sh CONFIG 8': (
@@ -45,6 +53,9 @@ NAMES = (
 # run of a config would have left, with random weights; 'export CONFIG FILE'
 # one that was exported from it.
 BEFORE = {
+    'deployment.md': """
+        export imagenet/cait_vit_micro_digits small.pth
+    """,
     'index.md': """
         export imagenet/dense_deit_s_in1k checkpoints/deit_small_in1k.pth
         export upernet_cait_deit_s_ade20k checkpoints/cait_deit_small_in1k.pth

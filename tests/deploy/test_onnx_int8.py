@@ -9,8 +9,8 @@ import torch
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
 
-from mmvitcompress.deploy.onnx_runtime import INPUT  # noqa: E402
-from mmvitcompress.deploy.quantization import quantize_int8  # noqa: E402
+from mmvitcompress.deploy.targets.base import INPUT  # noqa: E402
+from mmvitcompress.deploy.targets.onnx_int8 import quantize_int8  # noqa: E402
 
 
 def write_products(path, weights):

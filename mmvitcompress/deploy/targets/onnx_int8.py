@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mmvitcompress.deploy.onnx_runtime import INPUT, require_packages
+from mmvitcompress.deploy.targets.base import INPUT, NO_IMAGES
+from mmvitcompress.deploy.targets.onnx_runtime import require_packages
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.files import replacing
 
@@ -17,7 +18,10 @@ OPERATORS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 
 
 def quantize_int8(
-    path: str | Path, out: str | Path, batches: Iterable[Tensor]
+    path: str | Path,
+    out: str | Path,
+    batches: Iterable[Tensor],
+    symmetric: bool = False,
 ) -> None:
     """Quantise the matrix products and convolutions of an ONNX file.
 
@@ -30,6 +34,8 @@ def quantize_int8(
         path: The float32 file.
         out: The INT8 file to write.
         batches: Calibration images (B, 3, H, W), as the network takes them.
+        symmetric: Whether zero stays zero and biases stay in float, as
+            TensorRT wants it; costs a little accuracy. Defaults to False.
 
     Raises:
         ConfigError: If there are no images.
@@ -46,7 +52,7 @@ def quantize_int8(
     feeds = ({INPUT: batch.contiguous().numpy()} for batch in batches)
     first = next(feeds, None)
     if first is None:
-        raise ConfigError('INT8 needs images to calibrate on, but got none')
+        raise ConfigError(NO_IMAGES)
     logger = logging.getLogger()
     level = logger.level
     try:
@@ -64,10 +70,16 @@ def quantize_int8(
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(OPERATORS),
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
+                activation_type=(
+                    QuantType.QInt8 if symmetric else QuantType.QUInt8
+                ),
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=_stacked_products(prepared),
-                extra_options={'MatMulConstBOnly': True},
+                extra_options={
+                    'MatMulConstBOnly': True,
+                    'ActivationSymmetric': symmetric,
+                    'QuantizeBias': not symmetric,
+                },
             )
             model = onnx.load(part)
             source = onnx.load(path, load_external_data=False)

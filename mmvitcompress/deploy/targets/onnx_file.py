@@ -1,27 +1,28 @@
 """A network as an ONNX file, with its batch and sizes left open."""
 
-import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mmvitcompress.deploy.network import DeployedNetwork, export_program
-from mmvitcompress.deploy.onnx_runtime import (
+from mmvitcompress.deploy.targets.base import (
     INPUT,
     METADATA,
-    TOLERANCE,
+    check_graph,
+    metadata,
+)
+from mmvitcompress.deploy.targets.onnx_runtime import (
     OnnxNetwork,
-    graph_error,
     require_packages,
 )
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.files import replacing
-from mmvitcompress.version import __version__
 
 OPSET = 18
 """The first with antialiased resizing; understood by every current runtime."""
@@ -35,7 +36,10 @@ def output_names(network: DeployedNetwork, count: int) -> list[str]:
 
 
 def export_onnx(
-    network: DeployedNetwork, path: str | Path, opset: int = OPSET
+    network: DeployedNetwork,
+    path: str | Path,
+    opset: int = OPSET,
+    images: Sequence[Tensor] = (),
 ) -> float:
     """Write a network as an ONNX file, once onnxruntime agrees with PyTorch.
 
@@ -45,33 +49,31 @@ def export_onnx(
         network: What to write.
         path: The file. One above 2 GB gets a second file with its weights.
         opset: Version of ONNX's operators, at least 18.
+        images: Real ones (B, C, H, W) to compare on, besides random ones.
 
     Returns:
-        :func:`graph_error` of the file.
+        :func:`~mmvitcompress.deploy.targets.base.graph_error` of the file.
 
     Raises:
         ConfigError: If the opset is too old, the network can't be written, or
-            the error exceeds :data:`TOLERANCE`; what was there before stays.
+            the error exceeds the tolerance; what was there before stays.
         DependencyError: If onnx, onnxscript or onnxruntime is missing.
     """
+    require_packages()
     onnx_program = _convert(network, opset)
     path = Path(path)
     with replacing(path) as part:
         onnx_program.save(part)
-        error = graph_error(network, OnnxNetwork(part))
-        if not error <= TOLERANCE:
-            raise ConfigError(
-                f'under onnxruntime the graph of {network.describe()} differs '
-                f'from PyTorch by {error:.2g} of the largest output; try '
-                f'another opset than {opset}'
-            )
+        error = check_graph(
+            *(network, OnnxNetwork(part), 'onnxruntime', images),
+            remedy=f'try another opset than {opset}',
+        )
         for weights in part.parent.glob(f'{path.name}.data'):
             weights.replace(path.with_name(weights.name))
     return error
 
 
 def _convert(network: DeployedNetwork, opset: int) -> torch.onnx.ONNXProgram:
-    require_packages()
     if opset < OPSET:
         raise ConfigError(f'opset must be at least {OPSET}, but got {opset}')
     program = export_program(network)
@@ -104,23 +106,8 @@ def _convert(network: DeployedNetwork, opset: int) -> torch.onnx.ONNXProgram:
             logger.setLevel(level)
     model = onnx_program.model
     _name_dimensions(model, network)
-    model.metadata_props[METADATA] = json.dumps(_describe(network))
+    model.metadata_props[METADATA] = metadata(network)
     return onnx_program
-
-
-def _describe(network: DeployedNetwork) -> dict:
-    spec = network.spec
-    content = dict(
-        version=__version__,
-        part=network.part,
-        shape=list(spec.shape),
-        dynamic=spec.dynamic,
-    )
-    if spec.dynamic == 'size':
-        content['size_step'] = list(network.size_step())
-    if hasattr(network.backbone, 'arch'):
-        content['arch'] = network.backbone.arch.to_dict()
-    return content
 
 
 def _name_dimensions(model, network: DeployedNetwork) -> None:
