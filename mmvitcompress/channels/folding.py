@@ -82,7 +82,7 @@ def removable(
     result = []
     for mask, score in zip(map(constraints.any_of, kept), scores):
         score = constraints.joined(score)
-        left = np.hstack(mask[:3]).any(axis=1)
+        left = np.hstack(mask[:3]).any(axis=1) | constraints.keeps('v')
         qk = keep_more(mask.q | mask.k, score.q + score.k, 'q', left)
         v = keep_more(mask.v, score.v, 'v', left)
         mlp = keep_more(mask.mlp, score.mlp, 'mlp')
