@@ -37,6 +37,10 @@ class Constraints(NamedTuple):
         """Those of an arch."""
         return cls(arch.qk_unit, tuple(_KINDS[n] for n in arch.kept_whole))
 
+    def keeps(self, kind: str) -> bool:
+        """Whether 'qk', 'v', 'mlp', or 'q' or 'k' of the first, lose none."""
+        return ('qk' if kind in ('q', 'k') else kind) in self.whole
+
     def multiple(self, divisor: int) -> int:
         """In how many units of Q and K widths are multiples of a divisor."""
         return lcm(divisor, self.unit) // self.unit

@@ -84,15 +84,17 @@ class SelectionRules:
         unit, rules = constraints.unit, self.of_units(constraints)
 
         def floor(kind: str, width: int, least: int) -> int:
-            whole = kind in constraints.whole
+            whole = constraints.keeps(kind)
             return width if whole else self.floor(width, least)
+
+        def floor_qk(width: int) -> int:
+            least = unit * rules.floor(width // unit, rules.min_head_dim)
+            whole = constraints.keeps('qk')
+            return width if whole else min(width, both * least)
 
         return [
             (
-                min(
-                    qk,
-                    both * unit * rules.floor(qk // unit, rules.min_head_dim),
-                ),
+                floor_qk(qk),
                 floor('v', v, self.min_head_dim),
                 floor('mlp', mlp, self.min_mlp_dim),
             )
@@ -169,7 +171,7 @@ def _times(
             start += score.size
             if kind == 'k' and rules.attention_level:
                 parts[kind] = parts['q']
-            elif kind in demands.whole:
+            elif demands.keeps(kind):
                 parts[kind] = np.full_like(rank, _NEVER)
             else:
                 own = of_kind.get(kind, rules)
