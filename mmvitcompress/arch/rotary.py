@@ -70,8 +70,14 @@ class Rotary:
     @classmethod
     def of(cls, value: 'Rotary | Mapping | None') -> 'Rotary | None':
         """From a dict of its arguments; None and itself pass through."""
-        value = dict(value) if isinstance(value, Mapping) else value
-        return build_spec('rope', cls, value)
+        if value is None or isinstance(value, cls):
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                'rope must be a dict of arguments, such as '
+                f"dict(coords='normalized'), but got {value!r}"
+            )
+        return build_spec('rope', cls, dict(value))
 
     def to_dict(self) -> dict:
         """Builtin types only, without what is as by default."""

@@ -38,8 +38,8 @@ class Constraints(NamedTuple):
         return cls(arch.qk_unit, tuple(_KINDS[n] for n in arch.kept_whole))
 
     def keeps(self, kind: str) -> bool:
-        """Whether 'qk', 'v', 'mlp', or 'q' or 'k' of the first, lose none."""
-        return ('qk' if kind in ('q', 'k') else kind) in self.whole
+        """Whether channels of a kind ('q', 'k', 'qk', 'v', 'mlp') all stay."""
+        return ('qk' if kind in 'qk' else kind) in self.whole
 
     def multiple(self, divisor: int) -> int:
         """In how many units of Q and K widths are multiples of a divisor."""

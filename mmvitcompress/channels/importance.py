@@ -151,14 +151,16 @@ def per_cost(scores: Sequence[Kinds], budget: MacBudget) -> list[Kinds]:
     """Scores by the MACs that removing a channel saves.
 
     For criteria that sum up (as :func:`taylor`'s do): the k-th lowest of all
-    heads go together, so that all of them get the sum, Q's and K's too.
+    heads go together, so that all of them get the sum, Q's and K's too, and
+    so do channels that go in pairs.
     """
-    found = []
-    for block, cost in zip(scores, budget.costs):
+    found, demands = [], budget.constraints
+    for block, cost in zip(map(demands.joined, scores), budget.costs):
         qk = (block.q + block.k) / 2
         parts = (qk, qk, block.v, block.mlp)
         costs = (cost.qk, cost.qk, cost.v, cost.mlp)
-        found.append(Kinds(*(_level(p) / c for p, c in zip(parts, costs))))
+        levels = Kinds(*(_level(p) / c for p, c in zip(parts, costs)))
+        found.append(demands.spread(levels))
     return found
 
 

@@ -83,23 +83,18 @@ class SelectionRules:
         both = 1 if self.attention_level else 2
         unit, rules = constraints.unit, self.of_units(constraints)
 
-        def floor(kind: str, width: int, least: int) -> int:
-            whole = constraints.keeps(kind)
-            return width if whole else self.floor(width, least)
-
-        def floor_qk(width: int) -> int:
-            least = unit * rules.floor(width // unit, rules.min_head_dim)
-            whole = constraints.keeps('qk')
-            return width if whole else min(width, both * least)
-
-        return [
-            (
-                floor_qk(qk),
-                floor('v', v, self.min_head_dim),
-                floor('mlp', mlp, self.min_mlp_dim),
+        def floors(qk: int, v: int, mlp: int) -> tuple[int, int, int]:
+            least = unit * rules.floor(qk // unit, rules.min_head_dim)
+            lower = (
+                min(qk, both * least),
+                self.floor(v, self.min_head_dim),
+                self.floor(mlp, self.min_mlp_dim),
             )
-            for qk, v, mlp in widths
-        ]
+            kept = map(constraints.keeps, ('q', 'v', 'mlp'))
+            each = zip((qk, v, mlp), lower, kept)
+            return tuple(full if k else low for full, low, k in each)
+
+        return [floors(*block) for block in widths]
 
 
 class Selection(NamedTuple):
@@ -169,10 +164,10 @@ def _times(
         for kind, score in block._asdict().items():
             rank = ranks[start : start + score.size].reshape(score.shape)
             start += score.size
-            if kind == 'k' and rules.attention_level:
-                parts[kind] = parts['q']
-            elif demands.keeps(kind):
+            if demands.keeps(kind):
                 parts[kind] = np.full_like(rank, _NEVER)
+            elif kind == 'k' and rules.attention_level:
+                parts[kind] = parts['q']
             else:
                 own = of_kind.get(kind, rules)
                 parts[kind] = _times_of(rank, kind, own)

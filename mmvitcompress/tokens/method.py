@@ -9,8 +9,9 @@ from mmvitcompress.tokens.state import TokenState
 class Attended:
     """What an attention saw, for token methods that ask.
 
-    ``q`` and ``k`` (B, h, n, d) are views into the projection; ``bias`` was
-    added to the logits, unless it is None.
+    ``q`` and ``k`` (B, h, n, d) are views into the projection, or, where
+    positions are rotary, what these were turned into; ``bias`` was added to
+    the logits, unless it is None.
     """
 
     def __init__(self, q: Tensor, k: Tensor, scale: float, bias=None):

@@ -226,6 +226,34 @@ def test_compress_starts_from_them(name, tmp_path):
         mmvitcompress.load(tmp_path / 'less.pth')
 
 
+@pytest.mark.parametrize('name', ['dinov3_plus', 'eva02_base', 'eva02_inner'])
+@pytest.mark.parametrize('criterion', ['taylor', 'lfs', 'random'])
+def test_images_choose_pairs(name, criterion, capsys):
+    theirs = make(name).float()
+    x = torch.cat([image(name), image(name).flip(3)]).float()
+    channels = dict(target=0.12, steps=2, criterion=criterion, min_head_dim=8)
+    model = mmvitcompress.compress(theirs, channels=channels, calibration=x)
+    assert 0 < model.feature_error['feature_error'] < 1.5
+    arch, whole = model.arch, describe(theirs).arch
+    assert arch.macs() <= 0.88 * whole.macs()
+    assert all(width % 8 == 0 for width in arch.qk_dims)
+    for kind in whole.kept_whole:
+        assert getattr(arch, kind) == getattr(whole, kind)
+
+
+@torch.no_grad()
+def test_widths_are_kept_by_pairs():
+    theirs = make('dinov3').float()
+    model = mmvitcompress.compress(theirs, channels=dict(qk_dims=34))
+    assert model.arch.qk_dims == (34,) * 3
+    half = mmvitcompress.compress(theirs, channels=dict(qk=0.5, divisor=1))
+    assert half.arch.qk_dims == (32,) * 3
+    with pytest.raises(ConfigError, match='qk_dims must be even'):
+        mmvitcompress.compress(theirs, channels=dict(qk_dims=33))
+    with pytest.raises(ConfigError, match="'mlp' cannot be removed"):
+        mmvitcompress.compress(make('eva02_base'), channels=dict(mlp=0.5))
+
+
 def test_partners_are_put_apart_by_hand():
     # two heads of two pairs each: names of pairs and of partners
     rows = ['a0', 'a1', 'b0', 'b1', 'c0', 'c1', 'd0', 'd1']

@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 from pruned import mask
 
+from mmvitcompress.channels import find_compactors
 from mmvitcompress.checkpoints.file import read_checkpoint, write_checkpoint
+from mmvitcompress.checkpoints.widths import read_widths
 from mmvitcompress.models import CompressedViT, ImageClassifier
 
 pytestmark = pytest.mark.slow
@@ -41,11 +43,21 @@ test_evaluator = val_evaluator
 
 ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
 CAIT = dict(arch=ARCH, token_merging=dict(layers=(2,)), compactors=True)
+TURNED = dict(rope={}, pos_embed='none', mlp='swiglu')
 SLIM = dict(
     arch=ARCH,
     patch_slimming=dict(base_layer=1, layers=(1,), keep_rate=0.5),
     soft_slimming=True,
 )
+
+
+def mask_pairs(model):
+    """Mask two pairs of Q and K in each head, and the first of the rest."""
+    for block in find_compactors(model.backbone):
+        masked = ([0, 1, 4, 5],) * 2 + ([0, 1], [*range(40)])
+        for compactor, channels in zip(block, masked):
+            compactor.kept[:, channels] = False
+            compactor.weight[:, channels] = 0
 
 
 @pytest.fixture(scope='module')
@@ -83,6 +95,30 @@ def run(tmp_path, folder):
         return config, checkpoint, model
 
     return run
+
+
+def test_exported_pairs_keep_their_frequencies(run, tool, tmp_path):
+    backbone = dict(arch=ARCH | TURNED, compactors=True)
+    config, checkpoint, model = run(backbone, mask_pairs)
+    out, report = tmp_path / 'small.pth', tmp_path / 'report.json'
+    options = ('--divisor', 1, '--json', report)
+    code, error = tool('export_pruned', config, checkpoint, out, *options)
+    assert code == 0, error
+    figures = json.loads(report.read_text())
+    assert figures['widths'] == [[4, 6, 56]] * 2
+    assert figures['folding_error'] < 1e-12
+    index = read_checkpoint(out).state_dict['blocks.0.attn.rope_index']
+    assert index.tolist() == [[2, 3]] * 3
+    widths = read_widths(checkpoint)
+    assert widths.kept.tolist() == figures['widths']
+    small = ImageClassifier(
+        dict(type='CompressedViT', checkpoint=str(out)), num_classes=3
+    ).eval()
+    images = torch.randn(2, 3, 32, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            small(images), model(images), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_exported_classifier_is_the_trained_one(run, tool, tmp_path):

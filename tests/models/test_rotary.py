@@ -254,7 +254,7 @@ def test_half_precision_keeps_whole_tables(dtype):
         (dict(rope=dict(offset='1')), 'rope.offset must be a number'),
         (dict(rope=dict(x_first=1)), 'rope.x_first must be True'),
         (dict(rope=dict(base=3)), "rope has no key 'base'"),
-        (dict(rope='dinov3'), 'rope must be a dict'),
+        (dict(rope='dinov3'), 'rope must be a dict of arguments'),
         (dict(rope={}, head_dim=6), 'multiple of 4'),
         (dict(rope={}, qk_dims=7), 'must be even'),
         (dict(rope={}, qk_dims=10), r'at most head_dim \(8\)'),
