@@ -38,7 +38,7 @@ class Constraints(NamedTuple):
         return cls(arch.qk_unit, tuple(_KINDS[n] for n in arch.kept_whole))
 
     def keeps(self, kind: str) -> bool:
-        """Whether channels of a kind ('q', 'k', 'v', 'mlp') all stay."""
+        """Whether channels of a kind ('q', 'k', 'qk', 'v', 'mlp') all stay."""
         return ('qk' if kind in 'qk' else kind) in self.whole
 
     def multiple(self, divisor: int) -> int:
