@@ -7,6 +7,7 @@ its raw outputs, without pre- and post-processing; RoI heads get a fixed number
 of regions.
 """
 
+import time
 from itertools import product
 
 import torch
@@ -58,6 +59,11 @@ def parse_args():
     add('--channels-last', action='store_true', help=layout_help)
     add('--repeats', type=int, default=20, help='measured runs of each part')
     add('--warmup', type=int, default=5, help='runs before them')
+    clock_help = (
+        'take the time that processors work, all threads added up, not that '
+        'on the wall: on a CPU that other programs use, too'
+    )
+    add('--processor-time', action='store_true', help=clock_help)
     images_help = (
         'folder of images; or random; or dataset, for the first of the '
         "config's test_dataloader. They are resized to the shape"
@@ -135,6 +141,11 @@ def build(args) -> tuple[list, list, list]:
 def measure(args) -> dict:
     """All figures, as they are written to JSON."""
     device = choose_device(args.device)
+    if args.processor_time and device.type != 'cpu':
+        raise ConfigError(
+            f'--processor-time is of CPUs, but the device is {device}: leave '
+            'it away, or give --device cpu'
+        )
     dtype = DTYPES.get(args.amp)
     names, configs, models = build(args)
     shape = common_shape(configs, models, args.shape)
@@ -156,6 +167,7 @@ def measure(args) -> dict:
         dtype,
         'inductor' if args.compile else None,
         part=args.part,
+        clock=time.process_time if args.processor_time else time.perf_counter,
     )
     rows = [{**name, **row} for name, row in zip(names, rows)]
     baseline = rows.pop() if args.baseline else None
@@ -183,6 +195,7 @@ def measure(args) -> dict:
         'compile': args.compile,
         'optimize': args.optimize,
         'channels_last': args.channels_last,
+        'processor_time': args.processor_time,
         'environment': report.environment(device),
     }
 

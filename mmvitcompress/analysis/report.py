@@ -123,6 +123,7 @@ def _circumstances(figures: Mapping[str, Any]) -> str:
         for key, text in (
             ('compile', 'compiled'),
             ('channels_last', 'channels-last'),
+            ('processor_time', 'processor time'),
         )
         if figures[key]
     ]

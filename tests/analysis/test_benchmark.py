@@ -399,12 +399,14 @@ def test_tool_plans_methods_for_one_target(
     status, stdout, stderr = tool(
         *(path, '--target', 0.3, '--part', 'backbone', '--shape', 256),
         *('--baseline', path, '--repeats', 1, '--warmup', 0, '--json', out),
+        *('--processor-time', '--device', 'cpu'),
         *(('--methods', *methods) if methods else ()),
         '--cfg-options',
         'model.backbone.token_merging=None',
     )
     assert status == 0, stderr
     figures = json.loads(out.read_text())
+    assert figures['processor_time'] and 'processor time' in stdout
     rows, names = figures['candidates'], methods or METHODS
     assert [row['backbone'] for row in rows] == [*names]
     dense = figures['baseline']['macs']
