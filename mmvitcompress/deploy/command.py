@@ -202,13 +202,17 @@ def runtime_table(
     Args:
         found: Of :func:`~mmvitcompress.deploy.measuring.figures`.
         ratio: How much less work the model is than the baseline.
+
+    Returns:
+        With the gain over the same runtime's baseline, and over float32 in
+        PyTorch, the baseline's where there is one.
     """
     dense, lines = found.get(DENSE), []
     for name, rows in found.items():
         for row, own in rows.items():
-            pair = dense and dense.get(row)
-            eager = dense and dense[EAGER]
-            lines.append(_cells(name, row, own, pair, eager))
+            pair = dense and name != DENSE and dense.get(row)
+            eager = (dense or rows)[EAGER]
+            lines.append(_cells(name, row, own, pair or None, eager))
     columns = list(dict.fromkeys(key for line in lines for key in line))
     table = [columns, ['---', '---', *['---:'] * (len(columns) - 2)]]
     table += [[line.get(key, '–') for key in columns] for line in lines]
@@ -223,17 +227,15 @@ def _cells(
     row: str,
     own: Mapping,
     pair: Mapping | None,
-    eager: Mapping | None,
+    eager: Mapping,
 ) -> dict[str, str]:
     cells = {'model': name, 'runtime': row}
     if 'ms' in own:
         ms = own['ms']['median']
         cells['ms'] = f'{ms:.1f}'
-        if eager is not None and name != DENSE:
+        cells['against PyTorch'] = f'{eager["ms"]["median"] / ms:.2f}×'
+        if pair is not None:
             cells['gain'] = f'{pair["ms"]["median"] / ms:.2f}×'
-        if eager is not None:
-            gain = eager['ms']['median'] / ms
-            cells['against PyTorch, float32'] = f'{gain:.2f}×'
         cells['images/s'] = f'{own["images_per_s"]:.2f}'
     if 'mb' in own:
         cells['file (MB)'] = f'{own["mb"]:.1f}'

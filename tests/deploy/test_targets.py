@@ -168,6 +168,10 @@ def test_int8_is_smaller_and_near(name, tmp_path):
     target.quantize(path, out, images)
     with pytest.raises(ConfigError, match='images to calibrate on'):
         target.quantize(path, tmp_path / 'none', [])
+    if name == 'tensorrt':
+        lines = (tmp_path / 'f.trtexec.sh').read_text().splitlines()
+        assert '--onnx=i.trt.onnx' in lines[-1] and '--int8' in lines[-1]
+        assert '--optShapes=images:8x3x16x24' in lines[-1]
     # TensorRT's file runs under onnxruntime as well
     load = TARGETS['onnx' if name == 'tensorrt' else name].load
     graph = load(out, 'int8')

@@ -115,7 +115,8 @@ def training(
     """Time and memory of a step: forward, backward and AdamW.
 
     The loss is the mean square of the raw outputs: what a task adds to it
-    depends on the head alone.
+    depends on the head alone. Memory is that of weights, gradients and what
+    is kept for them; AdamW's moments, two floats a weight, are not in it.
     """
     batch = sorted(plan.batches)[len(plan.batches) // 2]
     found = {}

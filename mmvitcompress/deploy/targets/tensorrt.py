@@ -68,6 +68,7 @@ class TensorRTTarget(OnnxTarget):
         """As for onnxruntime, but symmetric, which is all TensorRT takes."""
         quantize_int8(path, out, batches, symmetric=True)
         _check(out)
+        _add_int8(Path(path), Path(out))
 
     def runs_here(self) -> bool:
         """Whether onnxruntime has TensorRT."""
@@ -109,12 +110,33 @@ def write_script(
     numbers in ``--minShapes`` and ``--maxShapes`` widen it.
     """
     path = Path(path)
-    stem = path.name.removesuffix(TensorRTTarget.suffix)
-    script = path.with_name(f'{stem}.trtexec.sh')
+    script = _script_of(path)
     lines = ['#!/bin/sh', 'cd "$(dirname "$0")" || exit']
     lines += [command(path, network, precision) for precision in precisions]
     write_atomically(script, '\n'.join([*lines, '']))
     return script
+
+
+def _add_int8(path: Path, out: Path) -> None:
+    """Write the command of an INT8 file into the script of the float one."""
+    script = _script_of(path)
+    (line,) = (
+        line
+        for line in script.read_text().splitlines()
+        if FLAGS['float32'][0] in line
+    )
+    for old, new in (
+        (f'--onnx={path.name}', f'--onnx={out.name}'),
+        ('float32.engine', 'int8.engine'),
+        (FLAGS['float32'][0], FLAGS['int8'][0]),
+    ):
+        line = line.replace(old, new)
+    write_atomically(script, f'{script.read_text()}{line}\n')
+
+
+def _script_of(path: Path) -> Path:
+    stem = path.name.removesuffix(TensorRTTarget.suffix)
+    return path.with_name(f'{stem}.trtexec.sh')
 
 
 def _check(path: str | Path) -> None:
