@@ -271,9 +271,8 @@ class RateLearner(RatedTokens):
         noted = state.notes.get(self.spec.key)
         if not isinstance(noted, Rated):
             return places
-        index = noted.part_of
-        places = places.expand(*index.shape, 2)
-        return covered_means(places, index, index.shape[1])
+        places = places.expand(*noted.part_of.shape, 2)
+        return covered_means(places, noted.part_of, places.shape[1])
 
     def alive(self, state: TokenState) -> Tensor | None:
         noted = state.notes.get(self.spec.key)
