@@ -23,7 +23,8 @@ def vit_macs(
     counts = arch.counts(img_size)
     total = _stem_macs(arch, arch.grid(img_size), convention)
     left = counts[0].attention
-    total += norm * dim * (left + prefix) * arch.pre_norm
+    height, width = arch.grid(img_size)
+    total += norm * dim * (height * width + prefix) * arch.pre_norm
     for layer in range(1, depth + 1):
         count = counts[layer - 1]
         total += _block_macs(arch, layer, count)

@@ -6,8 +6,8 @@ alone can't go: turned, the other one stands in both. So the pair goes as one:
 it is scored by its mean, masked, counted and removed together, in all that
 selects. Partners are half a head apart, before pruning and after.
 
-A norm over hidden channels, or over the heads' results, sees all of them:
-what such a norm follows is kept whole.
+A norm over hidden channels, over a head's queries or keys, or over the heads'
+results sees all of them: what such a norm follows is kept whole.
 """
 
 from math import lcm
@@ -38,7 +38,7 @@ class Constraints(NamedTuple):
         return cls(arch.qk_unit, tuple(_KINDS[n] for n in arch.kept_whole))
 
     def keeps(self, kind: str) -> bool:
-        """Whether channels of a kind ('q', 'k', 'v', 'mlp') all stay."""
+        """Whether channels of a kind ('q', 'k', 'qk', 'v', 'mlp') all stay."""
         return ('qk' if kind in 'qk' else kind) in self.whole
 
     def multiple(self, divisor: int) -> int:

@@ -64,7 +64,7 @@ def removable(
     """
 
     def keep_more(mask: ndarray, score: ndarray, kind: str) -> ndarray:
-        if kind in constraints.whole:
+        if constraints.keeps(kind):
             return np.ones_like(mask)
         step = constraints.multiple(divisor) if kind == 'qk' else divisor
         most = -(-int(mask.sum(axis=1).max()) // step) * step

@@ -51,6 +51,9 @@ VARIANTS = {
         rope=dict(coords='index', reference=4), mlp='swiglu', mlp_norm=True
     ),
     'inner_norms': dict(attn_norm=True, mlp_norm=True),
+    'tower': dict(
+        qk_norm=True, act='quick_gelu', pre_norm=True, patch_bias=False
+    ),
 }
 RULES = SelectionRules(min_head_dim=1, min_mlp_dim=2)
 

@@ -217,7 +217,8 @@ def check_optimizer(model, settings):
     options = settings.get('paramwise_cfg', {})
     custom = options.get('custom_keys', {})
     decay = options.get('layer_decay', 1)
-    spared = ('pos_embed', 'cls_token', 'relative_position_bias_table')
+    spared = ['pos_embed', 'cls_token', 'reg_token']
+    spared.append('relative_position_bias_table')
     for key, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

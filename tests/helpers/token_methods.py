@@ -178,7 +178,16 @@ NETS = {
     'no_prefix': dict(VIT, class_token=False),
     'vit': VIT,
     'distilled': dict(VIT, dist_token=True, stem='conv', stem_dim=6),
-    'registers': dict(VIT, reg_tokens=4, pos_embed='patch', skip_scale=2.0),
+    'registers': dict(
+        VIT,
+        reg_tokens=4,
+        pos_embed='patch',
+        skip_scale=2.0,
+        qk_norm=True,
+        act='quick_gelu',
+        patch_bias=False,
+        pre_norm=True,
+    ),
     'rotary': dict(VIT, reg_tokens=2, pos_embed='none', rope={}),
     'gated': dict(
         VIT,
