@@ -108,8 +108,9 @@ def covered_means(patches: Tensor, index: Tensor, count: int) -> Tensor:
 
     ``index`` is that of :func:`covering`.
     """
-    sums = patches.new_zeros(len(patches), count + 1, patches.shape[-1])
+    batch = patches.shape[0]  # a symbol, maybe, which len() would fix
+    sums = patches.new_zeros(batch, count + 1, patches.shape[-1])
     sums.scatter_add_(1, index[..., None].expand_as(patches), patches)
-    sizes = patches.new_zeros(len(patches), count + 1)
+    sizes = patches.new_zeros(batch, count + 1)
     sizes.scatter_add_(1, index, torch.ones_like(index, dtype=sizes.dtype))
     return (sums / sizes.clamp(min=1)[..., None])[:, :count]

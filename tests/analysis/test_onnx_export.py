@@ -123,8 +123,11 @@ def test_swin(path):
         DeployedNetwork(model, 'encoder', GraphSpec((64, 64), 'size'))
 
 
-def test_dynamic_size(path):
+@pytest.mark.parametrize('rotary', [False, True])
+def test_dynamic_size(path, rotary):
     arch = SMALL | dict(depth=1, mlp_dims=(16,))
+    if rotary:
+        arch |= dict(rope={}, head_dim=8, pos_embed='none', mlp='swiglu')
     model = shaken(CompressedViT(arch, token_merging=dict(layers=(1,))))
     _, graph = written(model, path, shape=(16, 24), dynamic='size')
     assert graph.input_shape == ['batch', 3, '4*rows', '8*columns']

@@ -13,7 +13,7 @@ from mmvitcompress.models import CompressedViT
 
 transformers = pytest.importorskip(
     'transformers',
-    reason='compares with transformers: pip install transformers',
+    reason='needs requirements/transformers.txt, to compare with',
 )
 SHAPE = dict(
     hidden_size=128,

@@ -37,6 +37,7 @@ train_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        metainfo=dict(_delete_=True),  # it knows its own
         data_prefix=dict(
             img_path='images/training', seg_map_path='annotations/training'
         ),
@@ -46,6 +47,7 @@ val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        metainfo=dict(_delete_=True),  # it knows its own
         data_prefix=dict(
             img_path='images/validation', seg_map_path='annotations/validation'
         ),

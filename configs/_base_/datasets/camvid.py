@@ -50,12 +50,18 @@ tta_pipeline = [
 
 train_dataloader = dict(
     dataset=dict(
-        type=dataset_type, data_root=data_root, pipeline=train_pipeline
+        type=dataset_type,
+        data_root=data_root,
+        metainfo=dict(_delete_=True),  # it knows its own
+        pipeline=train_pipeline,
     )
 )
 val_dataloader = dict(
     dataset=dict(
-        type=dataset_type, data_root=data_root, pipeline=test_pipeline
+        type=dataset_type,
+        data_root=data_root,
+        metainfo=dict(_delete_=True),  # it knows its own
+        pipeline=test_pipeline,
     )
 )
 test_dataloader = val_dataloader

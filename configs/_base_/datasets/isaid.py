@@ -55,6 +55,7 @@ train_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        metainfo=dict(_delete_=True),  # it knows its own
         data_prefix=dict(
             img_path='img_dir/train', seg_map_path='ann_dir/train'
         ),
@@ -65,6 +66,7 @@ val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        metainfo=dict(_delete_=True),  # it knows its own
         data_prefix=dict(img_path='img_dir/val', seg_map_path='ann_dir/val'),
         pipeline=test_pipeline,
     ),

@@ -271,8 +271,8 @@ class RateLearner(RatedTokens):
         noted = state.notes.get(self.spec.key)
         if not isinstance(noted, Rated):
             return places
-        index, count = noted.part_of, noted.part_of.shape[1]
-        return covered_means(places.expand(len(index), -1, -1), index, count)
+        places = places.expand(*noted.part_of.shape, 2)
+        return covered_means(places, noted.part_of, places.shape[1])
 
     def alive(self, state: TokenState) -> Tensor | None:
         noted = state.notes.get(self.spec.key)
