@@ -84,7 +84,8 @@ class TokenMethod(nn.Module):
         self, layer: int, x: Tensor, state: TokenState
     ) -> tuple[Tensor, TokenState]:
         """Put back what was set aside for block ``layer`` only, before
-        outputs are taken."""
+        outputs are taken; or hand out what outputs are, if the next block
+        gets something else, which :meth:`after` returns then."""
         return x, state
 
     def after(

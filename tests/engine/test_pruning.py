@@ -18,9 +18,11 @@ from mmvitcompress.channels import (
 from mmvitcompress.channels.compactors import each_kind
 from mmvitcompress.channels.gates import are_gates
 from mmvitcompress.channels.importance import magnitudes, random_scores
-from mmvitcompress.engine.hooks import PruningHook
+from mmvitcompress.engine.export import export
+from mmvitcompress.engine.hooks import CDCPHook, PruningHook
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT
+from mmvitcompress.registry import MODELS
 
 ARCH = dict(embed_dim=24, depth=2, num_heads=3, patch_size=8, img_size=32)
 RULES = dict(min_head_dim=2, min_mlp_dim=8)
@@ -84,6 +86,25 @@ def test_masks_are_what_the_criterion_says(tmp_path, criterion):
     found = kept_channels(find_compactors(model))
     for a, b in zip(each_kind(found), each_kind(expected)):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize('hook', [PruningHook, CDCPHook])
+def test_whole_heads_are_exported(tmp_path, hook):
+    """By the exporter, which compares, and CDCP's compactors as well."""
+    rules = RULES | dict(whole_heads=True)
+    own = dict(shrink=0.99) if hook is CDCPHook else {}
+    hook = hook(0.3, settle=6, **GROWTH | dict(rules=rules), **own)
+    run = runner(tmp_path, hook, epochs=5)
+    model = run.train()
+
+    def build(arch):
+        config = dict(type='CompressedViT', arch=arch, compactors=False)
+        return MODELS.build(dict(run.cfg.model, backbone=config))
+
+    found = export(model, build, [torch.randn(2, 3, 32, 32)], divisor=1)
+    arch = found.arch
+    assert arch.heads and arch.heads_in(1) <= 3
+    assert arch.macs() <= 0.7 * model.backbone.arch.macs() + 1
 
 
 class Stop(Hook):
