@@ -30,7 +30,8 @@ def run(monkeypatch, *words):
 
 @pytest.mark.slow
 def test_everything_but_the_card(monkeypatch, tmp_path, capsys):
-    run(monkeypatch, '--device', 'cpu', '--quick', '--out', tmp_path)
+    quick = '--device', 'cpu', '--quick', '--minutes', 120
+    run(monkeypatch, *quick, '--out', tmp_path)
     report = json.loads((tmp_path / 'report.json').read_text())
     text = (tmp_path / 'report.md').read_text()
     assert text in capsys.readouterr().out

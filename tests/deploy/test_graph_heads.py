@@ -109,7 +109,7 @@ def test_what_is_around_mask2former_predicts_the_same():
         m.encode_decode(images, metas) for m in (stand_in, model)
     )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert len(expected.argmax(1).unique()) > 1
+    assert (expected.std((2, 3)) > 1e-3).all()  # no map is flat
 
 
 @pytest.mark.parametrize('name', ['onnx', 'openvino'])

@@ -29,6 +29,17 @@ EXCLUDED = {
     '--check-images 101 --json dense.json': (
         'OpenVINO need not be there; tests/deploy has its parts'
     ),
+    **{
+        f'python tools/export.py configs/{head}_{method}_{net}_s_ade20k.py '
+        f'{head} --target torch onnx openvino --baseline '
+        f'configs/{head}_dense_{net}_s_ade20k.py --batch-size 1 8 --memory '
+        f'--json {head}{name}.json': 'the same'
+        for method, net, name in (
+            ('cait', 'deit', ''),
+            ('atme', 'dinov2', '_dinov2'),
+        )
+        for head in ('semfpn', 'upernet')
+    },
     'make gpu': 'it needs a card; tests/analysis/test_gpu_report.py does not',
     'python tools/gpu_report.py --minutes 20 --out gpu': 'the same',
     'make test': 'it runs this test',
