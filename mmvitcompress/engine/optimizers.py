@@ -49,8 +49,7 @@ class ViTOptimWrapperConstructor:
     """Gives every parameter of a (compressed) ViT the values it wants.
 
     Norms, biases, position embeddings and tokens aren't decayed. Compactors
-    get CDCP's moments, no weight decay, and the same rate in all layers, since
-    their scores are compared among layers. Parameters with equal values share
+    get CDCP's moments and no weight decay. Parameters with equal values share
     a group, so that an optimizer steps through few.
 
     Args:
@@ -58,8 +57,8 @@ class ViTOptimWrapperConstructor:
         paramwise_cfg: All optional:
 
             - ``layer_decay``: Factor of the learning rate from one block to
-              the one before; the head, the final norm and compactors have 1.
-              Needs a backbone with ``get_layer_depth``. Defaults to 1.
+              the one before; the head and the final norm have 1. Needs a
+              backbone with ``get_layer_depth``. Defaults to 1.
             - ``compactors``, ``predictor``: Options of the optimizer for these
               parts, such as ``dict(lr=1e-2)``.
             - ``custom_keys``: ``{part of a name: dict(lr_mult=…,
@@ -127,8 +126,7 @@ class ViTOptimWrapperConstructor:
         )
         if param.ndim <= 1 or name.rpartition('.')[2] in UNDECAYED:
             values['weight_decay'] = 0.0
-        if not is_compactor(name):
-            values['lr'] *= self._layer_scale(model, name)
+        values['lr'] *= self._layer_scale(model, name)
         for key in sorted(self.custom_keys, key=len, reverse=True):
             if key in name:
                 values['lr'] *= self.custom_keys[key].get('lr_mult', 1.0)
