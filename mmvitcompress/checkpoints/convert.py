@@ -1,7 +1,6 @@
 """Released weights of others as checkpoints of ours."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from mmvitcompress.arch.zoo import get_arch
 from mmvitcompress.checkpoints.file import Checkpoint, read_checkpoint
 from mmvitcompress.checkpoints.fill import Log, fill_backbone
 from mmvitcompress.checkpoints.names import is_swin
-from mmvitcompress.checkpoints.recognise import SWIN, VIT, Weights, recognise
+from mmvitcompress.checkpoints.recognise import VIT, Weights, recognise
 from mmvitcompress.checkpoints.timm import (
     compare,
     create,
@@ -21,8 +20,6 @@ from mmvitcompress.checkpoints.timm import (
 )
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
-
-_NETS: dict[object, Callable[[Arch], nn.Module]] = {VIT: ViT, SWIN: Swin}
 
 
 def convert(
@@ -66,7 +63,12 @@ def convert(
 
 
 def _build(weights: Weights, log: Log) -> nn.Module:
-    model = _NETS[weights.family](weights.arch).eval()
+    if weights.family is VIT:
+        # where patches are pooled first, one may come after that instead
+        normed = 'norm.weight' in weights.tensors
+        model = ViT(weights.arch, final_norm=normed).eval()
+    else:
+        model = Swin(weights.arch).eval()
     fill_backbone(model, weights, log)
     return model
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from swins import randomised
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.zoo import get_arch
@@ -214,6 +215,26 @@ def test_the_tool_keeps_the_normalisation(monkeypatch, tmp_path):
         runpy.run_path(script)['main']()
         images = read_checkpoint(target).noted('pretrained_cfg')
         assert images['mean'][0] == mean and len(images['std']) == 3
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'eva02_tiny_patch14_224',
+        'vit_base_patch32_siglip_256',
+        'beit3_base_patch16_224',
+    ],
+)
+def test_timm_models_without_a_norm_or_with_a_pool(monkeypatch, name):
+    create = timm.create_model
+
+    def small(name, pretrained):
+        options = dict(embed_dim=64, num_heads=2, depth=2, mlp_ratio=2)
+        return randomised(create(name, **options))
+
+    monkeypatch.setattr(timm, 'create_model', small)
+    weights = convert(name)
+    assert ('norm.weight' in weights.tensors) == ('siglip' in name)
 
 
 @pytest.mark.parametrize('name', ['vit_relpos_small_patch16_224', 'resnet18'])
