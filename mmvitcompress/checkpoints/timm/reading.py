@@ -142,7 +142,7 @@ def arch_of(model: VisionTransformer | Eva) -> ViTArch:
         embed_dim=model.embed_dim,
         depth=len(model.blocks),
         num_heads=attn.num_heads,
-        head_dim=attn.head_dim,
+        head_dim=attn.proj.in_features // attn.num_heads,
         mlp_dims=[block.mlp.fc2.in_features for block in model.blocks],
         patch_size=patch,
         # what is no whole patch, timm leaves out

@@ -65,11 +65,13 @@ def _unsupported_rope(model: nn.Module) -> Iterator[str]:
     known = 'RotaryEmbeddingDinoV3', 'RotaryEmbeddingCat'
     if not isinstance(model, Eva) or kind not in known:
         yield _named(rope, 'rope')
-    elif (
+        return
+    attn = model.blocks[0].attn
+    if (
         getattr(rope, 'in_pixels', False)
         or getattr(rope, 'min_period', None) is not None
         or getattr(rope, 'normalize_coords', 'separate') != 'separate'
-        or rope.dim != model.blocks[0].attn.head_dim
+        or rope.dim != attn.proj.in_features // attn.num_heads
     ):
         yield f'a {kind} other than its authors use'
     elif rope.dim % 4:
