@@ -39,4 +39,4 @@ class WriteError(UserError, OSError):
 
 
 class RunError(UserError, RuntimeError):
-    """One of several runs failed; its log says why."""
+    """One of several runs failed; its log, or the report, says why."""

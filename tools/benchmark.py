@@ -126,14 +126,23 @@ def build(args) -> tuple[list, list, list]:
     if args.baseline:
         names.append(dict(config=args.baseline, backbone=None))
         files = [*files, args.baseline_checkpoint]
-    configs = []
+    configs, refused = [], []
     for name in names:
         method = name['backbone'] if name['backbone'] in planned else None
         backbone = None if method else name['backbone']
         config = load_config(name['config'], args.cfg_options, backbone)
         if method:
-            config = with_method(config, method, args.target, args.shape)
+            try:
+                config = with_method(config, method, args.target, args.shape)
+            except ConfigError as error:
+                if args.methods or len(refused) == len(planned) - 1:
+                    raise
+                print(f'{method} is left out: {error}', flush=True)
+                refused.append(name)
+                continue
         configs.append(config)
+    kept = [i for i, name in enumerate(names) if name not in refused]
+    names, files = [names[i] for i in kept], [files[i] for i in kept]
     models = [build_candidate(c, f) for c, f in zip(configs, files)]
     return names, configs, models
 

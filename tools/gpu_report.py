@@ -17,7 +17,7 @@ from mmvitcompress.analysis.gpu.plan import ReportPlan, quick_plan
 from mmvitcompress.analysis.gpu.tables import report_markdown
 from mmvitcompress.analysis.report import environment
 from mmvitcompress.deploy.optimize import optimize_for_inference
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.errors import ConfigError, RunError
 from mmvitcompress.utils import cli
 from mmvitcompress.utils.checks import check_positive
 from mmvitcompress.utils.files import write_atomically
@@ -63,6 +63,9 @@ def main():
     cli.write_json(out / 'report.json', report)
     write_atomically(out / 'report.md', text)
     print(f'\n{text}\nwritten to {out}/report.json and {out}/report.md')
+    failed = [f'{each.section}: {each.row}' for each in skipped if each.failed]
+    if failed:
+        raise RunError(f'{", ".join(failed)} failed; {out}/report.md says how')
 
 
 if __name__ == '__main__':

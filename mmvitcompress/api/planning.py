@@ -44,7 +44,7 @@ def plan(
         method: Key of the token method. Defaults to merging neighbours.
         calibration: Images, as for :func:`~mmvitcompress.api.compress`, by
             whose feature error the method is planned (LFE: how many patches
-            each block keeps, by VTC-LFC's bottom-up cascade): some hundred
+            each block keeps, by VTC-LFC's bottom-up cascade): up to a thousand
             passes of all of them. Defaults to none: by MACs alone.
 
     Raises:

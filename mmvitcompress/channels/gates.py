@@ -36,8 +36,10 @@ class GateScores(nn.Module):
 
     Molchanov et al. (CVPR 2019), Eq. 8: to first order, closing the gate of a
     channel with the weights w changes the loss by ∂L/∂g = Σ w·∂L/∂w, over
-    its column of W_Q, W_K, W_V or W_1 and the bias. A closed gate has such a
-    derivative as well, of what the channel would change if it came back.
+    its column of W_Q, W_K, W_V or W_1 and the bias. A closed gate of V or of
+    the MLP has such a derivative as well, of what the channel would change if
+    it came back. Q's and K's have none while both are closed, since each is
+    multiplied by the other: such a channel hardly comes back.
 
     Args:
         compactors: As :func:`hold_` leaves them.

@@ -97,11 +97,19 @@ class Weights:
             self.tensors, hint, self.path, self.told, img_size
         )
         tensors = self.tensors
+        untold = self.side_by_side and 'rope' not in self.told
+        if untold and hint is None and arch.pre_norm:
+            raise CheckpointError(
+                f'checkpoint {self.path!r} is a Perception Encoder, of whose '
+                'rotary positions no tensor tells: convert it by its name in '
+                'timm, or give an arch with rope'
+            )
         if self.side_by_side and arch.rope is not None:
             tensors = partners_apart(tensors, arch.num_heads)
         assumed = []
         if hint is None:
             names = ['num_heads', 'norm_eps', 'skip_scale', 'pad_first', 'act']
+            names += ['rope'] * untold
             assumed = [
                 f'{name}={getattr(arch, name)}'
                 for name in names
@@ -146,6 +154,9 @@ def recognise(checkpoint: Checkpoint, family: Family | None = None) -> Weights:
     if checkpoint.arch is None and not swin:
         by_eva, side_by_side = told_by_eva(tensors, path)
         told |= by_eva
+        # a Perception Encoder, of whose rotary positions no tensor tells
+        pooled = any('attn_pool.latent' in k for k in checkpoint.state_dict)
+        side_by_side |= pooled and 'norm_pre.weight' in tensors
     refuse_foreign(tensors, path)
     if family is not None and swin != (family is SWIN):
         other = VIT if family is SWIN else SWIN

@@ -18,6 +18,7 @@ from mmvitcompress.deploy.network import (
 from mmvitcompress.deploy.shipping import (
     Candidate,
     Trial,
+    check_batches,
     check_possible,
     circumstances,
     image_shape,
@@ -133,6 +134,7 @@ def export_files(args: argparse.Namespace, targets: Sequence[str]) -> None:
         raise ConfigError('--baseline-checkpoint needs --baseline')
     made = _candidate(args, args.config, args.checkpoint, args.backbone)
     shape = made.network.spec.shape
+    check_batches(made.network.spec, trial)
     options = dict(opset=args.opset)
     with tempfile.TemporaryDirectory() as folder:
         shipped, errors, ratio = {}, {}, None

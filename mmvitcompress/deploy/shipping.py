@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmvitcompress.analysis.configs import default_shape
 from mmvitcompress.analysis.timing import CLOCKS
 from mmvitcompress.deploy import evaluation
-from mmvitcompress.deploy.network import DeployedNetwork
+from mmvitcompress.deploy.network import DeployedNetwork, GraphSpec
 from mmvitcompress.deploy.targets import TARGETS, Target
 from mmvitcompress.engine.launch import naming_data_errors
 from mmvitcompress.errors import ConfigError
@@ -125,6 +125,18 @@ def check_possible(targets: Sequence[str], part: str, trial: Trial) -> None:
             raise ConfigError(without[0].refusal(precision))
     for name in targets:
         TARGETS[name].require()
+
+
+def check_batches(spec: GraphSpec, trial: Trial) -> None:
+    """Raise ConfigError before work is lost if a graph of one batch size is
+    to be timed with another that is no multiple of it."""
+    for size in trial.batch_sizes:
+        if spec.dynamic == 'none' and size % spec.batch_size:
+            raise ConfigError(
+                f'a graph for {spec.batch_size} images cannot be timed with '
+                f'{size}: give --batch-size multiples of the first, or '
+                '--dynamic batch'
+            )
 
 
 def ship(

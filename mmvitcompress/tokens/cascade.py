@@ -43,8 +43,8 @@ def cascade(
     counts = (patches,) * blocks
     error = error_of(counts)
     for block in range(blocks):
-        least = -(-patches * FIRST // 1) if block == 0 else 1
-        low, high, found = int(least), counts[block], error
+        least = max(int(patches * FIRST), 1) if block == 0 else 1
+        low, high, found = least, counts[block], error
         while low < high:
             middle = (low + high) // 2
             trial = counts[:block] + (middle,) * (blocks - block)

@@ -97,8 +97,10 @@ class TokenState(NamedTuple):
         return TokenState(**{**now, 'tables': None, **values})
 
     def noting(self, key: str, value: Any) -> 'TokenState':
-        """A copy with a note of the method ``key``."""
-        return self.having(notes={**self.notes, key: value})
+        """A copy with a note of the method ``key``; tokens stay where they
+        are."""
+        notes = {**self.notes, key: value}
+        return self.having(notes=notes, tables=self.tables)
 
     def newest(self, kind: type) -> Any | None:
         """The newest record, if it is of a kind: what may be extended."""

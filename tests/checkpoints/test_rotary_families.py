@@ -275,3 +275,28 @@ def test_an_arch_in_the_config_says_what_names_do_not(tmp_path):
     other = told.replace(rope=dict(coords='index', temperature=7.0))
     read = recognise(read_checkpoint(path)).with_arch(other).arch
     assert read.rope.temperature == 7
+
+
+def test_positions_that_no_tensor_tells_are_asked_for(tmp_path):
+    """Perception Encoders turn Q and K, which none of their tensors shows."""
+    theirs = timm.create_model(
+        'vit_pe_core_tiny_patch16_384', depth=2, img_size=32
+    )
+    path = tmp_path / 'theirs.pth'
+    torch.save(theirs.state_dict(), path)
+    with pytest.raises(CheckpointError, match=r'Perception.*arch with rope'):
+        recognise(read_checkpoint(path)).with_arch()
+    source = describe(theirs)
+    read = recognise(read_checkpoint(path)).with_arch(source.arch)
+    assert read.arch.rope == source.arch.rope
+    for key, value in source.state_dict.items():
+        torch.testing.assert_close(read.tensors[key], value, msg=key)
+
+
+def test_positions_that_may_be_there_are_named(tmp_path):
+    """Original DeiT-III files have the names of RoPE-ViTs with positions."""
+    theirs = timm.create_model('vit_small_patch16_rope_ape_224', depth=2)
+    path = tmp_path / 'theirs.pth'
+    torch.save(theirs.state_dict(), path)
+    read = recognise(read_checkpoint(path)).with_arch()
+    assert read.arch.rope is None and 'rope=None' in read.notes[-1]

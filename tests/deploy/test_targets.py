@@ -274,3 +274,17 @@ def test_files_tell_what_they_take(tmp_path):
     told = json.loads(extra['mmvitcompress.json'])
     assert told['shape'] == [*SHAPE] and told['size_step'] == [4, 8]
     assert told['arch'] == made.backbone.arch.to_dict()
+
+
+def test_what_tensorrt_refuses_leaves_the_file_that_was_there(
+    tmp_path, monkeypatch
+):
+    from mmvitcompress.deploy.targets import tensorrt
+
+    target, path = needed('tensorrt'), tmp_path / 'net.trt.onnx'
+    path.write_text('before')
+    monkeypatch.setattr(tensorrt, 'objections', lambda path: ['it is blue'])
+    with pytest.raises(ConfigError, match='it is blue'):
+        target.write(network(), path)
+    assert path.read_text() == 'before'
+    assert [p.name for p in tmp_path.iterdir()] == ['net.trt.onnx']

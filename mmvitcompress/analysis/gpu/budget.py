@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mmvitcompress.errors import UserError
+from mmvitcompress.utils.cli import shortened
 
 
 class Task(NamedTuple):
@@ -27,11 +28,12 @@ class Task(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """What was not measured, and why."""
+    """What was not measured, and why; whether that was foreseen."""
 
     section: str
     row: str
     why: str
+    failed: bool = False
 
 
 def measure_within(
@@ -43,8 +45,8 @@ def measure_within(
     """Do tasks in their order, leaving out those for which time is short.
 
     A task whose estimate exceeds what is left is skipped, as is one that runs
-    out of the device's memory or that the machine can't do; those after it
-    may still fit.
+    out of the device's memory or fails on this machine in any other way;
+    those after it may still fit.
 
     Args:
         tasks: What to do.
@@ -60,7 +62,7 @@ def measure_within(
     skipped = []
     for section, row, seconds, measure in tasks:
         left = end - clock()
-        why = None
+        why, failed = None, False
         if seconds > left:
             why = f'takes about {seconds:.0f} s, of which '
             why += f'{max(left, 0):.0f} s were left'
@@ -74,11 +76,15 @@ def measure_within(
                 why = 'needs more memory than the device has'
             except UserError as error:
                 why = str(error)
+            except Exception as error:  # what was measured must not be lost
+                line = str(error).strip().partition('\n')[0]
+                why = f'{type(error).__name__}: {shortened(line)}'
+                failed = True
             finally:
                 _tidy()
         if why is not None:
             say(f'{section}: {row} skipped: {why}')
-            skipped.append(Skipped(section, row, why))
+            skipped.append(Skipped(section, row, why, failed))
     return found, skipped
 
 

@@ -13,7 +13,7 @@ from mmvitcompress.deploy.targets.onnx_int8 import quantize_int8
 from mmvitcompress.deploy.targets.onnx_runtime import OnnxNetwork
 from mmvitcompress.deploy.targets.onnx_target import OnnxTarget
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.utils.files import write_atomically
+from mmvitcompress.utils.files import replacing, write_atomically
 
 PROVIDER = 'TensorrtExecutionProvider'
 MAX_TOPK = 3840
@@ -57,8 +57,9 @@ class TensorRTTarget(OnnxTarget):
         Raises:
             ConfigError: If the file holds what TensorRT does not take.
         """
-        error = super().write(network, path, images, **options)
-        _check(path)
+        with replacing(path) as part:
+            error = super().write(network, part, images, **options)
+            _check(part)
         write_script(path, network, ['float32', 'bf16'])
         return error
 
@@ -66,8 +67,9 @@ class TensorRTTarget(OnnxTarget):
         self, path: str | Path, out: str | Path, batches: Iterable[Tensor]
     ) -> None:
         """As for onnxruntime, but symmetric, which is all TensorRT takes."""
-        quantize_int8(path, out, batches, symmetric=True)
-        _check(out)
+        with replacing(out) as part:
+            quantize_int8(path, part, batches, symmetric=True)
+            _check(part)
         _add_int8(Path(path), Path(out))
 
     def runs_here(self) -> bool:

@@ -29,7 +29,9 @@ class PruningHook(CDCPHook):
     Schedule, budget, rules and export are those of
     :class:`~mmvitcompress.engine.hooks.CDCPHook`, which says what a run
     needs. The compactors only carry the masks: what is masked is gone at once,
-    and comes back as it was left if a later selection takes it again. Their
+    and comes back as it was left if a later selection takes it again; see
+    :class:`~mmvitcompress.channels.gates.GateScores`, by which Q and K hardly
+    are. Their
     gradients count where gradients are clipped by their norm.
 
     Args:

@@ -265,7 +265,7 @@ class RateLearner(RatedTokens):
         patches, *now = merge_masked(patches, sizes, left > 0.5, moves)
         x = torch.cat([x[:, : self.num_prefix], patches], 1)
         known = Rated(left, now[0], now[1].gather(1, went))
-        return x, state.noting(self.spec.key, known)
+        return x, state.noting(self.spec.key, known).having()  # moved
 
     def stand(self, places: Tensor, state: TokenState) -> Tensor:
         noted = state.notes.get(self.spec.key)
