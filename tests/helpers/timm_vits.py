@@ -63,8 +63,9 @@ def difference(a, b):
 
 def compressed(family='deit'):
     keep = dict(qk=0.75, v=0.5, mlp=0.5)
-    if family == 'qk_norm':  # whose Q and K stay whole
-        del keep['qk']
+    whole = dict(qk_norm=['qk'], beit3=['v', 'mlp'])  # what norms see
+    for kind in whole.get(family, []):
+        del keep[kind]
     merging = dict(layers=(2,), directions='vertical')
     return mmvitcompress.compress(make(family), merging, keep)
 
