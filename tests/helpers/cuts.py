@@ -32,7 +32,7 @@ PRUNING = {
     'shrink': 0.99,
 }
 EXPORT = '--part encoder --dynamic none --batch-size 1 --repeats 1 '
-EXPORT += '--check-images 2 --calibration-images 2'
+EXPORT += '--calibration-images 2'
 OPTIONS = {
     'benchmark': '--shape 64 --batch-size 1 --repeats 1 --warmup 0',
     'convert_medical': '--partial',
@@ -95,7 +95,9 @@ def given(words):
 
 def cut(tool, words):
     """A tool's words, and those that cut it short."""
+    asked = '--check-images' in words
     words = [*words, *OPTIONS.get(tool, '').split()]
+    words += ['--check-images', '2'] * asked
     if tool not in CONFIGURED:
         return words
     pairs = [
