@@ -1,5 +1,6 @@
 import pytest
 from hypothesis import settings
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 # the same examples in every run; to look for more:
@@ -18,7 +19,10 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def scopes():
-    """Names resolve as in a new process, whatever a test before has set."""
-    DefaultScope._instance_dict.clear()
+    """Names resolve and logs go as in a new process, whatever a test before
+    has set: its streams may be closed."""
+    for kind in (DefaultScope, MMLogger):
+        kind._instance_dict.clear()
     yield
-    DefaultScope._instance_dict.clear()
+    for kind in (DefaultScope, MMLogger):
+        kind._instance_dict.clear()
