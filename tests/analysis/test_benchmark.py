@@ -413,12 +413,32 @@ def test_tool_plans_methods_for_one_target(
         assert f'config-{row["backbone"]}' in stdout
 
 
+@pytest.mark.slow
+def test_methods_that_do_not_fit_are_left_out(tool):
+    """Of all, that is; those that are named have to fit."""
+    path = ROOT / 'configs/semfpn_dense_deit_s_ade20k.py'
+    words = [path, '--target', 0.3, '--part', 'backbone', '--shape', 256]
+    words += ['--repeats', 1, '--warmup', 0]
+    options = ('arch.class_token=False', 'arch.pos_embed=patch')
+    options = [f'model.backbone.{option}' for option in options]
+    status, stdout, stderr = tool(*words, '--cfg-options', *options)
+    assert status == 0, stderr
+    assert 'patch_slimming is left out: ' in stdout
+    assert 'token_matching' in stdout
+    words += ['--methods', 'patch_slimming', '--cfg-options', *options]
+    status, _, stderr = tool(*words)
+    assert status == 1 and 'class_token' in stderr
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
         (['--methods', 'token_rates'], 'needs --target'),
         (['--target', '0.3', '--backbone', 'x'], 'leave --backbone away'),
-        (['--target', '0.99'], 'cannot be reached'),
+        (
+            ['--target', '0.99', '--methods', 'token_merging'],
+            'cannot be reached',
+        ),
         (['--checkpoint', 'nowhere.pth'], "'nowhere.pth' not found"),
         (
             ['--cfg-options', 'model.backbone.checkpoint=nowhere.pth'],
