@@ -514,6 +514,7 @@ def test_the_tool(runs, folder, tmp_path, monkeypatch, capsys):
     more = ['--classes', names, '--json', tmp_path / 'r.json', '--no-progress']
     assert run_tool(monkeypatch, *arguments, *more, '--topk', 1) == 0
     lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in lines if ' - mmengine - ' not in line]
     assert lines[0].startswith('classification of 3 images in')
     report = json.loads((tmp_path / 'r.json').read_text())
     top = report['inputs'][0]['top']
