@@ -507,14 +507,18 @@ def run_tool(monkeypatch, *arguments):
     return 0
 
 
+def own_lines(text):
+    """What a tool prints, without the log."""
+    return [line for line in text.splitlines() if ' - mmengine - ' not in line]
+
+
 def test_the_tool(runs, folder, tmp_path, monkeypatch, capsys):
     names = tmp_path / 'names.txt'
     names.write_text('\n'.join(f'digit {i}' for i in range(10)))
     arguments = [*runs['classification'], folder, '--out', tmp_path]
     more = ['--classes', names, '--json', tmp_path / 'r.json', '--no-progress']
     assert run_tool(monkeypatch, *arguments, *more, '--topk', 1) == 0
-    lines = capsys.readouterr().out.splitlines()
-    lines = [line for line in lines if ' - mmengine - ' not in line]
+    lines = own_lines(capsys.readouterr().out)
     assert lines[0].startswith('classification of 3 images in')
     report = json.loads((tmp_path / 'r.json').read_text())
     top = report['inputs'][0]['top']
@@ -523,7 +527,7 @@ def test_the_tool(runs, folder, tmp_path, monkeypatch, capsys):
     arguments.insert(2, tmp_path / 'torn.png')
     assert run_tool(monkeypatch, *arguments) == 1
     printed = capsys.readouterr()
-    assert len(printed.out.splitlines()) == 4
+    assert len(own_lines(printed.out)) == 4
     torn, failed = printed.err.splitlines()[-2:]
     assert "torn.png' cannot be read" in torn and '1 inputs failed' in failed
     assert run_tool(monkeypatch, *arguments[:2], 'none', '--out', 'x') == 1
