@@ -112,7 +112,7 @@ def left_widths(
 ) -> list[tuple[int, int, int]]:
     """(Q/K, V, MLP) widths of each block once all that may go has, by the
     masks of the moment."""
-    return kept_widths(_final(compactors, 1, constraints))
+    return kept_widths(final_masks(compactors, 1, constraints))
 
 
 def pruned_arch(arch, kept: Sequence[Kinds]):
@@ -153,7 +153,7 @@ def fold(
         ConfigError: If the model has no compactors.
     """
     demands = Constraints.of(model.arch)
-    kept = _final(_compactors(model), divisor, demands)
+    kept = final_masks(_compactors(model), divisor, demands)
     state_dict = {
         name: value.detach().clone()
         for name, value in model.state_dict().items()
@@ -215,9 +215,11 @@ def _compactors(model: nn.Module) -> list[Kinds]:
     return compactors
 
 
-def _final(
-    compactors: list[Kinds], divisor: int, demands: Constraints
+def final_masks(
+    compactors: Sequence[Kinds], divisor: int, demands: Constraints
 ) -> list[Kinds]:
+    """Masks of what folding leaves, by the compactors as they are; see
+    :func:`removable`."""
     kept, scores = kept_channels(compactors), column_norms(compactors)
     return removable(kept, scores, divisor, demands)
 
@@ -256,7 +258,7 @@ def output_shift(model: nn.Module, images: Tensor, divisor: int = 1) -> float:
     compactors = _compactors(model)
     before = list(tensors_of(model(images)))
     demands = Constraints.of(model.arch)
-    with without(compactors, _final(compactors, divisor, demands)):
+    with without(compactors, final_masks(compactors, divisor, demands)):
         after = list(tensors_of(model(images)))
     return relative_difference(before, after)
 

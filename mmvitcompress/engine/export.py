@@ -13,17 +13,15 @@ from torch import Tensor, nn
 
 from mmvitcompress.arch.base import dense
 from mmvitcompress.channels import (
-    column_norms,
     find_compactors,
     fold,
-    kept_channels,
     relative_difference,
-    removable,
     tensors_of,
     unconverged,
     without,
 )
 from mmvitcompress.channels.constraints import Constraints
+from mmvitcompress.channels.folding import final_masks
 from mmvitcompress.checkpoints.file import Checkpoint
 from mmvitcompress.checkpoints.heads import to_timm_head
 from mmvitcompress.checkpoints.load import load_strict
@@ -150,12 +148,7 @@ def export(
         left = [sum(block) for block in unconverged(compactors)]
         if sum(left) and not force:
             raise _not_converged(model, images, compactors, left, reference)
-        kept = removable(
-            kept_channels(compactors),
-            column_norms(compactors),
-            divisor,
-            Constraints.of(arch),
-        )
+        kept = final_masks(compactors, divisor, Constraints.of(arch))
         before = reference
         with without(compactors, kept):
             reference = _outputs(model, images)
@@ -197,11 +190,8 @@ def _unprefixed(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _not_converged(model, images, compactors, left, before) -> CheckpointError:
-    masked = removable(
-        kept_channels(compactors),
-        column_norms(compactors),
-        constraints=Constraints.of(model.backbone.arch),
-    )
+    demands = Constraints.of(model.backbone.arch)
+    masked = final_masks(compactors, 1, demands)
     with without(compactors, masked):
         moved = _difference(before, _outputs(model, images))
     return CheckpointError(

@@ -11,6 +11,7 @@ from mmvitcompress.deploy.network import DeployedNetwork, export_program
 from mmvitcompress.deploy.targets.base import (
     INPUT,
     METADATA,
+    NO_IMAGES,
     Graph,
     Target,
     check_graph,
@@ -117,9 +118,7 @@ class OpenVinoTarget(Target):
         require_imports('INT8 for OpenVINO', ('openvino', 'nncf'), INSTALL)
         images = [batch.contiguous().numpy() for batch in batches]
         if not images:
-            raise ConfigError(
-                'INT8 needs images to calibrate on, but got none'
-            )
+            raise ConfigError(NO_IMAGES)
         import nncf
         import openvino
 
