@@ -4,7 +4,8 @@ Every config is trained with every seed, exported and tested, one after the
 other; what is done is kept in the work dir and not done again, so that a
 comparison goes on where it was interrupted, and grows by configs and seeds.
 Differences to the baseline are taken seed by seed. At last the exported
-models of the first seed are timed side by side.
+models of the first seed are timed side by side. A table (configs/tables) is
+one file for many rows: a baseline, and what each row changes in it.
 """
 
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mmvitcompress.analysis.table_rows import write_rows
 from mmvitcompress.errors import ConfigError, RunError
 from mmvitcompress.evaluation.comparison import (
     QUALITIES,
@@ -28,10 +30,16 @@ TOOLS = Path(__file__).resolve().parent
 def parse_args():
     parser = cli.parser(__doc__.strip())
     add = parser.add_argument
-    add('configs', nargs='+', metavar='CONFIG', help='what to compare')
+    add('configs', nargs='*', metavar='CONFIG', help='what to compare')
+    add('--table', metavar='FILE', help='take baseline and configs from it')
+    add(
+        '--rows',
+        nargs='+',
+        metavar='ROW',
+        help='of the table; by default all of them',
+    )
     add(
         '--baseline',
-        required=True,
         metavar='CONFIG',
         help='what the others are compared with, as a rule the dense model',
     )
@@ -56,6 +64,21 @@ def parse_args():
     add('--out', metavar='FILE', help='picture of quality against cost')
     cli.add_json(parser)
     return parser.parse_args()
+
+
+def choose_configs(args) -> None:
+    """Take the configs from the table, if there is one."""
+    if not args.table:
+        if args.rows or not (args.baseline and args.configs):
+            raise ConfigError(
+                'give what to compare and a --baseline, or a --table, of '
+                'which --rows chooses'
+            )
+        return
+    if args.configs or args.baseline:
+        raise ConfigError('--table names the configs: give no others')
+    rows = write_rows(args.table, Path(args.work_dir, 'configs'), args.rows)
+    args.baseline, *args.configs = map(str, rows)
 
 
 def cells(args) -> dict[str, list[Cell]]:
@@ -148,6 +171,7 @@ def draw(rows: list[dict], metric: str, args) -> None:
 
 def main():
     args = parse_args()
+    choose_configs(args)
     every = cells(args)
     if args.out:
         from mmvitcompress.visualization import style

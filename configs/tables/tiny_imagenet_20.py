@@ -1,0 +1,108 @@
+# CAIT's Tables IX, X, XI, XV and XVI in small: every method at the MACs of
+# ATME before blocks 5 and 8, or as near as it comes, fine-tuned for as long
+# from one pretrained ViT on 20 classes of Tiny ImageNet. Rows say what changes
+# in the baseline, as --cfg-options does.
+baseline = '../imagenet/dense_dinov2_s_tiny_imagenet_20.py'
+target = 0.42
+common = {
+    'train_dataloader.batch_size': 16,
+    'param_scheduler': [
+        dict(
+            type='LinearLR', start_factor=1e-3, begin=0, end=12, by_epoch=False
+        ),
+        dict(
+            type='CosineAnnealingLR',
+            eta_min=1e-6,
+            begin=12,
+            end=120,
+            by_epoch=False,
+        ),
+    ],
+    'train_cfg': dict(
+        _delete_=True,
+        type='IterBasedTrainLoop',
+        max_iters=120,
+        val_interval=120,
+    ),
+    'default_hooks.checkpoint.by_epoch': False,
+    'default_hooks.checkpoint.interval': 120,
+    'default_hooks.logger.interval': 20,
+    'log_processor': dict(by_epoch=False),
+}
+
+# channels go within 60 iterations, and vanish in the last 40
+cdcp = dict(
+    type='CDCPHook',
+    target=target,
+    num_classes=20,
+    warmup=12,
+    interval=2,
+    increment=0.014,
+    settle=40,
+    shrink=0.15,
+)
+scored = {k: v for k, v in cdcp.items() if k not in ('type', 'shrink')}
+scored['type'] = 'PruningHook'
+merged = 'model.backbone.token_merging'
+matched = 'model.backbone.token_matching'
+pruned = {'model.backbone.compactors': True}
+learning = {'model.backbone.soft_slimming': True}
+rows = {
+    # IX: neighbours or similar tokens
+    'ATME': {merged: dict(layers=(5, 8))},
+    'ToMe': dict(method='token_matching'),
+    'ToMe-5': {matched: dict(r=5)},
+    'ToMe-same-layers': {matched: dict(layers=(5, 8))},
+    'ToMe-Param': {matched: dict(r=5, linear_every=3)},
+    # X: which neighbours
+    'horizontal': {merged: dict(layers=(5, 8), directions='horizontal')},
+    'vertical': {merged: dict(layers=(5, 8), directions='vertical')},
+    'diagonal': {merged: dict(layers=(5, 8), directions='diagonal')},
+    'symmetric': {merged: dict(layers=(7,), directions='symmetric')},
+    # XV: tokens
+    'DiffRate': dict(method='token_rates'),
+    'EViT': {
+        'method': 'token_reorganization',
+        'custom_hooks': [dict(type='KeepRateHook')],
+    },
+    'DynamicViT': {
+        'method': 'token_sparsification',
+        'optim_wrapper.paramwise_cfg.predictor': dict(lr=1e-3),
+        **learning,
+    },
+    'Evo-ViT': {
+        'method': 'token_evolution',
+        'model.backbone.token_evolution.stages': (5, 9),
+        'custom_hooks': [dict(type='TokenStageHook')],
+    },
+    'A-ViT': dict(method='token_halting'),
+    'LFE': dict(method='token_energy'),
+    'life-regression': dict(method='patch_slimming', **learning),
+    # XI: what keeps channels consistent
+    'CDCP': dict(custom_hooks=[cdcp], **pruned),
+    'no-head-level': dict(
+        custom_hooks=[cdcp | dict(rules=dict(head_level=False))], **pruned
+    ),
+    'no-attention-level': dict(
+        custom_hooks=[cdcp | dict(rules=dict(attention_level=False))], **pruned
+    ),
+    # XVI: how channels are chosen
+    'magnitude': dict(
+        custom_hooks=[scored | dict(criterion='magnitude')], **pruned
+    ),
+    'whole-heads': dict(
+        custom_hooks=[
+            scored | dict(criterion='magnitude', rules=dict(whole_heads=True))
+        ],
+        **pruned,
+    ),
+    'Taylor': dict(custom_hooks=[scored | dict(criterion='taylor')], **pruned),
+    'LFS': dict(custom_hooks=[scored | dict(criterion='lfs')], **pruned),
+    'random': dict(custom_hooks=[scored | dict(criterion='random')], **pruned),
+    # both
+    'CAIT': {
+        **pruned,
+        merged: dict(layers=(6, 9)),
+        'custom_hooks': [cdcp | dict(increment=0.004)],
+    },
+}
