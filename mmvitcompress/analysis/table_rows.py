@@ -52,7 +52,7 @@ def write_rows(
     baseline = Path(path).parent / table.baseline
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
-    for name, row in {baseline.stem: {}, **rows}.items():
+    for name, row in [(baseline.stem, {}), *rows.items()]:
         if not re.fullmatch(r'\w[\w.+-]*', name) or name in written:
             raise ConfigError(
                 f'{path}: a row must have a name of its own of letters, '
@@ -63,7 +63,8 @@ def write_rows(
             config = read_config(str(baseline))
             config.merge_from_dict(_plain(table.get('common', {})))
             _change(config, _plain(row), table.get('target'))
-            config.dump(file)
+            lines = [f'{k} = {v!r}' for k, v in config.to_dict().items()]
+            file.write_text('\n'.join(lines), encoding='utf-8')
             read_config(str(file))
         except (ConfigError, TypeError, KeyError) as error:
             raise ConfigError(f'{path}, row {name}: {error}') from error
