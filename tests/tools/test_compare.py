@@ -58,3 +58,8 @@ def test_from_training_to_the_picture(clone):
 def test_bad_arguments_end_before_a_run(clone):
     done = compare(clone, '--seeds', '-1')
     assert done.returncode == 1 and 'got [-1]' in done.stderr
+
+
+def test_a_table_goes_without_configs(clone):
+    done = compare(clone, '--table', 'configs/tables/camvid.py')
+    assert done.returncode == 1 and 'give no others' in done.stderr
