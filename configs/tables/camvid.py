@@ -38,6 +38,7 @@ pruned = {'model.backbone.compactors': True}
 learning = {'model.backbone.soft_slimming': True}
 rows = {
     'ATME': {merged: dict(layers=(5, 8))},
+    'once': {merged: dict(layers=(3,))},
     'ToMe': dict(method='token_matching'),
     'ToMe-same-layers': {matched: dict(layers=(5, 8))},
     'diagonal': {merged: dict(layers=(5, 8), directions='diagonal')},
