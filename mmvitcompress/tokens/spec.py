@@ -38,6 +38,14 @@ class Counts(NamedTuple):
     left: int  # what its output holds
 
 
+class Reach(NamedTuple):
+    """What the tokens of a block attend to, instead of those of a window."""
+
+    keys: int  # tokens that keys and values are made of
+    seen: int  # how many of them each token attends to
+    others: int  # how many of them aren't among the tokens
+
+
 @dataclass(frozen=True)
 class TokenSpec:
     """What to reduce, where, and by how much: plain data, checked.
@@ -115,6 +123,14 @@ class TokenSpec:
     def grid_step(self) -> Grid:
         """Multiples of these keep every grid even, in tokens."""
         return 1, 1
+
+    def reach(self, layer: int, grid: Grid) -> Reach | None:
+        """What tokens attend to in block ``layer`` of a Swin, whose patches
+        lie in ``grid``; None if it has windows, and biases within them.
+
+        Which blocks have none doesn't depend on the grid.
+        """
+        return None
 
     # -- planning -----------------------------------------------------------
 
