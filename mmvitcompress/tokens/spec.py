@@ -56,6 +56,7 @@ class TokenSpec:
     Attributes:
         key: Name of the method: the backbones' argument, the key in an arch's
             JSON, and what its parameters' names begin with.
+        families: The families of archs that it is made for.
         start: What to say when its layers start without weights of their own;
             empty if it has no layers.
         untrained: What is missing, and what to do, where its layers start
@@ -65,6 +66,7 @@ class TokenSpec:
     """
 
     key: ClassVar[str]
+    families: ClassVar[tuple[str, ...]] = ('vit', 'swin')
     start: ClassVar[str] = ''
     untrained: ClassVar[str] = ''
     learned_only: ClassVar[tuple[str, ...]] = ()

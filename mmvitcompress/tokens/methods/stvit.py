@@ -54,6 +54,7 @@ class SemanticTokens(TokenSpec):
     """
 
     key: ClassVar[str] = 'semantic_tokens'
+    families: ClassVar[tuple[str, ...]] = ('swin',)
     start: ClassVar[str] = (
         f'layer scales of blocks with semantic tokens start at {SCALE:g}'
     )
@@ -84,18 +85,12 @@ class SemanticTokens(TokenSpec):
     ) -> 'SemanticTokens':
         """Units of equal length, one after the other from the start, each
         with a block in windows before it."""
-        _check_family(arch)
         depth = arch.token_depth
         specs = [
             cls(tuple(2 + i * (length + 1) for i in range(count)), length)
             for length in range(depth - 1, 1, -1)
             for count in range(1, depth // (length + 1) + 1)
-        ]
-        if not specs:
-            raise ConfigError(
-                'semantic_tokens needs at least 3 blocks in stage 3, but got '
-                f'{depth}: choose another method'
-            )
+        ] or [cls((1,), 2)]  # which is refused with the reason
         if most < 1:
             specs.append(replace(specs[0], layers=()))
         return nearest(specs, reduction_of, target, most)
@@ -123,15 +118,12 @@ class SemanticTokens(TokenSpec):
         }
 
     def check(self, arch) -> None:
-        _check_family(arch)
-        last = self.layers[-1] + self.length - 1
-        if self.layers[0] < 1 or last > arch.token_depth:
+        last = arch.token_depth - self.length + 1
+        if self.layers[0] < 1 or self.layers[-1] > last:
             raise ConfigError(
-                f'semantic_tokens.layers must lie in '
-                f'1..{arch.token_depth - self.length + 1}, so that each unit '
-                f'of {self.length} blocks ends within the {arch.token_depth} '
-                f'blocks of stage 3, but got {self.layers}: shorten length, '
-                'or let units begin earlier'
+                f'semantic_tokens.layers must lie in 1..{last}, so that units '
+                f'of length {self.length} end within the {arch.token_depth} '
+                f'blocks of stage 3, but got {self.layers}'
             )
 
     def clusters(self, grid: Grid) -> tuple[Grid, Grid]:
@@ -182,15 +174,6 @@ class SemanticTokens(TokenSpec):
         self, arch, depth: int, training: bool = False
     ) -> 'SemanticUnits':
         return SemanticUnits(self, arch)
-
-
-def _check_family(arch) -> None:
-    if arch.family != 'swin':
-        raise ConfigError(
-            'semantic_tokens (STViT-R) clusters the windows of a Swin, but '
-            'the arch is a plain ViT: take a CompressedSwin, or another '
-            'method'
-        )
 
 
 class BranchScales(nn.Module):
@@ -285,14 +268,14 @@ def nearest_centres(
     grid: Grid, windows: Grid, samples: Grid, device
 ) -> Tensor:
     """(1, N): the semantic token whose part of the grid each patch lies in."""
-    found = []
-    for side, m, p in zip(grid, windows, samples):
-        part = torch.arange(side, device=device) * m * p // side
-        found.append((part // p, part % p))
-    (row, inner_row), (column, inner_column) = found
-    window = row[:, None] * windows[1] + column
-    inner = inner_row[:, None] * samples[1] + inner_column
-    return (window * prod(samples) + inner).view(1, -1)
+    ids = torch.arange(prod(windows) * prod(samples), device=device)
+    ids = ids.view(*windows, *samples).transpose(1, 2)
+    ids = ids.flatten(2).flatten(0, 1)
+    rows, columns = (
+        torch.arange(side, device=device) * parts // side
+        for side, parts in zip(grid, ids.shape)
+    )
+    return ids[rows][:, columns].view(1, -1)
 
 
 def around_windows(grid: Grid, windows: Grid, near: Grid, device) -> Tensor:
