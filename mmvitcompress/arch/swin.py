@@ -66,7 +66,7 @@ class SwinArch(Arch):
             they are shifted, then padded, as timm does; with True they are
             padded, then shifted, as MMSegmentation and MMDetection do, small
             ones too. Defaults to False.
-        reductions: Token methods that keep a grid; see
+        reductions: Token methods that are made for Swins; see
             :class:`~mmvitcompress.arch.base.Arch`. Their ``layers`` are
             blocks of stage 3, the only one that may merge, counted from 1
             within it: CAIT's Swin-T merges at (5, 6), its Swin-S at (7, 13),

@@ -8,7 +8,10 @@ from torch import nn
 from mmvitcompress.analysis.macs import count_macs
 from mmvitcompress.arch.swin import SwinArch
 from mmvitcompress.arch.zoo import get_arch
-from mmvitcompress.errors import ConfigError
+from mmvitcompress.checkpoints.file import Checkpoint
+from mmvitcompress.checkpoints.load import load_whole
+from mmvitcompress.errors import CheckpointError, ConfigError
+from mmvitcompress.models import CompressedSwin
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.planning import plan_arch
 from mmvitcompress.tokens.methods.stvit import (
@@ -210,4 +213,34 @@ def test_merges_within_a_unit_are_refused(layer):
             **SHAPE,
             token_merging=dict(layers=(layer,)),
             **{KEY: dict(layers=(2,), length=3)},
+        )
+
+
+def test_a_whole_dense_model_is_a_start():
+    """Position biases have no use in blocks that attend otherwise."""
+    torch.manual_seed(0)
+    shape = dict(SHAPE, depths=(1, 1, 3, 1))
+    units = {KEY: dict(layers=(2,), length=2)}
+    model, said = nn.Module(), []
+    model.backbone = CompressedSwin(shape)
+    names = ['layers.2.blocks.1', 'layers.2.blocks.2']
+    tables = {f'{name}.attn.relative_position_bias_table' for name in names}
+    weights = model.state_dict()
+    meta = dict(arch=model.backbone.arch.to_dict())
+    model.backbone = CompressedSwin(shape, **units)
+    load_whole(model, Checkpoint('dense.pth', {}, weights, meta), said.append)
+    loaded = model.backbone.state_dict()
+    dense = {key.removeprefix('backbone.') for key in weights}
+    assert dense - loaded.keys() == tables
+    assert loaded.keys() - dense == {f'{KEY}.{i}.gamma' for i in (1, 2)}
+    for name in dense - tables:
+        assert torch.equal(loaded[name], weights[f'backbone.{name}'])
+    assert said == [f'dense.pth: {SemanticTokens.start}']
+    # and not the other way round, where biases would be missing
+    weights = model.state_dict()
+    meta = dict(arch=model.backbone.arch.to_dict())
+    model.backbone = CompressedSwin(shape)
+    with pytest.raises(CheckpointError, match='relative_position_bias_table'):
+        load_whole(
+            model, Checkpoint('own.pth', {}, weights, meta), said.append
         )
