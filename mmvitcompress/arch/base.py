@@ -104,6 +104,13 @@ class Arch:
         """Check the token methods, in themselves and together."""
         specs = [spec for spec in self.reductions if not spec.is_empty()]
         self._set('reductions', ())
+        for spec in specs:
+            if self.family not in spec.families:
+                raise ConfigError(
+                    f'{spec.key} is made for the family '
+                    f'{" or ".join(spec.families)}, but the arch is a '
+                    f'{self.family}: leave it away, or take such an arch'
+                )
         specs = tuple(spec.resolved(self) for spec in specs)
         self._check_grids(specs)
         for spec in specs:

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from itertools import permutations
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.tokens.spec import Size, TokenSpec
 
 WIDTHS = ('qk_dims', 'v_dims', 'mlp_dims')
 """The values that hold one width for each block."""
@@ -54,3 +56,19 @@ def check_images(shape: Sequence[int], arch) -> None:
             f'{tuple(shape)}'
         )
     check_patch(shape[2], shape[3], arch.patch_size)
+
+
+def check_reach(specs: Sequence[TokenSpec], depth: int) -> None:
+    """Raise ConfigError if a token method reduces a grid before one of
+    ``depth`` blocks in which another one has no tokens of the grid."""
+    whole = Size(64 * 64, (64, 64))
+    for spec, other in permutations(specs, 2):
+        for layer in range(1, depth + 1):
+            if spec.reach(layer, whole.grid) is None:
+                continue
+            if other.before(layer, whole) != whole:
+                raise ConfigError(
+                    f'{other.key} must not reduce tokens before block '
+                    f'{layer} of stage 3, whose tokens {spec.key} makes: '
+                    'choose a block before or after those'
+                )

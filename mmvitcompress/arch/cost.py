@@ -139,21 +139,29 @@ def swin_macs(
         grid = counts.grid
         for spec in arch.reductions_in(stage):
             total += spec.macs(block + 1, counts, arch, norm)
-        total += _swin_block_macs(arch, stage, block, grid)
+        total += _swin_block_macs(arch, stage, block, counts)
+        reach = arch.reach(stage, block, grid)
+        if reach is not None:
+            total += norm * reach.others * dim
         total += 2 * norm * tokens * dim
     if final_norm:
         total += norm * tokens * dim
     return total + num_classes * dim
 
 
-def _swin_block_macs(arch, stage: int, block: int, grid: Grid) -> int:
+def _swin_block_macs(arch, stage: int, block: int, counts: Counts) -> int:
     dim, heads = arch.dims[stage], arch.num_heads[stage]
     qk, v, mlp = arch.widths(arch.layer(stage, block))
-    windows = arch.windows(grid, bool(block % 2))
-    padded = windows.padded()[0] * windows.padded()[1]
-    keys = windows.window[0] * windows.window[1]
-    attention = padded * heads * (qk + v) * (2 * dim + keys)
-    return attention + grid[0] * grid[1] * 2 * dim * mlp
+    reach = arch.reach(stage, block, counts.grid)
+    if reach is None:
+        windows = arch.windows(counts.grid, bool(block % 2))
+        padded = windows.padded()[0] * windows.padded()[1]
+        keys = windows.window[0] * windows.window[1]
+        attended = padded * (2 * dim + keys)
+    else:
+        tokens = counts.attention
+        attended = (tokens + reach.keys) * dim + tokens * reach.seen
+    return heads * (qk + v) * attended + counts.mlp * 2 * dim * mlp
 
 
 def swin_params(arch, num_classes: int, stages: int, final_norm: bool) -> int:
@@ -170,7 +178,8 @@ def swin_params(arch, num_classes: int, stages: int, final_norm: bool) -> int:
             qk, v, mlp = arch.widths(arch.layer(stage, block))
             linear = dim * (2 * heads * (qk + v) + 2 * mlp) + 2 * dim + mlp
             biases = heads * (2 * qk + v) * arch.qkv_bias
-            total += linear + biases + positions + 4 * dim
+            total += linear + biases + 4 * dim
+            total += positions * arch.has_windows(stage, block)
             for spec in arch.reductions_in(stage):
                 total += spec.params(block + 1, arch)
     return total + 2 * dims[-1] * final_norm + num_classes * (dims[-1] + 1)

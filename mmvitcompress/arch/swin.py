@@ -14,12 +14,13 @@ from mmvitcompress.arch.base import (
     Arch,
     takes_token_methods,
 )
+from mmvitcompress.arch.checks import check_reach
 from mmvitcompress.arch.cost import swin_macs, swin_params
 from mmvitcompress.arch.windows import Windows
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.tokens import TokenSpec
 from mmvitcompress.tokens.grids import Grid, merged_grid
-from mmvitcompress.tokens.spec import Counts, count_tokens
+from mmvitcompress.tokens.spec import Counts, Reach, count_tokens
 from mmvitcompress.utils.checks import (
     check_choice,
     check_extent,
@@ -65,7 +66,7 @@ class SwinArch(Arch):
             they are shifted, then padded, as timm does; with True they are
             padded, then shifted, as MMSegmentation and MMDetection do, small
             ones too. Defaults to False.
-        reductions: Token methods that keep a grid; see
+        reductions: Token methods that are made for Swins; see
             :class:`~mmvitcompress.arch.base.Arch`. Their ``layers`` are
             blocks of stage 3, the only one that may merge, counted from 1
             within it: CAIT's Swin-T merges at (5, 6), its Swin-S at (7, 13),
@@ -151,6 +152,7 @@ class SwinArch(Arch):
                     f'{spec.key} leaves no grid of tokens, which the windows '
                     'of a Swin need: leave it away, or compress a plain ViT'
                 )
+        check_reach(specs, self.token_depth)
 
     # -- shape --------------------------------------------------------------
 
@@ -230,6 +232,17 @@ class SwinArch(Arch):
             size // 2 if shifted and length > size else 0 for length in grid
         )
         return Windows(grid, window, shift)
+
+    def reach(self, stage: int, block: int, grid: Grid) -> Reach | None:
+        """What tokens of a block attend to by a token method; None if they
+        attend in windows."""
+        specs = self.reductions_in(stage)
+        found = (spec.reach(block + 1, grid) for spec in specs)
+        return next((reach for reach in found if reach is not None), None)
+
+    def has_windows(self, stage: int, block: int) -> bool:
+        """Whether a block's tokens attend in windows."""
+        return self.reach(stage, block, (1, 1)) is None
 
     def walk(
         self, img_size: int | Grid | None = None

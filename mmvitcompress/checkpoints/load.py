@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmvitcompress.arch.base import Arch
 from mmvitcompress.channels.compactors import is_compactor
 from mmvitcompress.checkpoints.file import Checkpoint, refuse_compactors
+from mmvitcompress.checkpoints.names import TABLE
 from mmvitcompress.checkpoints.recognise import FAMILIES, Weights
 from mmvitcompress.errors import CheckpointError
 from mmvitcompress.tokens import METHODS
@@ -115,6 +116,12 @@ def method_parts(
         CheckpointError: If something was trained for another use.
     """
     new, unused = {}, []
+    if target.family == 'swin':
+        unused += [
+            f'layers.{stage}.blocks.{block}.{TABLE}'
+            for stage, block, _ in target.walk()
+            if not target.has_windows(stage, block)
+        ]
     for key in METHODS:
         specs = getattr(target, key), getattr(weights.arch, key)
         if specs[1] is None and any(

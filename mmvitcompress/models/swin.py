@@ -20,10 +20,10 @@ from torch.utils.checkpoint import checkpoint
 from mmvitcompress.arch.checks import check_images, check_memory
 from mmvitcompress.arch.swin import MERGE_STAGE, SwinArch
 from mmvitcompress.models.layers.blocks import (
-    Attention,
     drop_path_rates,
     init_linears,
 )
+from mmvitcompress.models.layers.window_attention import WindowAttention
 from mmvitcompress.models.layers.windows import (
     LayoutCache,
     WindowLayout,
@@ -32,43 +32,7 @@ from mmvitcompress.models.layers.windows import (
 )
 from mmvitcompress.tokens import TokenMethod, TokenState
 from mmvitcompress.tokens.grids import merged_grid
-from mmvitcompress.tokens.method import add_methods
-
-
-class WindowAttention(Attention):
-    """Attention within windows, with a bias for each relative position.
-
-    Arguments are those of ``Attention``, and the edge of the windows that the
-    biases are made for.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        qk_dim: int,
-        v_dim: int,
-        scale: float,
-        window_size: int,
-        qkv_bias: bool = True,
-    ):
-        super().__init__(dim, num_heads, qk_dim, v_dim, scale, qkv_bias)
-        self.relative_position_bias_table = nn.Parameter(
-            torch.zeros((2 * window_size - 1) ** 2, num_heads)
-        )
-
-    def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
-        """(B · windows, N, D) → (B · windows, N, D)."""
-        return super().forward(x, self._bias(layout, x.shape[0]))
-
-    def _bias(self, layout: WindowLayout, count: int) -> Tensor:
-        """(1 or ``count``, h, N, N), what is added to the logits."""
-        bias = self.relative_position_bias_table[layout.index]
-        bias = bias.permute(2, 0, 1).unsqueeze(0)  # (1, h, N, N)
-        if layout.mask is None:
-            return bias
-        bias = bias + layout.mask.unsqueeze(1)  # (windows, h, N, N)
-        return bias.repeat(count // len(bias), 1, 1, 1)
+from mmvitcompress.tokens.method import Attending, add_methods
 
 
 class SwinBlock(nn.Module):
@@ -89,20 +53,36 @@ class SwinBlock(nn.Module):
             qk_dim,
             v_dim,
             scale=arch.head_dims[stage] ** -0.5,
-            window_size=arch.window_size,
+            window_size=(
+                arch.window_size if arch.has_windows(stage, block) else None
+            ),
             qkv_bias=arch.qkv_bias,
         )
         self.norm2 = nn.LayerNorm(dim, eps=arch.norm_eps)
         self.mlp = Mlp(dim, hidden_features=mlp_dim)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
-        """(B, H, W, D) → (B, H, W, D)."""
-        windows = cut(self.norm1(x), layout.windows, self.pad_first)
-        attended = self.attn(windows, layout)
-        attended = join(attended, layout.windows, self.pad_first)
+    def forward(self, x: Tensor, how: WindowLayout | Attending) -> Tensor:
+        """Tokens → as many: a grid (B, H, W, D) in windows, or (B, n, D) that
+        attend as a token method says."""
+        if isinstance(how, Attending):
+            attended = self._attend(self.norm1(x), how)
+            x = x + self.drop_path(attended * how.scales[0])
+            hidden = self.mlp(self.norm2(x))
+            return x + self.drop_path(hidden * how.scales[1])
+        windows = cut(self.norm1(x), how.windows, self.pad_first)
+        attended = self.attn(windows, how)
+        attended = join(attended, how.windows, self.pad_first)
         x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Tensor, how: Attending) -> Tensor:
+        if how.others is None:
+            return self.attn.to_keys(x, x, how.index)
+        keys = self.norm1(how.others)
+        if how.own:
+            keys = torch.cat([x, keys], 1)
+        return self.attn.to_keys(x, keys, how.index)
 
 
 class PatchEmbed(nn.Module):
@@ -217,9 +197,9 @@ class Swin(nn.Module):
     def _init_weights(self) -> None:
         # merges and the stem keep their own initialisation
         init_linears(self.layers)
-        for module in self.layers.modules():
-            if isinstance(module, WindowAttention):
-                trunc_normal_(module.relative_position_bias_table, std=0.02)
+        for name, table in self.layers.named_parameters():
+            if name.endswith('relative_position_bias_table'):
+                trunc_normal_(table, std=0.02)
 
     def forward(
         self, x: Tensor, take: Sequence[int] | None = None
@@ -249,25 +229,45 @@ class Swin(nn.Module):
     ) -> list[tuple[Tensor, TokenState]]:
         """Run the stages as :meth:`forward` does, without the final norm."""
         x, state = self.embed(x)
-        methods, outputs = self.methods, []
+        outputs = []
         for i, stage in enumerate(self.layers):
             if stage.downsample is not None:
                 x, state = stage.downsample(x), halved(state)
-            for j, block in enumerate(stage.blocks):
-                for method in methods if i == MERGE_STAGE else ():
-                    x, state = method.before(j + 1, x.flatten(1, 2), state)
-                    x = x.unflatten(1, state.grid)
-                x = self._run(block, x, state.grid)
+            x = x.flatten(1, 2)
+            for layer, block in enumerate(stage.blocks, 1):
+                methods = self.methods if i == MERGE_STAGE else ()
+                x, state = self._step(block, layer, methods, x, state)
+            x = x.unflatten(1, state.grid)
             if i in take:
                 outputs.append((x.flatten(1, 2), state))
         return outputs
 
-    def _run(self, block: SwinBlock, x: Tensor, grid) -> Tensor:
-        windows = self.arch.windows(grid, block.shifted)
-        layout = self._layouts.get(windows, x.device)
+    def _step(
+        self,
+        block: SwinBlock,
+        layer: int,
+        methods: Sequence[TokenMethod],
+        x: Tensor,
+        state: TokenState,
+    ) -> tuple[Tensor, TokenState]:
+        """Run block ``layer`` of a stage, and what methods do there:
+        (B, n, D) → (B, m, D)."""
+        how = None
+        for method in methods:
+            x, state = method.before(layer, x, state)
+            how = how or method.attending(layer, state)
+        if how is None:
+            x = x.unflatten(1, state.grid)
+            windows = self.arch.windows(state.grid, block.shifted)
+            how = self._layouts.get(windows, x.device)
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, layout, use_reentrant=False)
-        return block(x, layout)
+            x = checkpoint(block, x, how, use_reentrant=False)
+        else:
+            x = block(x, how)
+        x = x.flatten(1, -2)
+        for method in methods:
+            x, state = method.rejoin(layer, x, state)
+        return x, state
 
     def embed(self, x: Tensor) -> tuple[Tensor, TokenState]:
         """Images (B, 3, H, W) → token grid (B, h, w, D)."""

@@ -5,11 +5,11 @@ Plain PyTorch that knows nothing of OpenMMLab. A reduction takes and returns
 add a method, add a file with its :class:`TokenSpec` to ``methods``.
 """
 
+from mmvitcompress.tokens.life_predictor import LifePredictor
 from mmvitcompress.tokens.method import TokenMethod
 from mmvitcompress.tokens.methods import METHODS
 from mmvitcompress.tokens.methods.atme import TokenMerge, TokenMerging
 from mmvitcompress.tokens.methods.life import PatchSlimming, SoftPatchSlimmer
-from mmvitcompress.tokens.methods.life_predictor import LifePredictor
 from mmvitcompress.tokens.methods.tome import TokenMatching
 from mmvitcompress.tokens.restore import TokenMap, restore, restore_grid
 from mmvitcompress.tokens.spec import Counts, TokenSpec

@@ -1,5 +1,7 @@
 """What reduces tokens while blocks run: the module that a spec builds."""
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
@@ -38,6 +40,27 @@ class Attended:
         return logits.float().softmax(-1).squeeze(2)
 
 
+class Attending(NamedTuple):
+    """How the tokens (B, n, D) of a block attend, instead of in windows.
+
+    All of it goes through the block's own norms and projections.
+
+    Attributes:
+        others: Tokens (B, m, D) that are attended to, too; None for none.
+        own: Whether the tokens are attended to themselves, as the first of
+            the keys.
+        index: (G, K): the tokens are G groups of equal size, one after the
+            other, of which each attends to its K of the keys; None if all
+            attend to all.
+        scales: (2, D), by which what attention and MLP add is multiplied.
+    """
+
+    others: Tensor | None
+    own: bool
+    index: Tensor | None
+    scales: Tensor
+
+
 class TokenMethod(nn.Module):
     """Reduces tokens while blocks run.
 
@@ -71,6 +94,11 @@ class TokenMethod(nn.Module):
         Returns:
             (B, 1, 1, prefix + n), one number for each key, or None.
         """
+        return None
+
+    def attending(self, layer: int, state: TokenState) -> Attending | None:
+        """How the tokens of block ``layer`` of a Swin attend where
+        :meth:`TokenSpec.reach` says so; None for its windows."""
         return None
 
     def between(

@@ -38,6 +38,14 @@ class Counts(NamedTuple):
     left: int  # what its output holds
 
 
+class Reach(NamedTuple):
+    """What the tokens of a block attend to, instead of those of a window."""
+
+    keys: int  # tokens that keys and values are made of
+    seen: int  # how many of them each token attends to
+    others: int  # how many of them aren't among the tokens
+
+
 @dataclass(frozen=True)
 class TokenSpec:
     """What to reduce, where, and by how much: plain data, checked.
@@ -48,6 +56,7 @@ class TokenSpec:
     Attributes:
         key: Name of the method: the backbones' argument, the key in an arch's
             JSON, and what its parameters' names begin with.
+        families: The families of archs that it is made for.
         start: What to say when its layers start without weights of their own;
             empty if it has no layers.
         untrained: What is missing, and what to do, where its layers start
@@ -57,6 +66,7 @@ class TokenSpec:
     """
 
     key: ClassVar[str]
+    families: ClassVar[tuple[str, ...]] = ('vit', 'swin')
     start: ClassVar[str] = ''
     untrained: ClassVar[str] = ''
     learned_only: ClassVar[tuple[str, ...]] = ()
@@ -115,6 +125,14 @@ class TokenSpec:
     def grid_step(self) -> Grid:
         """Multiples of these keep every grid even, in tokens."""
         return 1, 1
+
+    def reach(self, layer: int, grid: Grid) -> Reach | None:
+        """What tokens attend to in block ``layer`` of a Swin, whose patches
+        lie in ``grid``; None if it has windows, and biases within them.
+
+        Which blocks have none doesn't depend on the grid.
+        """
+        return None
 
     # -- planning -----------------------------------------------------------
 

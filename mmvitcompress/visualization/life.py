@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import LifePredictor
-from mmvitcompress.tokens.methods.life_predictor import scores_to_lives
+from mmvitcompress.tokens.life_predictor import scores_to_lives
 from mmvitcompress.visualization import base, style
 from mmvitcompress.visualization.loading import run_tokens, token_map
 

@@ -1,5 +1,6 @@
 """What the recipes say, and what they reach by closed form."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -130,8 +131,9 @@ def test_life_regression_trains_as_printed(name):
 
 def test_swins_with_merges_are_trained_from_scratch():
     """For 300 epochs (Table XVII), by Swin's own recipe."""
-    for name, rate in (('swin_t', 0.2), ('swin_s', 0.3)):
-        cfg = read(f'imagenet/atme_{name}_in1k')
+    sizes = (('swin_t', 0.2), ('swin_s', 0.3))
+    for method, (name, rate) in itertools.product(['atme', 'stvit'], sizes):
+        cfg = read(f'imagenet/{method}_{name}_in1k')
         assert cfg.model.backbone.checkpoint is None
         assert cfg.model.backbone.drop_path_rate == rate
         assert 'distillation' not in cfg.model

@@ -30,8 +30,8 @@ class Row(NamedTuple):
         idle: What of its own has no gradient, being of no consequence.
         dynamic: How an ONNX graph of it takes images; None if there is none.
         planned: Whether the planner can choose its arguments.
-        averages: Whether outputs are means over blocks, where nothing is to
-            be reduced, too.
+        apart: Whether outputs aren't the dense net's where nothing is to be
+            reduced, either: means over blocks, or blocks of another kind.
     """
 
     reduces: tuple[dict, ...]
@@ -43,7 +43,7 @@ class Row(NamedTuple):
     dynamic: str | None = 'batch'
     idle: tuple[str, ...] = ()
     planned: bool = True
-    averages: bool = False
+    apart: bool = False
 
 
 ROWS = {
@@ -126,6 +126,17 @@ ROWS = {
         params=True,
         chooses=True,
     ),
+    'semantic_tokens': Row(
+        reduces=(
+            dict(layers=(1,), length=4, samples=2, window=3, overlap=1),
+            dict(layers=(1, 3), length=2, samples=1, window=2, overlap=0),
+            dict(layers=(2,), length=3, window=5),
+        ),
+        nothing=(dict(layers=()),),
+        swin=True,
+        params=True,
+        apart=True,
+    ),
     'token_halting': Row(
         reduces=(
             dict(first=2, rates=(1, 1, 0.6, 0.3), scale=2.0, shift=-1.0),
@@ -134,7 +145,7 @@ ROWS = {
         ),
         nothing=(dict(shift=-1e9), dict(shift=-1e9, rates=(1, 1, 1, 1))),
         chooses=True,
-        averages=True,
+        apart=True,
     ),
 }
 FIRST = {key: {key: row.reduces[0]} for key, row in ROWS.items()}
@@ -219,6 +230,9 @@ PREFIX |= dict(rotary=3, gated=1)
 def takes(net: str, methods: dict) -> bool:
     """Whether a net of ``NETS`` takes these methods."""
     rows = [ROWS[key] for key in methods]
+    family = 'swin' if net == 'swin' else 'vit'
+    if any(family not in METHODS[key].families for key in methods):
+        return False
     if net in ('swin', 'windows'):
         return all(row.swin for row in rows)
     return PREFIX[net] >= max((row.prefix for row in rows), default=0)

@@ -27,7 +27,7 @@ from mmvitcompress.models.layers.rotary import (
 )
 from mmvitcompress.tokens import TokenState
 from mmvitcompress.tokens.methods.atme import merged
-from mmvitcompress.tokens.methods.ranked import Rated
+from mmvitcompress.tokens.ranked import Rated
 from mmvitcompress.tokens.state import Dropped, Indexed
 from mmvitcompress.visualization.loading import token_map
 

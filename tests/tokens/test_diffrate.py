@@ -12,7 +12,7 @@ from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import METHODS, restore
 from mmvitcompress.tokens.losses import collect_losses
 from mmvitcompress.tokens.methods.diffrate import TokenRates
-from mmvitcompress.tokens.methods.ranked import LearnedRate
+from mmvitcompress.tokens.ranked import LearnedRate
 
 KEY = TokenRates.key
 ARCH = ViTArch(24, 4, 3, patch_size=4, img_size=20)

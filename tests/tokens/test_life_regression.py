@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.tokens import PatchSlimming, TokenState
-from mmvitcompress.tokens.methods.life_predictor import (
+from mmvitcompress.tokens.life_predictor import (
     MIN_DEVIATION,
     key_bias,
     log_weights,

@@ -11,8 +11,8 @@ from mmvitcompress.tokens import (
     TokenState,
     restore,
 )
+from mmvitcompress.tokens.life_predictor import scores_to_lives
 from mmvitcompress.tokens.methods.life import sort_patches
-from mmvitcompress.tokens.methods.life_predictor import scores_to_lives
 
 
 def test_scores_by_hand():

@@ -82,10 +82,14 @@ def test_far_targets_are_planned(target):
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('channels', [0.0, 0.4])
 def test_every_method_meets_a_target(method, channels):
-    arch = get_arch('deit_small')
+    vit = 'vit' in METHODS[method].families
+    name = 'deit_small' if vit else 'swin_small'
+    arch = get_arch(name)
     found = plan_arch(arch, 0.4, 384, channels, method=method)
-    check(found, 'deit_small', 384)
-    assert found.reduction == pytest.approx(0.4, abs=0.013)
+    check(found, name, 384)
+    # whole blocks of a Swin are all that can be chosen
+    near = 0.013 if vit or channels else 0.05
+    assert found.reduction == pytest.approx(0.4, abs=near)
     config = found.config()
     assert [*config] == [method]
     assert arch.replace(**config).reductions == (found.spec,)

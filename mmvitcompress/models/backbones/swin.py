@@ -74,7 +74,7 @@ class CompressedSwin(Backbone, Swin):
         compactors: Whether all blocks get CDCP's compactors, for
             :class:`~mmvitcompress.engine.hooks.CDCPHook`. Defaults to False.
         init_cfg: Must be None; use ``checkpoint``, which is strict.
-        **methods: Arguments of any other token method that keeps a grid, by
+        **methods: Arguments of any other token method made for Swins, by
             its key, see :data:`~mmvitcompress.tokens.METHODS`.
 
     Attributes:

@@ -15,8 +15,8 @@ from math import prod
 from typing import ClassVar
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.methods.ranked import RatedTokens, RateLearner
 from mmvitcompress.tokens.placement import nearest_rate
+from mmvitcompress.tokens.ranked import RatedTokens, RateLearner
 from mmvitcompress.tokens.spec import (
     Counts,
     Size,

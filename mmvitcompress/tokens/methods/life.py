@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens.method import TokenMethod
-from mmvitcompress.tokens.methods.life_predictor import (
+from mmvitcompress.tokens.life_predictor import (
     SHARPNESS,
     FoldedLifePredictor,
     LifePredictor,
     key_bias,
     scores_to_lives,
 )
+from mmvitcompress.tokens.method import TokenMethod
 from mmvitcompress.tokens.placement import nearest_rate
 from mmvitcompress.tokens.spec import (
     Counts,
