@@ -116,6 +116,9 @@ class TokenSpec:
         """Multiples of these keep every grid even, in tokens."""
         return 1, 1
 
+    def check_export(self) -> None:
+        """Raise ConfigError if no graph can be exported of it."""
+
     # -- planning -----------------------------------------------------------
 
     @classmethod
