@@ -85,7 +85,7 @@ def benchmark(
     # counting runs each model once, uncompiled: its own errors come first
     rows = [
         {
-            **_costs(model, shape),
+            **costs(model, shape),
             'attention_kernels': attention_kernels(model, images, dtype),
         }
         for model in models
@@ -155,7 +155,17 @@ def macs_ratios(row: Mapping, baseline: Mapping) -> dict[str, float | None]:
     }
 
 
-def _costs(model: nn.Module, shape: tuple[int, int]) -> dict[str, Any]:
+def costs(model: nn.Module, shape: tuple[int, int]) -> dict[str, Any]:
+    """MACs and parameters of a model and of its parts.
+
+    Args:
+        model: What is counted.
+        shape: Height and width of one image, in pixels.
+
+    Returns:
+        ``macs`` and ``params`` of the network, ``macs_by_part`` and
+        ``params_by_part``; the encoder is a part.
+    """
     figures = model_complexity(model, shape)
     parts = {**figures['parts'], 'encoder': figures['encoder']}
     by_part = {

@@ -65,10 +65,20 @@ def table(
             of this part. Defaults to 'overall'.
     """
     measured = [*([baseline] if baseline else []), *rows]
-    cells = [_cells(row, baseline, part) for row in measured]
-    heads = list(cells[0])
-    lines = [heads, ['---'] + ['---:'] * (len(heads) - 1)]
-    lines += [list(row.values()) for row in cells]
+    return markdown_table([_cells(row, baseline, part) for row in measured])
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]], texts: int = 1) -> str:
+    """Rows by column as a Markdown table.
+
+    Args:
+        rows: What stands in each column; what a row has not gets a dash.
+        texts: How many of the columns are texts, the first ones; the others
+            are numbers, aligned to the right. Defaults to 1.
+    """
+    heads = list(dict.fromkeys(head for row in rows for head in row))
+    lines = [heads, ['---'] * texts + ['---:'] * (len(heads) - texts)]
+    lines += [[row.get(head, '–') for head in heads] for row in rows]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 

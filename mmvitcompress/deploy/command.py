@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmvitcompress.analysis.configs import as_shape, load_config
-from mmvitcompress.analysis.report import environment
+from mmvitcompress.analysis.report import environment, markdown_table
 from mmvitcompress.analysis.timing import CLOCKS
 from mmvitcompress.deploy.measuring import EAGER, figures, macs_ratio
 from mmvitcompress.deploy.network import (
@@ -215,10 +215,7 @@ def runtime_table(
             pair = dense and name != DENSE and dense.get(row)
             eager = (dense or rows)[EAGER]
             lines.append(_cells(name, row, own, pair or None, eager))
-    columns = list(dict.fromkeys(key for line in lines for key in line))
-    table = [columns, ['---', '---', *['---:'] * (len(columns) - 2)]]
-    table += [[line.get(key, '–') for key in columns] for line in lines]
-    text = '\n'.join(f'| {" | ".join(line)} |' for line in table)
+    text = markdown_table(lines, texts=2)
     if ratio is not None:
         text += f'\nIf time followed MACs, the speedup would be {ratio:.2f}×.'
     return text

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mmvitcompress.analysis.complexity import model_complexity
+from mmvitcompress.analysis.benchmark import costs, macs_ratios
 from mmvitcompress.analysis.timing import CLOCKS, time_calls
 from mmvitcompress.deploy import evaluation
 from mmvitcompress.deploy.shipping import Candidate, Row, Trial
@@ -122,11 +122,6 @@ def _megabytes(path: str) -> float:
 
 def macs_ratio(compressed: Candidate, dense: Candidate) -> float:
     """How much less work, which the speedup would be if time followed it."""
-    spec, part = compressed.network.spec, compressed.network.part
-    costs = []
-    for model in (dense.model, compressed.model):
-        counted = model_complexity(model, spec.shape)
-        own = {'all': counted['total'], 'encoder': counted['encoder']}
-        own = own.get(part, counted['parts']['backbone'])
-        costs.append(own['macs'])
-    return costs[0] / costs[1]
+    shape, part = compressed.network.spec.shape, compressed.network.part
+    own, other = (costs(made.model, shape) for made in (compressed, dense))
+    return macs_ratios(own, other)['overall' if part == 'all' else part]

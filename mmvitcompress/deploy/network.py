@@ -84,8 +84,12 @@ class DeployedNetwork(nn.Module):
         self.part = part
         self.spec = spec
         backbone, neck = encoder_parts(model)
+        backbone = model if backbone is None else backbone
+        if isinstance(backbone, ViT | Swin):
+            for reduction in backbone.arch.reductions:
+                reduction.check_export()
         head = graph_head(model) if part == 'all' else None
-        self.backbone = copy.deepcopy(model if backbone is None else backbone)
+        self.backbone = copy.deepcopy(backbone)
         self.neck = copy.deepcopy(None if part == 'backbone' else neck)
         self.head = copy.deepcopy(head)
         self.eval().requires_grad_(False)

@@ -134,6 +134,9 @@ class TokenSpec:
         """
         return None
 
+    def check_export(self) -> None:
+        """Raise ConfigError if no graph can be exported of it."""
+
     # -- planning -----------------------------------------------------------
 
     @classmethod

@@ -5,19 +5,6 @@ import small_heads as heads
 from mmengine.config import Config
 
 WIDTH = 16  # of every head
-BACKBONE = dict(
-    type='mmvitcompress.CompressedViT',
-    arch=dict(
-        embed_dim=32, depth=4, num_heads=2, head_dim=16, img_size=(64, 64)
-    ),
-    token_merging=dict(layers=(2, 3)),
-)
-PYRAMID = dict(
-    type='mmseg.Feature2Pyramid',
-    embed_dim=32,
-    rescales=[4, 2, 1, 0.5],
-    norm_cfg=dict(type='BN'),
-)
 
 
 def image_classifier():
@@ -25,7 +12,7 @@ def image_classifier():
         default_scope='mmvitcompress',
         model=dict(
             type='ImageClassifier',
-            backbone=dict(BACKBONE),
+            backbone=dict(heads.BACKBONE),
             num_classes=10,
         ),
     )
@@ -76,8 +63,10 @@ def upernet():
 
 def detector(stages=1):
     """Mask R-CNN; with more stages, the cascaded one."""
-    neck = [PYRAMID, heads.fpn([32] * 4)]
-    model = heads.mask_rcnn(dict(BACKBONE), neck, 5, proposals=50, most=10)
+    neck = [heads.PYRAMID, heads.fpn([32] * 4)]
+    model = heads.mask_rcnn(
+        dict(heads.BACKBONE), neck, 5, proposals=50, most=10
+    )
     if stages > 1:
         model['type'] = 'CascadeRCNN'
         model['roi_head'].update(
@@ -113,8 +102,8 @@ def mask2former_seg():
                 size=(60, 90),
                 test_cfg=dict(size_divisor=32),
             ),
-            backbone=dict(BACKBONE),
-            neck=PYRAMID,
+            backbone=dict(heads.BACKBONE),
+            neck=heads.PYRAMID,
             decode_head=heads.mask2former_head(
                 [32] * 4, 5, layers=3, num_classes=5
             ),
@@ -127,7 +116,7 @@ def mask2former_det():
     return dict(
         default_scope='mmdet',
         model=heads.mask2former(
-            dict(BACKBONE), PYRAMID, [32] * 4, 5, layers=3
+            dict(heads.BACKBONE), heads.PYRAMID, [32] * 4, 5, layers=3
         ),
     )
 

@@ -3,33 +3,22 @@
 import numpy as np
 import pytest
 import torch
+from small_vits import loss_of, scored_images, scored_vit
 
-from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.channels import attach_compactors
 from mmvitcompress.channels.compactors import each_kind
 from mmvitcompress.channels.gates import GateScores, are_gates, hold_
 from mmvitcompress.channels.importance import taylor
-from mmvitcompress.models import ViT
-
-ARCH = ViTArch(12, 2, 2, patch_size=8, img_size=16, mlp_dims=20)
 
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    model = ViT(ARCH, final_norm=False)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.double().eval()
+    return scored_vit()
 
 
 @pytest.fixture
 def x():
-    return torch.randn(4, 3, 16, 16, generator=torch.manual_seed(1)).double()
-
-
-def loss_of(model, x):
-    return model(x)[-1][0].pow(3).mean()
+    return scored_images(4)
 
 
 def gradients(model, compactors, x):

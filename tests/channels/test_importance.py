@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from small_vits import SCORED, loss_of, scored_images, scored_vit
 
-from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.channels import (
     MacBudget,
     attach_compactors,
@@ -22,25 +22,15 @@ from mmvitcompress.channels.compensation import (
 from mmvitcompress.channels.importance import per_cost, taylor
 from mmvitcompress.models import ViT
 
-ARCH = ViTArch(12, 2, 2, patch_size=8, img_size=16, mlp_dims=20)
-
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    model = ViT(ARCH, final_norm=False)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.double().eval()
+    return scored_vit()
 
 
 @pytest.fixture
 def x():
-    return torch.randn(6, 3, 16, 16, generator=torch.manual_seed(1)).double()
-
-
-def loss_of(model, x):
-    return model(x)[-1][0].pow(3).mean()
+    return scored_images(6)
 
 
 def test_scores_are_derivatives_by_the_size_of_each_channel(model, x):
@@ -145,7 +135,7 @@ def test_removing_a_constant_channel_changes_nothing(model, x):
 
 
 def test_costs_divide_what_all_heads_lose_together():
-    budget = MacBudget.of(ARCH)
+    budget = MacBudget.of(SCORED)
     score = np.array([[3.0, 1, 2, 9, 9, 9], [4.0, 6, 5, 9, 9, 9]])
     block = Kinds(score, 3 * score, score, np.arange(20.0)[None])
     found = per_cost([block, block], budget)[0]

@@ -20,26 +20,13 @@ from mmvitcompress.errors import ConfigError
 pytestmark = pytest.mark.slow
 
 SHAPE = (64, 96)
-BACKBONE = dict(
-    type='mmvitcompress.CompressedViT',
-    arch=dict(
-        embed_dim=32, depth=4, num_heads=2, head_dim=16, img_size=(64, 64)
-    ),
-    token_merging=dict(layers=(2, 3)),
-)
-PYRAMID = dict(
-    type='mmseg.Feature2Pyramid',
-    embed_dim=32,
-    rescales=[4, 2, 1, 0.5],
-    norm_cfg=dict(type='BN'),
-)
 
 
 def segmentor():
     return ConfigDict(
         type='EncoderDecoder',
-        backbone=BACKBONE,
-        neck=PYRAMID,
+        backbone=heads.BACKBONE,
+        neck=heads.PYRAMID,
         decode_head=heads.mask2former_head(
             [32] * 4, 5, layers=2, num_classes=5
         ),
@@ -50,8 +37,8 @@ def segmentor():
 def retinanet():
     return ConfigDict(
         type='RetinaNet',
-        backbone=BACKBONE,
-        neck=[PYRAMID, heads.fpn([32] * 4)],
+        backbone=heads.BACKBONE,
+        neck=[heads.PYRAMID, heads.fpn([32] * 4)],
         bbox_head=dict(
             type='RetinaHead', num_classes=5, in_channels=16, feat_channels=16
         ),
@@ -62,7 +49,7 @@ def retinanet():
 MODELS_OF = {
     'mmseg': segmentor,
     'mmdet': lambda: heads.mask2former(
-        BACKBONE, PYRAMID, [32] * 4, 5, layers=2
+        heads.BACKBONE, heads.PYRAMID, [32] * 4, 5, layers=2
     ),
 }
 
@@ -139,7 +126,11 @@ def test_one_stage_detectors_are_graphs_of_raw_outputs():
 def test_other_detectors_are_refused_by_name(model):
     if model == 'two stages':
         config = heads.mask_rcnn(
-            BACKBONE, [PYRAMID, heads.fpn([32] * 4)], 5, proposals=9, most=3
+            heads.BACKBONE,
+            [heads.PYRAMID, heads.fpn([32] * 4)],
+            5,
+            proposals=9,
+            most=3,
         )
         words = 'MaskRCNN.*regions that the RPN finds.*part=.encoder'
         with pytest.raises(ConfigError, match=words):

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import pytest
+import small_vits
 import torch
 from torch import nn
 
@@ -12,16 +13,7 @@ from mmvitcompress.deploy.optimize import optimize_for_inference
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedViT, UnmergePyramid
 
-SMALL = dict(
-    embed_dim=24,
-    depth=4,
-    num_heads=3,
-    patch_size=4,
-    img_size=32,
-    qk_dims=(8, 4, 6, 2),
-    v_dims=(8, 6, 2, 4),
-    mlp_dims=(48, 96, 9, 24),
-)
+SMALL = small_vits.SMALL | dict(mlp_dims=(48, 96, 9, 24))
 SLIMMING = dict(base_layer=2, layers=(2, 3))
 MODELS = {
     'dense': {},

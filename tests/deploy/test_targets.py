@@ -1,6 +1,7 @@
 """Files for each runtime, run there and compared with PyTorch."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -31,11 +32,6 @@ SHAPE = (16, 24)
 RUN = 'torch', 'onnx', 'openvino'
 
 
-@pytest.fixture(params=TARGETS)
-def target(request):
-    return needed(request.param)
-
-
 def needed(name):
     """A target, if its packages are there."""
     for package in TARGETS[name].packages:
@@ -54,14 +50,31 @@ def network(**spec):
     return DeployedNetwork(model, 'encoder', spec)
 
 
-def test_files_equal_pytorch(target, tmp_path):
-    path = tmp_path / f'net{target.suffix}'
-    made, images = network(), torch.randn(5, 3, *SHAPE)
-    assert 0 <= target.write(made, path, [images]) <= TOLERANCE
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+    """A function from a target's name to a network and the file of it, each
+    written once."""
+    files = {}
+
+    def write(name):
+        target = needed(name)
+        if name not in files:
+            made, images = network(), torch.randn(5, 3, *SHAPE)
+            path = tmp_path_factory.mktemp(name) / f'net{target.suffix}'
+            assert 0 <= target.write(made, path, [images]) <= TOLERANCE
+            files[name] = made, path
+        return files[name]
+
+    return write
+
+
+@pytest.mark.parametrize('name', TARGETS)
+def test_files_equal_pytorch(name, written):
+    made, path = written(name)
     assert path.is_file()
-    if not target.runs_here():
+    if not TARGETS[name].runs_here():
         return
-    graph = target.load(path)
+    graph, images = TARGETS[name].load(path), torch.randn(5, 3, *SHAPE)
     found, expected = graph(images), made(images)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     # results stay when the graph is run again
@@ -135,15 +148,13 @@ def test_nan_is_no_small_error():
     assert graph_error(made, made) == 0
 
 
-def test_bfloat16_is_near_but_not_equal(tmp_path):
+def test_bfloat16_is_near_but_not_equal(written):
     for name in ('torch', 'openvino'):
         if name == 'openvino' and not has_bfloat16():
             continue
-        target = needed(name)
-        made, path = network(), tmp_path / f'net{target.suffix}'
-        target.write(made, path)
+        made, path = written(name)
         images = torch.randn(2, 3, *SHAPE)
-        (found,) = target.load(path, 'bf16')(images)
+        (found,) = TARGETS[name].load(path, 'bf16')(images)
         (expected,) = made(images)
         assert found.dtype == torch.float32
         error = (found - expected).abs().max() / expected.abs().max()
@@ -157,20 +168,20 @@ def has_bfloat16():
 
 
 @pytest.mark.parametrize('name', ['onnx', 'openvino', 'tensorrt'])
-def test_int8_is_smaller_and_near(name, tmp_path):
+def test_int8_is_smaller_and_near(name, written, tmp_path):
     target = needed(name)
     if name == 'openvino':
         pytest.importorskip('nncf')
-    made = network()
-    path, out = (tmp_path / f'{n}{target.suffix}' for n in ('f', 'i'))
-    target.write(made, path)
+    made, path = written(name)
+    folder = shutil.copytree(path.parent, tmp_path / 'files')
+    path, out = folder / path.name, folder / f'int8{target.suffix}'
     images = [torch.randn(1, 3, *SHAPE) for _ in range(8)]
     target.quantize(path, out, images)
     with pytest.raises(ConfigError, match='images to calibrate on'):
-        target.quantize(path, tmp_path / 'none', [])
+        target.quantize(path, folder / 'none', [])
     if name == 'tensorrt':
-        lines = (tmp_path / 'f.trtexec.sh').read_text().splitlines()
-        assert '--onnx=i.trt.onnx' in lines[-1] and '--int8' in lines[-1]
+        lines = (folder / 'net.trtexec.sh').read_text().splitlines()
+        assert '--onnx=int8.trt.onnx' in lines[-1] and '--int8' in lines[-1]
         assert '--optShapes=images:8x3x16x24' in lines[-1]
     # TensorRT's file runs under onnxruntime as well
     load = TARGETS['onnx' if name == 'tensorrt' else name].load
@@ -201,10 +212,8 @@ def test_a_missing_package_is_named(name, package, tmp_path, monkeypatch):
         TARGETS[name].write(network(), tmp_path / 'x')
 
 
-def test_memory_of_a_process(tmp_path):
-    target, made = TARGETS['torch'], network()
-    path = tmp_path / 'net.pt2'
-    target.write(made, path)
+def test_memory_of_a_process(written):
+    _, path = written('torch')
     size = (64, 3, *SHAPE)
     peak = process_memory_mb('torch', path, 'float32', size, 1)
     assert peak is None or 0.1 < peak < 2000
@@ -251,17 +260,17 @@ def test_what_tensorrt_refuses_is_found(tmp_path):
     assert not [*objections(path)]
 
 
-def test_trtexec_gets_a_command(tmp_path):
-    target = needed('tensorrt')
-    target.write(network(), tmp_path / 'net.trt.onnx')
-    script = (tmp_path / 'net.trtexec.sh').read_text()
+def test_trtexec_gets_a_command(written, tmp_path):
+    _, path = written('tensorrt')
+    script = (path.parent / 'net.trtexec.sh').read_text()
     commands = [x for x in script.splitlines() if x.startswith('trtexec')]
     assert len(commands) == 2
     for line, precision in zip(commands, ('noTF32', 'bf16')):
         assert '--onnx=net.trt.onnx' in line and f'--{precision}' in line
         for kind, count in (('min', 1), ('opt', 8), ('max', 32)):
             assert f'--{kind}Shapes=images:{count}x3x16x24' in line
-    target.write(network(dynamic='none'), tmp_path / 'net.trt.onnx')
+    path = tmp_path / 'net.trt.onnx'
+    TARGETS['tensorrt'].write(network(dynamic='none'), path)
     assert 'Shapes' not in (tmp_path / 'net.trtexec.sh').read_text()
 
 

@@ -3,6 +3,19 @@
 All are 16 channels wide, on maps of four strides.
 """
 
+BACKBONE = dict(
+    type='mmvitcompress.CompressedViT',
+    arch=dict(
+        embed_dim=32, depth=4, num_heads=2, head_dim=16, img_size=(64, 64)
+    ),
+    token_merging=dict(layers=(2, 3)),
+)
+PYRAMID = dict(
+    type='mmseg.Feature2Pyramid',
+    embed_dim=32,
+    rescales=[4, 2, 1, 0.5],
+    norm_cfg=dict(type='BN'),
+)
 STRIDES = [4, 8, 16, 32]
 BOX_CODER = dict(
     type='mmdet.DeltaXYWHBBoxCoder',

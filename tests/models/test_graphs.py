@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_vits import SMALL
 from timm.layers import resample_abs_pos_embed
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -11,16 +12,6 @@ from mmvitcompress.models.layers.positions import (
     resample_position,
 )
 
-SMALL = dict(
-    embed_dim=24,
-    depth=4,
-    num_heads=3,
-    patch_size=4,
-    img_size=32,
-    qk_dims=(8, 4, 6, 2),
-    v_dims=(8, 6, 2, 4),
-    mlp_dims=(48, 96, 8, 24),
-)
 SLIMMING = dict(base_layer=2, layers=(2, 3))
 METHODS = {
     'dense': {},

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import UnmergePyramid, UnmergeUpsample
+from mmvitcompress.models.necks import pyramid
 from mmvitcompress.models.necks.pyramid import pool
 from mmvitcompress.tokens import TokenMap, TokenState
 from mmvitcompress.tokens.methods.atme import merged
@@ -155,6 +157,30 @@ def test_full_maps_pass_as_they_are():
     maps = [torch.randn(2, DIM, 7, 8, dtype=torch.float64) for _ in range(4)]
     for a, b in zip(ours.eval()(maps), reference[1].eval()(maps)):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    'dtype, atol', [(torch.float32, 1e-4), (torch.float64, 1e-10)]
+)
+@pytest.mark.parametrize('batch', [1, 2])
+def test_whole_maps_are_convolved_at_inference(
+    batch, dtype, atol, monkeypatch
+):
+    """Without products of matrices, in the layout that heads want."""
+    _, ours = pair(dict(type='BN'))
+    ours = ours.to(dtype).eval()
+    inputs = [token_map((), (7, 9), batch) for _ in range(4)]
+    inputs = [TokenMap(t.detach().to(dtype), s) for t, s in inputs]
+    laterals = [ConvModule(DIM, 5, 1, act_cfg=None) for _ in range(4)]
+    for around in (None, [lateral.to(dtype) for lateral in laterals]):
+        expected = ours(inputs, around)
+        with torch.no_grad(), monkeypatch.context() as patch:
+            patch.setattr(pyramid, 'upsample_tokens', None)
+            found = ours(inputs, around)
+        for a, b in zip(found, expected):
+            torch.testing.assert_close(a, b, rtol=0, atol=atol)
+        for a in found[:2] if dtype == torch.float32 else ():
+            assert a.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_halving_gives_the_tokens_back():

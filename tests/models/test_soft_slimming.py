@@ -2,21 +2,12 @@
 
 import pytest
 import torch
+from small_vits import SMALL
 
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models import CompressedViT, LifeSlimDeiT
 from mmvitcompress.tokens import PatchSlimming, TokenMap
 
-SMALL = dict(
-    embed_dim=24,
-    depth=4,
-    num_heads=3,
-    patch_size=4,
-    img_size=32,
-    qk_dims=(8, 4, 6, 2),
-    v_dims=(8, 6, 2, 4),
-    mlp_dims=(48, 96, 8, 24),
-)
 SLIM = dict(base_layer=2, layers=(2, 3), keep_rate=0.7)
 MERGES = dict(layers=(2,))
 

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from mmengine.hooks import EMAHook
+from small_vits import SMALL
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import CompressedSwin, CompressedViT, UnmergeUpsample
@@ -34,16 +35,6 @@ METHODS = {
         patch_slimming=dict(base_layer=2, layers=(2, 3)),
     ),
 }
-SMALL = dict(
-    embed_dim=24,
-    depth=4,
-    num_heads=3,
-    patch_size=4,
-    img_size=32,
-    qk_dims=(8, 4, 6, 2),
-    v_dims=(8, 6, 2, 4),
-    mlp_dims=(48, 96, 8, 24),
-)
 
 
 def small(method='dense', **kwargs):

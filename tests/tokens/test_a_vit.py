@@ -8,6 +8,7 @@ from torch import nn
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.zoo import get_arch
+from mmvitcompress.deploy.network import DeployedNetwork, GraphSpec
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.tokens import TokenState, restore
@@ -231,6 +232,17 @@ def test_room_is_what_the_gaussian_leaves():
     for block, rate in enumerate(rates):
         expected = sum(weights[block:]) / sum(weights)
         assert rate == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize('dynamic', ['batch', 'none'])
+def test_what_depends_on_the_image_becomes_no_graph(dynamic, monkeypatch):
+    spec = GraphSpec((20, 20), dynamic)
+    room = dict(rates=(1, 0.8, 0.6, 0.4))
+    DeployedNetwork(build(**room), 'backbone', spec)
+    # nothing is copied, let alone traced
+    monkeypatch.setattr('copy.deepcopy', None)
+    with pytest.raises(ConfigError, match=f'False, and give {KEY}.rates'):
+        DeployedNetwork(build(dynamic=True, **room), 'backbone', spec)
 
 
 @pytest.mark.parametrize(

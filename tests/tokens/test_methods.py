@@ -63,6 +63,22 @@ NOTHING = {
     for key, row in ROWS.items()
     for i, arguments in enumerate(row.nothing)
 }
+MERGES = {'token_merging': FIRST['token_merging']}
+GRAPHS = {
+    'vit': FIRST,
+    'rotary': PAIRS,  # tokens stand where merges and methods left them
+    'gated': MERGES,
+    'windows': SINGLE,
+    'swin': SINGLE,
+}
+as_graphs = pytest.mark.parametrize(
+    ('net', 'methods'),
+    [
+        case
+        for net, cases in GRAPHS.items()
+        for case in runs(cases, [net]).args[1]
+    ],
+)
 ALIKE = {
     name: methods
     for name, methods in CASES.items()
@@ -435,7 +451,7 @@ def test_autocast(net, methods):
             assert torch.cosine_similarity(a.float(), b, -1).min() > 0.99
 
 
-@runs(SINGLE, ['vit', 'rotary', 'gated', 'windows', 'swin'])
+@as_graphs
 def test_one_graph_without_breaks(net, methods):
     torch._dynamo.reset()
     model = build(net, methods, out_indices=[1, -1])
@@ -459,7 +475,7 @@ class Necks(nn.Module):
 
 
 @pytest.mark.slow
-@runs(SINGLE, ['vit', 'rotary', 'gated', 'swin'])
+@as_graphs
 def test_onnx(net, methods, tmp_path):
     """``export_onnx`` compares the graph under onnxruntime."""
     dynamic = {ROWS[key].dynamic for key in methods}

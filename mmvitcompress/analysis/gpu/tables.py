@@ -1,9 +1,10 @@
 """The report as Markdown: what stands in docs/speed.md."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmvitcompress.analysis.gpu.modes import ARITHMETIC
+from mmvitcompress.analysis.report import markdown_table
 
 
 def report_markdown(report: Mapping[str, Any]) -> str:
@@ -23,7 +24,7 @@ def report_markdown(report: Mapping[str, Any]) -> str:
     for section, draw in DRAW.items():
         if section in found:
             lines += ['', f'**{section.capitalize()}**', '']
-            lines += table_lines(draw(found[section]))
+            lines.append(markdown_table(draw(found[section])))
     if report['skipped']:
         lines += ['', 'Not measured:', '']
         lines += [
@@ -31,14 +32,6 @@ def report_markdown(report: Mapping[str, Any]) -> str:
             for each in report['skipped']
         ]
     return '\n'.join([*lines, ''])
-
-
-def table_lines(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Rows with the same keys as the lines of a Markdown table."""
-    heads = list(rows[0])
-    cells = [heads, ['---'] + ['---:'] * (len(heads) - 1)]
-    cells += [list(row.values()) for row in rows]
-    return [f'| {" | ".join(line)} |' for line in cells]
 
 
 def _kernels(rows: Mapping) -> list[dict[str, str]]:

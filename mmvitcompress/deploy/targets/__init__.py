@@ -1,7 +1,7 @@
 """Runtimes that networks are written for, behind one interface."""
 
 from mmvitcompress.deploy.targets.base import Graph, Target, graph_error
-from mmvitcompress.deploy.targets.onnx_target import OnnxTarget
+from mmvitcompress.deploy.targets.onnx_file import OnnxTarget
 from mmvitcompress.deploy.targets.openvino import OpenVinoTarget
 from mmvitcompress.deploy.targets.tensorrt import TensorRTTarget
 from mmvitcompress.deploy.targets.torch_program import TorchTarget

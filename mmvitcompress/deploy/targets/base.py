@@ -78,6 +78,8 @@ class Graph(nn.Module, ABC):
 class Target(ABC):
     """A runtime and the files that it takes.
 
+    What a target takes and returns is told here, once for all of them.
+
     Attributes:
         name: What ``tools/export.py --target`` calls it.
         suffix: Of its files.

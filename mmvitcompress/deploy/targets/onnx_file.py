@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,10 +15,14 @@ from mmvitcompress.deploy.network import DeployedNetwork, export_program
 from mmvitcompress.deploy.targets.base import (
     INPUT,
     METADATA,
+    Graph,
+    Target,
     check_graph,
     metadata,
 )
+from mmvitcompress.deploy.targets.onnx_int8 import quantize_int8
 from mmvitcompress.deploy.targets.onnx_runtime import (
+    ONNX_PACKAGES,
     OnnxNetwork,
     require_packages,
 )
@@ -149,3 +154,28 @@ def _translations() -> dict[Callable, Callable]:
         return op.TopK(x, count, axis=dim, largest=int(descending), sorted=1)
 
     return {torch.ops.aten.sort.stable: sort_stable}
+
+
+class OnnxTarget(Target):
+    """ONNX files for onnxruntime."""
+
+    name = 'onnx'
+    suffix = '.onnx'
+    packages = ONNX_PACKAGES
+    precisions = ('float32', 'int8')
+    refusals: ClassVar[dict[str, str]] = {
+        'bf16': 'onnxruntime has no bfloat16 kernels for x86 processors; take '
+        'the target openvino, or int8'
+    }
+
+    def write(self, network, path, images=(), **options) -> float:
+        """See :func:`export_onnx`; ``opset`` is an option."""
+        return export_onnx(network, path, images=images, **options)
+
+    def load(self, path, precision='float32') -> Graph:
+        """The file tells its own precision."""
+        return OnnxNetwork(path)
+
+    def quantize(self, path, out, batches) -> None:
+        """See :func:`quantize_int8`."""
+        quantize_int8(path, out, batches)

@@ -1,7 +1,6 @@
 """OpenVINO's own files: converted, run, and quantised by NNCF."""
 
 import logging
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -78,13 +77,7 @@ class OpenVinoTarget(Target):
     install = INSTALL
     precisions = ('float32', 'bf16', 'int8')
 
-    def write(
-        self,
-        network: DeployedNetwork,
-        path: str | Path,
-        images: Sequence[Tensor] = (),
-        **options,
-    ) -> float:
+    def write(self, network, path, images=(), **options) -> float:
         """Write ``*.xml`` and, with the weights, ``*.bin``; no options."""
         self.require()
         import openvino
@@ -101,13 +94,11 @@ class OpenVinoTarget(Target):
             _move_weights(part, path)
         return error
 
-    def load(self, path: str | Path, precision: str = 'float32') -> Graph:
+    def load(self, path, precision='float32') -> Graph:
         """See :class:`OpenVinoNetwork`."""
         return OpenVinoNetwork(path, precision)
 
-    def quantize(
-        self, path: str | Path, out: str | Path, batches: Iterable[Tensor]
-    ) -> None:
+    def quantize(self, path, out, batches) -> None:
         """Quantise weights and activations by NNCF's recipe for transformers.
 
         Weights get a scale per output channel, activations one range each,

@@ -1,17 +1,16 @@
 """What TensorRT takes: an ONNX file, checked, and trtexec's command for it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import join
 
 import numpy as np
-from torch import Tensor
 
 from mmvitcompress.deploy.network import DeployedNetwork
 from mmvitcompress.deploy.targets.base import Graph
+from mmvitcompress.deploy.targets.onnx_file import OnnxTarget
 from mmvitcompress.deploy.targets.onnx_int8 import quantize_int8
 from mmvitcompress.deploy.targets.onnx_runtime import OnnxNetwork
-from mmvitcompress.deploy.targets.onnx_target import OnnxTarget
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.utils.files import replacing, write_atomically
 
@@ -45,13 +44,7 @@ class TensorRTTarget(OnnxTarget):
     suffix = '.trt.onnx'
     precisions = ('float32', 'bf16', 'int8')
 
-    def write(
-        self,
-        network: DeployedNetwork,
-        path: str | Path,
-        images: Sequence[Tensor] = (),
-        **options,
-    ) -> float:
+    def write(self, network, path, images=(), **options) -> float:
         """Write an ONNX file and, beside it, ``*.trtexec.sh``.
 
         Raises:
@@ -63,9 +56,7 @@ class TensorRTTarget(OnnxTarget):
         write_script(path, network, ['float32', 'bf16'])
         return error
 
-    def quantize(
-        self, path: str | Path, out: str | Path, batches: Iterable[Tensor]
-    ) -> None:
+    def quantize(self, path, out, batches) -> None:
         """As for onnxruntime, but symmetric, which is all TensorRT takes."""
         with replacing(out) as part:
             quantize_int8(path, part, batches, symmetric=True)
@@ -79,7 +70,7 @@ class TensorRTTarget(OnnxTarget):
 
         return PROVIDER in onnxruntime.get_available_providers()
 
-    def load(self, path: str | Path, precision: str = 'float32') -> Graph:
+    def load(self, path, precision='float32') -> Graph:
         """A graph that TensorRT runs, its engine made in the first run."""
         options = {'trt_bf16_enable': precision == 'bf16'}
         options['trt_int8_enable'] = precision == 'int8'

@@ -1,7 +1,6 @@
 """Programs of torch.export (``*.pt2``), which need torch alone."""
 
 import json
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import ClassVar
@@ -9,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmvitcompress.deploy.network import DeployedNetwork, export_program
+from mmvitcompress.deploy.network import export_program
 from mmvitcompress.deploy.targets.base import (
     METADATA,
     Graph,
@@ -65,13 +64,7 @@ class TorchTarget(Target):
         'onnx or openvino'
     }
 
-    def write(
-        self,
-        network: DeployedNetwork,
-        path: str | Path,
-        images: Sequence[Tensor] = (),
-        **options,
-    ) -> float:
+    def write(self, network, path, images=(), **options) -> float:
         """Write a file that ``torch.export.load`` reads; no options."""
         # not to the disk at once: torch ends the process where that is full
         content = BytesIO()
@@ -87,6 +80,6 @@ class TorchTarget(Target):
         write_atomically(path, content.getvalue())
         return error
 
-    def load(self, path: str | Path, precision: str = 'float32') -> Graph:
+    def load(self, path, precision='float32') -> Graph:
         """See :class:`TorchProgram`."""
         return TorchProgram(path, precision)

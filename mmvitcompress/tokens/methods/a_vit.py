@@ -61,7 +61,8 @@ class TokenHalting(TokenSpec):
             the paper's and no time is saved.
         dynamic: Whether an image that comes alone loses what has stopped at
             once: numbers don't change, the host waits for how many are left
-            in each block, and MACs are an upper bound. Defaults to False.
+            in each block, MACs are an upper bound, and no graph can be
+            exported. Defaults to False.
         depth: Centre of the Gaussian over blocks, of deviation 1, that the
             scores are drawn to while it trains. Defaults to 8, the authors'.
         ponder_weight: Of the mean number of blocks that a token runs in, in
@@ -140,6 +141,14 @@ class TokenHalting(TokenSpec):
             raise ConfigError(
                 f'{self.key}.rates must be 1 up to block {self.first}, after '
                 f'which the first tokens stop, but got {self.rates}'
+            )
+
+    def check_export(self) -> None:
+        if self.dynamic:
+            raise ConfigError(
+                f'{self.key}.dynamic=True cannot become a graph, since how '
+                'many tokens are left depends on the image: set it to False, '
+                f'and give {self.key}.rates to save time all the same'
             )
 
     def ungridded_after(self, depth: int) -> int | None:
