@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mmvitcompress.analysis.table_rows import write_rows
+from mmvitcompress.analysis.candidates import write_rows
 from mmvitcompress.errors import ConfigError, RunError
 from mmvitcompress.evaluation.comparison import (
     QUALITIES,
