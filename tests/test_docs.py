@@ -81,7 +81,7 @@ def test_links_resolve(page):
 @each_page
 def test_named_files_exist(page):
     folders = [ROOT, ROOT / 'configs', ROOT / 'configs/imagenet']
-    folders.append(ROOT / 'configs/distill')
+    folders += [ROOT / 'configs/distill', ROOT / 'configs/tables']
     folders += [ROOT / 'configs/_base_/backbones', ROOT / 'tools']
     folders += [ROOT / 'mmvitcompress', page.parent]
     for name in python_files(page):
@@ -99,7 +99,7 @@ def test_every_config_is_listed_once():
             listed += [folder + name for name in expanded(span)]
     configs = ROOT / 'configs'
     folders = [configs, configs / 'imagenet', configs / 'distill']
-    folders.append(configs / '_base_/backbones')
+    folders += [configs / 'tables', configs / '_base_/backbones']
     files = [path for folder in folders for path in folder.glob('*.py')]
     exist = {str(path.relative_to(ROOT)) for path in files}
     assert len(set(listed)) == len(listed)
