@@ -23,6 +23,25 @@ EXCLUDED = {
     '--out compare.png --json compare.json': (
         'it starts twelve runs; tests/tools/test_compare.py starts two'
     ),
+    **{
+        f'python tools/compare.py --table configs/tables/{words}': (
+            'it starts dozens of runs; tests/tools/test_compare.py starts two, '
+            'tests/analysis/test_table_rows.py writes all rows'
+        )
+        for words in (
+            'tiny_imagenet_20.py --seeds 0 1',
+            'camvid.py --seeds 0 1',
+            'camvid.py --rows ATME ToMe EViT CAIT --seeds 0 1 '
+            '--json camvid.json',
+        )
+    },
+    'python tools/export.py configs/tuned_cait_dinov2_s_camvid.py cait '
+    '--checkpoint small.pth --baseline '
+    'configs/tuned_dense_dinov2_s_camvid.py --baseline-checkpoint dense.pth '
+    '--target onnx openvino --int8 --bf16 --calibration-images 24 '
+    '--check-images 77 --repeats 5 --clock cpu': (
+        'OpenVINO need not be there; tests/deploy has its parts'
+    ),
     'python tools/export.py configs/semfpn_dense_dinov2_s_camvid.py dense '
     '--checkpoint work_dirs/semfpn_dense_dinov2_s_camvid/iter_320.pth '
     '--target onnx openvino --int8 --bf16 --calibration-images 64 '
