@@ -25,7 +25,7 @@ EXCLUDED = {
     ),
     **{
         f'python tools/compare.py --table configs/tables/{words}': (
-            'it starts dozens of runs; tests/tools/test_compare.py starts two, '
+            'it starts dozens of runs; tests/tools/test_compare.py two, '
             'tests/analysis/test_table_rows.py writes all rows'
         )
         for words in (
