@@ -1,5 +1,6 @@
 # As tiny_imagenet_20.py, for segmentation: every method at the MACs of ATME
 # before blocks 5 and 8 under a linear head, fine-tuned for as long on CamVid.
+_base_ = '../_base_/tables/token_methods.py'
 baseline = '../tuned_dense_dinov2_s_camvid.py'
 target = 0.45
 common = {
@@ -33,42 +34,15 @@ cdcp = dict(
 scored = {k: v for k, v in cdcp.items() if k != 'shrink'}
 scored['type'] = 'mmvitcompress.PruningHook'
 merged = 'model.backbone.token_merging'
-matched = 'model.backbone.token_matching'
 pruned = {'model.backbone.compactors': True}
-learning = {'model.backbone.soft_slimming': True}
 rows = {
-    'ATME': {merged: dict(layers=(5, 8))},
     'once': {merged: dict(layers=(3,))},
-    'ToMe': dict(method='token_matching'),
-    'ToMe-same-layers': {matched: dict(layers=(5, 8))},
-    'diagonal': {merged: dict(layers=(5, 8), directions='diagonal')},
-    'horizontal': {merged: dict(layers=(5, 8), directions='horizontal')},
-    'vertical': {merged: dict(layers=(5, 8), directions='vertical')},
-    'symmetric': {merged: dict(layers=(7,), directions='symmetric')},
     'CDCP': dict(custom_hooks=[cdcp], **pruned),
     'CAIT': {
         **pruned,
         merged: dict(layers=(6, 9)),
         'custom_hooks': [cdcp | dict(increment=0.004)],
     },
-    'DiffRate': dict(method='token_rates'),
-    'EViT': {
-        'method': 'token_reorganization',
-        'custom_hooks': [dict(type='mmvitcompress.KeepRateHook')],
-    },
-    'DynamicViT': {
-        'method': 'token_sparsification',
-        'optim_wrapper.paramwise_cfg.predictor': dict(lr=1e-3),
-        **learning,
-    },
-    'Evo-ViT': {
-        'method': 'token_evolution',
-        'model.backbone.token_evolution.stages': (5, 9),
-        'custom_hooks': [dict(type='mmvitcompress.TokenStageHook')],
-    },
-    'A-ViT': dict(method='token_halting'),
-    'LFE': dict(method='token_energy'),
-    'life-regression': dict(method='patch_slimming', **learning),
     'magnitude': dict(
         custom_hooks=[scored | dict(criterion='magnitude')], **pruned
     ),

@@ -2,6 +2,7 @@
 # ATME before blocks 5 and 8, or as near as it comes, fine-tuned for as long
 # from one pretrained ViT on 20 classes of Tiny ImageNet. Rows say what changes
 # in the baseline, as --cfg-options does.
+_base_ = '../_base_/tables/token_methods.py'
 baseline = '../imagenet/dense_dinov2_s_tiny_imagenet_20.py'
 target = 0.42
 common = {
@@ -47,41 +48,10 @@ cdcp = dict(
 )
 scored = {k: v for k, v in cdcp.items() if k not in ('type', 'shrink')}
 scored['type'] = 'PruningHook'
-merged = 'model.backbone.token_merging'
-matched = 'model.backbone.token_matching'
 pruned = {'model.backbone.compactors': True}
-learning = {'model.backbone.soft_slimming': True}
 rows = {
-    # IX: neighbours or similar tokens
-    'ATME': {merged: dict(layers=(5, 8))},
-    'ToMe': dict(method='token_matching'),
-    'ToMe-5': {matched: dict(r=5)},
-    'ToMe-same-layers': {matched: dict(layers=(5, 8))},
-    'ToMe-Param': {matched: dict(r=5, linear_every=3)},
-    # X: which neighbours
-    'horizontal': {merged: dict(layers=(5, 8), directions='horizontal')},
-    'vertical': {merged: dict(layers=(5, 8), directions='vertical')},
-    'diagonal': {merged: dict(layers=(5, 8), directions='diagonal')},
-    'symmetric': {merged: dict(layers=(7,), directions='symmetric')},
-    # XV: tokens
-    'DiffRate': dict(method='token_rates'),
-    'EViT': {
-        'method': 'token_reorganization',
-        'custom_hooks': [dict(type='KeepRateHook')],
-    },
-    'DynamicViT': {
-        'method': 'token_sparsification',
-        'optim_wrapper.paramwise_cfg.predictor': dict(lr=1e-3),
-        **learning,
-    },
-    'Evo-ViT': {
-        'method': 'token_evolution',
-        'model.backbone.token_evolution.stages': (5, 9),
-        'custom_hooks': [dict(type='TokenStageHook')],
-    },
-    'A-ViT': dict(method='token_halting'),
-    'LFE': dict(method='token_energy'),
-    'life-regression': dict(method='patch_slimming', **learning),
+    'ToMe-5': {'model.backbone.token_matching': dict(r=5)},
+    'ToMe-Param': {'model.backbone.token_matching': dict(r=5, linear_every=3)},
     # XI: what keeps channels consistent
     'CDCP': dict(custom_hooks=[cdcp], **pruned),
     'no-head-level': dict(
@@ -106,7 +76,7 @@ rows = {
     # both
     'CAIT': {
         **pruned,
-        merged: dict(layers=(6, 9)),
+        'model.backbone.token_merging': dict(layers=(6, 9)),
         'custom_hooks': [cdcp | dict(increment=0.004)],
     },
 }
