@@ -88,7 +88,7 @@ def write_rows(
         ConfigError: If the table or a row of it is wrong, or its target out
             of reach.
     """
-    table = Config.fromfile(path)
+    table = read_config(path)
     rows = table.get('rows')
     if not isinstance(rows, Mapping) or 'baseline' not in table:
         raise ConfigError(
@@ -101,39 +101,42 @@ def write_rows(
             f'{path} has no row {", ".join(lacking)}; choose from '
             f'{", ".join(rows)}'
         )
-    if chosen:
-        rows = {name: rows[name] for name in chosen}
     baseline = Path(path).parent / table.baseline
+    base = read_config(str(baseline))
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
-    for name, row in [(baseline.stem, {}), *rows.items()]:
+    changes = [(name, rows[name]) for name in chosen or rows]
+    for name, row in [(baseline.stem, table.get('common', {})), *changes]:
         if not re.fullmatch(r'\w[\w.+-]*', name) or name in written:
             raise ConfigError(
                 f'{path}: a row must have a name of its own of letters, '
                 f'digits, _, ., + and -, but got {name!r}'
             )
-        file = written[name] = folder / f'{name}.py'
+        file = folder / f'{name}.py'
         try:
-            config = read_config(str(baseline))
-            config.merge_from_dict(_plain(table.get('common', {})))
-            _change(config, _plain(row), table.get('target'))
+            config = _changed(base, _plain(row), table.get('target'))
             lines = [f'{k} = {v!r}' for k, v in config.to_dict().items()]
             file.write_text('\n'.join(lines), encoding='utf-8')
             read_config(str(file))
         except (ConfigError, TypeError, KeyError) as error:
             raise ConfigError(f'{path}, row {name}: {error}') from error
+        if not written:
+            base = config  # with what all rows change
+        written[name] = file
     return list(written.values())
 
 
-def _change(config: Config, row: dict, target: float | None) -> None:
+def _changed(base: Config, row: dict, target: float | None) -> Config:
     method = row.pop('method', None)
     target = row.pop('target', target)
-    if method is not None:
-        if target is None:
-            raise ConfigError(f'method={method!r} needs a target')
-        planned = with_method(config, method, target, None)
-        config.model.backbone = planned.model.backbone
+    if method is None:
+        config = copy.deepcopy(base)
+    elif target is None:
+        raise ConfigError(f'method={method!r} needs a target')
+    else:
+        config = with_method(base, method, target, None)
     config.merge_from_dict(row)
+    return config
 
 
 def _plain(changes: Mapping) -> dict:
