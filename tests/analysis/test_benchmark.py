@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from token_methods import FOR_VITS
 from torch import nn
 
 from mmvitcompress.analysis.benchmark import (
@@ -22,7 +23,6 @@ from mmvitcompress.analysis.report import (
     table,
 )
 from mmvitcompress.errors import ConfigError
-from mmvitcompress.tokens import METHODS
 
 ROOT = Path(__file__).parents[2]
 TIMES = [f'{p}_ms' for p in ('backbone', 'neck', 'head', 'encoder', 'overall')]
@@ -405,11 +405,7 @@ def test_tool_plans_methods_for_one_target(
     )
     assert status == 0, stderr
     figures = json.loads(out.read_text())
-    rows, names = (
-        figures['candidates'],
-        methods
-        or [key for key, spec in METHODS.items() if 'vit' in spec.families],
-    )
+    rows, names = figures['candidates'], methods or FOR_VITS
     assert [row['backbone'] for row in rows] == [*names]
     dense = figures['baseline']['macs']
     for row in rows:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from token_methods import FOR_VITS
 
 from mmvitcompress.analysis.candidates import write_rows
 from mmvitcompress.arch.zoo import get_arch
@@ -52,9 +53,7 @@ def test_rows_change_the_baseline_alone(table, tmp_path):
     assert Config.fromfile(b).lr == 2 and Config.fromfile(a).lr == 1
 
 
-@pytest.mark.parametrize(
-    'method', [key for key in METHODS if 'vit' in METHODS[key].families]
-)
+@pytest.mark.parametrize('method', FOR_VITS)
 def test_a_method_is_planned_for_the_target(table, tmp_path, method):
     path = table(dict(row=dict(method=method)), target=0.4)
     _, row = write_rows(path, tmp_path / 'rows')

@@ -148,6 +148,7 @@ ROWS = {
         apart=True,
     ),
 }
+FOR_VITS = [key for key in METHODS if 'vit' in METHODS[key].families]
 FIRST = {key: {key: row.reduces[0]} for key, row in ROWS.items()}
 """Each method by itself, as arguments of backbones, arches and compress."""
 

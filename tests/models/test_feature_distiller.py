@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from token_methods import FIRST, ROWS
+from token_methods import FIRST, FOR_VITS, ROWS
 
 from mmvitcompress.errors import CheckpointError, ConfigError
 from mmvitcompress.models import CompressedViT, FeatureDistiller, ViT
@@ -60,9 +60,7 @@ def test_a_student_that_reduces_nothing_has_nothing_to_learn(dense, x, name):
     assert torch.stack(model(x, mode='predict'))[..., [0, 2]].sum() < 1e-8
 
 
-@pytest.mark.parametrize(
-    'key', [key for key in FIRST if 'vit' in METHODS[key].families]
-)
+@pytest.mark.parametrize('key', FOR_VITS)
 def test_gradients_reach_the_student_alone(dense, x, key):
     soft = key in UNTRAINED
     model = FeatureDistiller(
