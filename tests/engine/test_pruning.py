@@ -45,16 +45,8 @@ def runner(folder, hook, *hooks, epochs=3, **changes):
     )
 
 
-@pytest.mark.parametrize(
-    'criterion, whole_heads',
-    [
-        ('magnitude', False),
-        ('taylor', False),
-        ('taylor', True),
-        ('lfs', True),
-        ('random', False),
-    ],
-)
+@pytest.mark.parametrize('criterion', ['magnitude', 'taylor', 'lfs', 'random'])
+@pytest.mark.parametrize('whole_heads', [False, True])
 def test_a_run_reaches_its_target(tmp_path, criterion, whole_heads):
     rules = RULES | dict(whole_heads=whole_heads)
     hook = PruningHook(

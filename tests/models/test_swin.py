@@ -27,7 +27,7 @@ def test_dense_equals_timm(size, tmp_path):
     model = CompressedSwin(SHAPE, checkpoint=path, out_norms=False).eval()
     for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         peer, model = peer.to(dtype), model.to(dtype)
-        x = torch.randn(1, 3, *size, dtype=dtype)
+        x = torch.randn(2, 3, *size, dtype=dtype)
         expected = peer.forward_intermediates(x, intermediates_only=True)
         for ours, theirs in zip(run(model, x), expected):
             assert_close(ours, theirs, bound)

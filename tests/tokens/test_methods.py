@@ -63,22 +63,6 @@ NOTHING = {
     for key, row in ROWS.items()
     for i, arguments in enumerate(row.nothing)
 }
-MERGES = {'token_merging': FIRST['token_merging']}
-GRAPHS = {
-    'vit': FIRST,
-    'rotary': PAIRS,  # tokens stand where merges and methods left them
-    'gated': MERGES,
-    'windows': SINGLE,
-    'swin': SINGLE,
-}
-as_graphs = pytest.mark.parametrize(
-    ('net', 'methods'),
-    [
-        case
-        for net, cases in GRAPHS.items()
-        for case in runs(cases, [net]).args[1]
-    ],
-)
 ALIKE = {
     name: methods
     for name, methods in CASES.items()
@@ -364,8 +348,8 @@ def test_a_dense_checkpoint_is_a_start(net, methods, tmp_path):
 
 
 @runs(CASES, ['vit', 'registers', 'rotary', 'gated', 'windows', 'swin'])
-def test_all_that_learns_gets_gradients(net, methods):
-    compactors = net in ('registers', 'gated', 'swin')
+@pytest.mark.parametrize('compactors', [False, True])
+def test_all_that_learns_gets_gradients(net, methods, compactors):
     learning = [key for key in methods if METHODS[key].untrained]
     soft = any(METHODS[key].learns() for key in methods)
     ways = [{}, dict(soft_slimming=True)] if soft else [{}]
@@ -451,7 +435,7 @@ def test_autocast(net, methods):
             assert torch.cosine_similarity(a.float(), b, -1).min() > 0.99
 
 
-@as_graphs
+@runs(SINGLE, ['vit', 'rotary', 'gated', 'windows', 'swin'])
 def test_one_graph_without_breaks(net, methods):
     torch._dynamo.reset()
     model = build(net, methods, out_indices=[1, -1])
@@ -475,7 +459,7 @@ class Necks(nn.Module):
 
 
 @pytest.mark.slow
-@as_graphs
+@runs(SINGLE, ['vit', 'rotary', 'gated', 'swin'])
 def test_onnx(net, methods, tmp_path):
     """``export_onnx`` compares the graph under onnxruntime."""
     dynamic = {ROWS[key].dynamic for key in methods}
