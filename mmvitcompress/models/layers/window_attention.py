@@ -75,22 +75,23 @@ class WindowAttention(Attention):
     def _to_keys(
         self, x: Tensor, keys: Tensor, index: Tensor | None
     ) -> Tensor:
-        q, k, v = self._project(x, keys)
+        q, kv = self._project(x, keys)
         if index is not None:
             groups = len(index)
             q = q.unflatten(1, (groups, -1)).flatten(0, 1)
-            k, v = (part[:, index].flatten(0, 1) for part in (k, v))
+            kv = kv.index_select(1, index.flatten())
+            kv = kv.unflatten(1, index.shape).flatten(0, 1)
         q, k, v = (
             part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for part in (q, k, v)
+            for part in (q, *kv.split(self.split[1:], 2))
         )
         x = attend(q, k, v, None, self.scale).transpose(1, 2).flatten(2)
         if index is not None:
             x = x.unflatten(0, (-1, groups)).flatten(1, 2)
         return self.proj(x)
 
-    def _project(self, x: Tensor, keys: Tensor) -> tuple[Tensor, ...]:
-        """Q of tokens, K and V of keys; each token is projected once, in
+    def _project(self, x: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Q of tokens, and [K | V] of keys; each token is projected once, in
         however many groups it is a key."""
         qkv, queries = self.qkv, self.split[0]
         composed = isinstance(qkv, CompactedLinear)
@@ -101,6 +102,5 @@ class WindowAttention(Attention):
             sizes = [queries, len(weight) - queries]
             biases = (None, None) if bias is None else bias.split(sizes)
             q, kv = map(F.linear, (x, keys), weight.split(sizes), biases)
-        else:
-            q, kv = qkv(x)[..., :queries], qkv(keys)[..., queries:]
-        return q, *kv.split(self.split[1:], 2)
+            return q, kv
+        return qkv(x)[..., :queries], qkv(keys)[..., queries:]
