@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from token_methods import Given
 from torch import nn
 from torch.nn.utils import prune
 
@@ -27,17 +28,6 @@ from mmvitcompress.tokens.methods.stvit import (
 KEY = SemanticTokens.key
 SHAPE = dict(embed_dim=4, depths=(1, 1, 5, 1), num_heads=(1, 1, 2, 2))
 GRIDS = [(14, 14), (1, 1), (5, 9), (32, 20), (7, 8), (23, 1)]
-
-
-class Given(nn.Module):
-    """Returns what it was made with."""
-
-    def __init__(self, tokens):
-        super().__init__()
-        self.tokens = tokens
-
-    def forward(self, _):
-        return self.tokens
 
 
 def attention(attn, tokens, keys):
