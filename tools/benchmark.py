@@ -106,7 +106,7 @@ def build(args) -> tuple[list, list, list]:
     if args.target is not None and args.backbone:
         raise ConfigError(
             '--target plans for the own backbones of configs: leave '
-            '--backbone away'
+            '--backbone out'
         )
     planned = [] if args.target is None else args.methods or [*METHODS]
     names = [

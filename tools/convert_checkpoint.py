@@ -29,7 +29,7 @@ def parse_args():
         'epsilon are not those of a known arch of the same width and depth',
     )
     parser.add_argument(
-        '--no-head', action='store_true', help='leave the classifier away'
+        '--no-head', action='store_true', help='leave the classifier out'
     )
     parser.add_argument(
         '--overwrite', action='store_true', help='replace an existing target'

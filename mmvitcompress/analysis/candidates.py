@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmvitcompress.analysis.configs import (
@@ -90,10 +90,12 @@ def write_rows(
     """
     table = read_config(path)
     rows = table.get('rows')
-    if not isinstance(rows, Mapping) or 'baseline' not in table:
+    if not isinstance(rows, Mapping) or not isinstance(
+        table.get('baseline'), str
+    ):
         raise ConfigError(
-            f'{path} must be a table, with a baseline and rows, but has '
-            f'{", ".join(table.keys()) or "nothing"}'
+            f'{path} must be a table, with the path of a baseline and a dict '
+            f'of rows, but has {", ".join(table.keys()) or "nothing"}'
         )
     lacking = sorted(set(chosen or ()) - set(rows))
     if lacking:
@@ -105,16 +107,17 @@ def write_rows(
     base = read_config(str(baseline))
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
-    changes = [(name, rows[name]) for name in chosen or rows]
-    for name, row in [(baseline.stem, table.get('common', {})), *changes]:
-        if not re.fullmatch(r'\w[\w.+-]*', name) or name in written:
+    common = table.get('common', ConfigDict())
+    changes = {name: rows[name] for name in chosen or rows}
+    for name, row in [(baseline.stem, common), *changes.items()]:
+        if not re.fullmatch(r'\w[\w.+-]*', str(name)) or name in written:
             raise ConfigError(
                 f'{path}: a row must have a name of its own of letters, '
                 f'digits, _, ., + and -, but got {name!r}'
             )
         file = folder / f'{name}.py'
         try:
-            config = _changed(base, _plain(row), table.get('target'))
+            config = _changed(base, row, table.get('target'))
             lines = [f'{k} = {v!r}' for k, v in config.to_dict().items()]
             file.write_text('\n'.join(lines), encoding='utf-8')
             read_config(str(file))
@@ -126,7 +129,12 @@ def write_rows(
     return list(written.values())
 
 
-def _changed(base: Config, row: dict, target: float | None) -> Config:
+def _changed(base: Config, row: ConfigDict, target: float | None) -> Config:
+    if not isinstance(row, ConfigDict):
+        raise ConfigError(
+            f'what changes must be a dict, as --cfg-options, but got {row!r}'
+        )
+    row = row.to_dict()  # builtin containers, as options are
     method = row.pop('method', None)
     target = row.pop('target', target)
     if method is None:
@@ -137,11 +145,6 @@ def _changed(base: Config, row: dict, target: float | None) -> Config:
         config = with_method(base, method, target, None)
     config.merge_from_dict(row)
     return config
-
-
-def _plain(changes: Mapping) -> dict:
-    """Builtin containers, as options are."""
-    return Config(dict(changes=changes)).to_dict()['changes']
 
 
 def common_shape(

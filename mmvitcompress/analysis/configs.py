@@ -28,7 +28,7 @@ def load_config(
         if isinstance(value, str) and not Path(value).is_file():
             raise CheckpointError(
                 f'checkpoint {value!r} not found; correct {key}, or leave it '
-                'away for random weights'
+                'out for random weights'
             )
     config = read_config(path, options, backbone)
     if 'model' not in config:

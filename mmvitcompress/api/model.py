@@ -98,7 +98,7 @@ class CompressedModel(Classifier):
             stop_early: Whether the first result is that of the last wanted
                 block, and no further one runs. Defaults to False.
             output_fmt: 'NCHW' or 'NLC'. Defaults to 'NCHW'.
-            intermediates_only: Whether to leave the first result away.
+            intermediates_only: Whether to leave the first result out.
                 Defaults to False.
             output_dict: Whether to return a dict of ``image_features`` (the
                 first result), ``image_intermediates`` and, as

@@ -190,7 +190,7 @@ def _to_reach(
         raise ConfigError(
             f'tokens alone save {start:.2%} of the MACs, so that no channels '
             f'need to go for a target of {target:.2%}; raise the target, '
-            'which counts all that is saved, or leave channels away'
+            'which counts all that is saved, or leave channels out'
         )
     return rules, budget, start + done * (target - start)
 

@@ -109,7 +109,7 @@ class Arch:
                 raise ConfigError(
                     f'{spec.key} is made for the family '
                     f'{" or ".join(spec.families)}, but the arch is a '
-                    f'{self.family}: leave it away, or take such an arch'
+                    f'{self.family}: leave it out, or take such an arch'
                 )
         specs = tuple(spec.resolved(self) for spec in specs)
         self._check_grids(specs)

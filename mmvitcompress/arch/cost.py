@@ -139,20 +139,19 @@ def swin_macs(
         grid = counts.grid
         for spec in arch.reductions_in(stage):
             total += spec.macs(block + 1, counts, arch, norm)
-        total += _swin_block_macs(arch, stage, block, counts)
-        reach = arch.reach(stage, block, grid)
-        if reach is not None:
-            total += norm * reach.others * dim
-        total += 2 * norm * tokens * dim
+        total += _swin_block_macs(arch, stage, block, counts, norm)
     if final_norm:
         total += norm * tokens * dim
     return total + num_classes * dim
 
 
-def _swin_block_macs(arch, stage: int, block: int, counts: Counts) -> int:
+def _swin_block_macs(
+    arch, stage: int, block: int, counts: Counts, norm: int
+) -> int:
     dim, heads = arch.dims[stage], arch.num_heads[stage]
     qk, v, mlp = arch.widths(arch.layer(stage, block))
     reach = arch.reach(stage, block, counts.grid)
+    normed = counts.attention + counts.mlp
     if reach is None:
         windows = arch.windows(counts.grid, bool(block % 2))
         padded = windows.padded()[0] * windows.padded()[1]
@@ -161,7 +160,9 @@ def _swin_block_macs(arch, stage: int, block: int, counts: Counts) -> int:
     else:
         tokens = counts.attention
         attended = (tokens + reach.keys) * dim + tokens * reach.seen
-    return heads * (qk + v) * attended + counts.mlp * 2 * dim * mlp
+        normed += reach.others
+    total = heads * (qk + v) * attended + counts.mlp * 2 * dim * mlp
+    return total + norm * normed * dim
 
 
 def swin_params(arch, num_classes: int, stages: int, final_norm: bool) -> int:

@@ -62,7 +62,7 @@ class Rotary:
         if self.coords != 'index':
             raise ConfigError(
                 "rope.reference scales rows and columns: give coords='index', "
-                f'or leave it away, but got {self.reference!r}'
+                f'or leave it out, but got {self.reference!r}'
             )
         reference = pair('rope.reference', self.reference)
         object.__setattr__(self, 'reference', reference)

@@ -150,7 +150,7 @@ class SwinArch(Arch):
             if spec.ungridded_after(self.token_depth) is not None:
                 raise ConfigError(
                     f'{spec.key} leaves no grid of tokens, which the windows '
-                    'of a Swin need: leave it away, or compress a plain ViT'
+                    'of a Swin need: leave it out, or compress a plain ViT'
                 )
         check_reach(specs, self.token_depth)
 

@@ -54,7 +54,7 @@ def check_windows(
     if size is None:
         raise ConfigError(
             f'global_blocks only has a meaning beside window_size: give one, '
-            f'or leave it away, but got {global_blocks!r}'
+            f'or leave it out, but got {global_blocks!r}'
         )
     check_extent('window_size', size)
     for index in global_blocks:
@@ -68,6 +68,6 @@ def check_windows(
             raise ConfigError(
                 f'windows need a whole grid, but {last[1]} leaves none after '
                 f'block {last[0]}: name all blocks from {last[0]} on (counted '
-                'from 0) in global_blocks, or leave window_size away; '
+                'from 0) in global_blocks, or leave window_size out; '
                 f'{index} is missing'
             )

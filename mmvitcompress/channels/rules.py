@@ -77,7 +77,7 @@ class SelectionRules:
             if heads is None or constraints.keeps('v'):
                 raise ConfigError(
                     'whole_heads needs a plain ViT, whose blocks may differ '
-                    'in heads and have no norm over all of them: leave it away'
+                    'in heads and have no norm over all of them: leave it out'
                 )
             return [
                 (qk / count, v / count, floor('mlp', mlp, self.min_mlp_dim))

@@ -135,7 +135,7 @@ def method_parts(
                 raise CheckpointError(
                     f'{key}.{name} of checkpoint {weights.path!r} was trained '
                     f'for {theirs[name]}, but the config asks for '
-                    f'{ours[name]}: leave {key} away to run {specs[1]}, or '
+                    f'{ours[name]}: leave {key} out to run {specs[1]}, or '
                     'train the one of the config'
                 )
         started = [f'{key}.{name}.' for name in ours if name not in theirs]

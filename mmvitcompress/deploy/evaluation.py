@@ -180,6 +180,6 @@ def _classes(outputs: Sequence) -> list[Tensor]:
     if not hasattr(outputs[0], 'pred_sem_seg'):
         raise ConfigError(
             'accuracy is compared for segmentors and classifiers only, whose '
-            'evaluators accept part of the data: leave --check-images away'
+            'evaluators accept part of the data: leave --check-images out'
         )
     return [sample.pred_sem_seg.data for sample in outputs]

@@ -113,7 +113,7 @@ def check_possible(targets: Sequence[str], part: str, trial: Trial) -> None:
     if trial.check_images and part == 'backbone':
         raise ConfigError(
             "accuracy is measured of part 'encoder' or 'all', not 'backbone': "
-            'leave --check-images away'
+            'leave --check-images out'
         )
     for precision in trial.precisions():
         without = [

@@ -106,7 +106,7 @@ def last_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     if not tensors:
         raise CheckpointError(
             f'checkpoint {checkpoint.path!r} holds no weights beside the '
-            'model, since its run had no EMAHook: leave --last away'
+            'model, since its run had no EMAHook: leave --last out'
         )
     return tensors
 

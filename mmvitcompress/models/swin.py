@@ -78,11 +78,11 @@ class SwinBlock(nn.Module):
 
     def _attend(self, x: Tensor, how: Attending) -> Tensor:
         if how.others is None:
-            return self.attn.to_keys(x, x, how.index)
+            return self.attn(x, None, x, how.index)
         keys = self.norm1(how.others)
         if how.own:
             keys = torch.cat([x, keys], 1)
-        return self.attn.to_keys(x, keys, how.index)
+        return self.attn(x, None, keys, how.index)
 
 
 class PatchEmbed(nn.Module):

@@ -175,7 +175,7 @@ class TokenSpec:
             ConfigError: If the target is out of reach, or images don't help.
         """
         raise ConfigError(
-            f'{cls.key} is not planned by images: leave calibration away'
+            f'{cls.key} is not planned by images: leave calibration out'
         )
 
     def summary(self) -> str:

@@ -434,7 +434,7 @@ def test_methods_that_do_not_fit_are_left_out(tool):
     ('args', 'message'),
     [
         (['--methods', 'token_rates'], 'needs --target'),
-        (['--target', '0.3', '--backbone', 'x'], 'leave --backbone away'),
+        (['--target', '0.3', '--backbone', 'x'], 'leave --backbone out'),
         (
             ['--target', '0.99', '--methods', 'token_merging'],
             'cannot be reached',

@@ -72,7 +72,7 @@ def test_what_a_row_says_of_its_method_goes_first(table, tmp_path):
 
 def test_rows_can_be_chosen(table, tmp_path):
     path = table(dict(a={}, b={}, c={}))
-    found = write_rows(path, tmp_path / 'rows', ['c', 'a'])
+    found = write_rows(path, tmp_path / 'rows', ['c', 'a', 'c'])
     assert [p.stem for p in found] == ['dense', 'c', 'a']
 
 
@@ -80,6 +80,9 @@ def test_rows_can_be_chosen(table, tmp_path):
     ('rows', 'more', 'message'),
     [
         (3, {}, 'must be a table'),
+        (dict(a={}), dict(baseline=3), 'must be a table'),
+        (dict(a=3), {}, 'row a: what changes must be a dict.* got 3'),
+        (dict(a={}), dict(common=3), 'row dense: what changes'),
         ({'a/b': {}}, {}, "got 'a/b'"),
         ({'dense': {}}, {}, "got 'dense'"),
         (dict(a=dict(method='token_rates')), {}, 'row a.*needs a target'),

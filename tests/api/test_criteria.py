@@ -201,7 +201,7 @@ def test_lfe_is_planned_by_images():
 
 def test_images_plan_what_they_can():
     x = torch.randn(5, 3, 64, 64)
-    with pytest.raises(ConfigError, match='leave calibration away'):
+    with pytest.raises(ConfigError, match='leave calibration out'):
         mmvitcompress.plan(make(depth=4), 0.2, calibration=x)
     with pytest.raises(ConfigError, match='needs weights'):
         mmvitcompress.plan(

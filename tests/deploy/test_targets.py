@@ -218,7 +218,7 @@ def test_memory_of_a_process(written):
     peak = process_memory_mb('torch', path, 'float32', size, 1)
     assert peak is None or 0.1 < peak < 2000
     if peak is not None:
-        with pytest.raises(RunError, match='leave --memory away'):
+        with pytest.raises(RunError, match='leave --memory out'):
             process_memory_mb('torch', path, 'float32', (1, 3, 8, 8), 1)
 
 

@@ -232,7 +232,7 @@ def test_the_last_weights_of_an_averaging_run(run, tool, tmp_path):
     code, error = tool('export_pruned', path, averaged, out, '--last')
     assert code == 0, error
     code, error = tool('export_pruned', path, checkpoint, out, '--last')
-    assert code == 1 and 'leave --last away' in error
+    assert code == 1 and 'leave --last out' in error
     assert last_weights(read_checkpoint(averaged)).keys() == last.keys()
 
 

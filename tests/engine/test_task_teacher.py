@@ -282,7 +282,7 @@ def test_a_detector_learns_from_features(teacher, tmp_path):
         (dict(logits=-1), 'logits must be'),
         (dict(features='a'), 'features must be'),
         (dict(temperature=0), 'temperature must be'),
-        (dict(logits=0, features=0), 'leave TaskTeacherHook away'),
+        (dict(logits=0, features=0), 'leave TaskTeacherHook out'),
     ],
 )
 def test_wrong_arguments_are_named(kwargs, message):

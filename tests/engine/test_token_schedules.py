@@ -88,7 +88,7 @@ def test_stages_come_late(tmp_path):
 
 
 def test_a_schedule_needs_a_rate(tmp_path):
-    with pytest.raises(ConfigError, match='leave the hook away'):
+    with pytest.raises(ConfigError, match='leave the hook out'):
         runner(tmp_path, KeepRateHook(), token_merging=[2]).train()
     for wrong in (dict(begin=0.5, end=0.5), dict(end=2)):
         with pytest.raises(ConfigError, match='fractions of the run'):

@@ -19,6 +19,7 @@ from token_methods import (
     PAIRS,
     PREFIX,
     ROWS,
+    Given,
     arch,
     assert_near,
     blocks,
@@ -167,17 +168,6 @@ def test_counts_are_those_that_arrive(net, methods):
                 c.grid if model.arch.has_windows(*place) else (c.attention,)
                 for *place, c in model.arch.walk(size)
             ]
-
-
-class Given(nn.Module):
-    """Returns what it was made with."""
-
-    def __init__(self, tokens):
-        super().__init__()
-        self.tokens = tokens
-
-    def forward(self, *_):
-        return self.tokens
 
 
 @torch.no_grad()

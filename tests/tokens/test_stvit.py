@@ -1,9 +1,13 @@
 """STViT-R against its description: one window and one head at a time."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from token_methods import Given
 from torch import nn
+from torch.nn.utils import prune
 
 from mmvitcompress.analysis.macs import count_macs
 from mmvitcompress.arch.swin import SwinArch
@@ -24,17 +28,6 @@ from mmvitcompress.tokens.methods.stvit import (
 KEY = SemanticTokens.key
 SHAPE = dict(embed_dim=4, depths=(1, 1, 5, 1), num_heads=(1, 1, 2, 2))
 GRIDS = [(14, 14), (1, 1), (5, 9), (32, 20), (7, 8), (23, 1)]
-
-
-class Given(nn.Module):
-    """Returns what it was made with."""
-
-    def __init__(self, tokens):
-        super().__init__()
-        self.tokens = tokens
-
-    def forward(self, _):
-        return self.tokens
 
 
 def attention(attn, tokens, keys):
@@ -93,6 +86,56 @@ def test_against_windows_one_by_one():
     assert state.grid == (14, 14) and not state.undo and not state.notes
     for ours, grid in zip(found, x):
         torch.testing.assert_close(ours, reference(model, grid))
+
+
+class Doubled(nn.Linear):
+    """Does more than its weight says, as adapters do."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def prune_half(qkv):
+    prune.l1_unstructured(qkv, 'weight', 0.5)
+
+
+def scale_output(qkv):
+    qkv.register_forward_hook(lambda _, args, out: 2 * out)
+
+
+def become_another(qkv):
+    qkv.__class__ = Doubled
+
+
+@pytest.mark.parametrize('change', [prune_half, scale_output, become_another])
+def test_projections_that_do_more_than_their_weights_are_called(change):
+    torch.manual_seed(0)
+    model = Swin(SwinArch(**SHAPE, **{KEY: (1,)}), stages=3).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    same, x = copy.deepcopy(model), torch.randn(2, 3, 160, 224).double()
+    for block, own in zip(model.layers[2].blocks, same.layers[2].blocks):
+        change(block.attn.qkv)
+        with torch.no_grad():
+            if change is prune_half:
+                own.attn.qkv.weight.mul_(block.attn.qkv.weight_mask)
+            else:
+                own.attn.qkv.weight.mul_(2)
+                own.attn.qkv.bias.mul_(2)
+    expected = same(x, take=(2,))[0][0]
+    for _ in range(2):  # what makes weights anew does so in every call
+        found = model(x, take=(2,))[0][0]
+        torch.testing.assert_close(found, expected)
+        found.sum().backward()
+
+
+def test_attention_is_a_call_in_every_block():
+    model, seen = Swin(SwinArch(**SHAPE, **{KEY: (1,)})), []
+    attentions = [b.attn for stage in model.layers for b in stage.blocks]
+    for attn in attentions:
+        attn.register_forward_hook(lambda own, *_: seen.append(own))
+    model(torch.randn(1, 3, 64, 64))
+    assert seen == attentions
 
 
 @pytest.mark.parametrize('grid', GRIDS)

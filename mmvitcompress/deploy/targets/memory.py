@@ -51,7 +51,7 @@ def process_memory_mb(
         last = done.stderr.strip().splitlines()[-1:] or ['no message']
         raise RunError(
             f'{path} could not be run under {target} in a process of its own: '
-            f'{last[0]}; leave --memory away'
+            f'{last[0]}; leave --memory out'
         )
     return json.loads(done.stdout.splitlines()[-1])
 

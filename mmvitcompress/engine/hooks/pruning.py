@@ -72,7 +72,7 @@ class PruningHook(CDCPHook):
             if name in kwargs:
                 raise ConfigError(
                     f'{name} is about compactors that learn to vanish, which '
-                    'is what CDCPHook does: leave it away, but got '
+                    'is what CDCPHook does: leave it out, but got '
                     f'{name}={kwargs[name]!r}'
                 )
         super().__init__(target, lam=0.0, **kwargs)

@@ -64,7 +64,7 @@ class TaskTeacherHook(Hook):
         if not logits and not features:
             raise ConfigError(
                 'logits and features are both 0, so that there is nothing to '
-                'learn from the teacher: leave TaskTeacherHook away'
+                'learn from the teacher: leave TaskTeacherHook out'
             )
         self.config, self.checkpoint = str(config), str(checkpoint)
         self.weights = dict(logits=logits, features=features)

@@ -55,7 +55,7 @@ class ScheduleHook(Hook):
             raise ConfigError(
                 f'{type(self).__name__} varies {self.field}, which no token '
                 'method of the model has: give the backbone one that has, or '
-                'leave the hook away'
+                'leave the hook out'
             )
 
     def before_train_iter(

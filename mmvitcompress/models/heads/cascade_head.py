@@ -56,7 +56,7 @@ class CascadeDecodeHead(BaseDecodeHead):
         if kwargs.setdefault('channels', widths[0]) != widths[0]:
             raise ConfigError(
                 f'channels must be widths[0] = {widths[0]}, but got '
-                f'{kwargs["channels"]}: leave it away'
+                f'{kwargs["channels"]}: leave it out'
             )
         if kwargs.get('sampler'):
             raise ConfigError(

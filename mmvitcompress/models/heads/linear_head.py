@@ -34,7 +34,7 @@ class LinearHead(BaseDecodeHead):
         if kwargs.setdefault('channels', channels) != channels:
             raise ConfigError(
                 f'channels must be the sum of in_channels = {channels}, but '
-                f'got {kwargs["channels"]}: leave it away'
+                f'got {kwargs["channels"]}: leave it out'
             )
         kwargs.setdefault('in_index', list(range(len(in_channels))))
         kwargs.setdefault('dropout_ratio', 0)

@@ -111,7 +111,7 @@ def _refuse_weights(weight: Tensor | None) -> None:
     if weight is not None:
         raise ConfigError(
             "weights of pixels, such as an OHEM sampler's, have no meaning "
-            'for a ratio of areas: leave decode_head.sampler away'
+            'for a ratio of areas: leave decode_head.sampler out'
         )
 
 

@@ -58,7 +58,7 @@ class UnmergeUpsample(BaseModule):
             raise ConfigError(
                 'UnmergeUpsample restores what a backbone with restore=False '
                 'returns, but got maps: set model.backbone.restore=False or '
-                'leave this neck away'
+                'leave this neck out'
             )
         fills = self.mask_tokens or [None] * len(inputs)
         if len(fills) != len(inputs):

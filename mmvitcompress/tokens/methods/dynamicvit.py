@@ -38,7 +38,7 @@ class TokenSparsification(StagedSpec):
     start: ClassVar[str] = 'the predictors of what stays start untrained'
     untrained: ClassVar[str] = (
         'has no predictors of what stays, which token_sparsification needs: '
-        'train them with soft_slimming=True, or leave it away'
+        'train them with soft_slimming=True, or leave it out'
     )
 
     ratio_weight: float = field(default=2.0, repr=False)

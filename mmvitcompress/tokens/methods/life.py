@@ -61,7 +61,7 @@ class PatchSlimming(TokenSpec):
     start: ClassVar[str] = 'the life predictor starts untrained'
     untrained: ClassVar[str] = (
         'has no life predictor, which patch_slimming needs: train one by a '
-        'lifeslim config (soft_slimming=True), or leave patch_slimming away'
+        'lifeslim config (soft_slimming=True), or leave patch_slimming out'
     )
 
     base_layer: int = 4

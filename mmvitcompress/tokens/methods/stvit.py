@@ -90,7 +90,7 @@ class SemanticTokens(TokenSpec):
             cls(tuple(2 + i * (length + 1) for i in range(count)), length)
             for length in range(depth - 1, 1, -1)
             for count in range(1, depth // (length + 1) + 1)
-        ] or [cls((1,), 2)]  # which is refused with the reason
+        ] or [cls((1,), 2)]  # the smallest, or refused with the reason
         if most < 1:
             specs.append(replace(specs[0], layers=()))
         return nearest(specs, reduction_of, target, most)
