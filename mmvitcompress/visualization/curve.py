@@ -12,9 +12,11 @@ seeds, is drawn as a bar.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, combinations
 from pathlib import Path
 from typing import ClassVar
 
+from matplotlib.text import Annotation
 from mmengine.fileio import load
 
 from mmvitcompress.engine.backbone_flag import run_name
@@ -132,6 +134,9 @@ def _quality(path: str | Path) -> dict:
 def draw_curve(results: Sequence[Mapping]) -> style.Figure:
     """Draw quality over MACs and over latency, as far as they are known.
 
+    Names stand at their points, or where they would hide one another in a
+    legend, the best first.
+
     Raises:
         ConfigError: If there are no results.
     """
@@ -151,9 +156,10 @@ def draw_curve(results: Sequence[Mapping]) -> style.Figure:
         'macs': (f'MACs of one image ({letter})', macs),
         'latency_ms': (f'latency{batch} (ms)', 1),
     }
+    names = []
     for axis, cost in zip(axes, costs):
         label, unit = scales[cost]
-        _draw_series(axis, results, cost, unit)
+        names.append(_draw_series(axis, results, cost, unit))
         axis.set_xlabel(label)
         axis.grid(color='#eeeeee')
         axis.set_axisbelow(True)
@@ -163,12 +169,50 @@ def draw_curve(results: Sequence[Mapping]) -> style.Figure:
     axes[0].set_ylabel(' / '.join(sorted(metrics)) or 'quality')
     title = 'Quality against cost (better: up and to the left)'
     figure.suptitle(title, fontsize=11)
+    figure.draw_without_rendering()
+    if not all(map(_legible, axes, names)):
+        _list_names(figure, axes, [*chain.from_iterable(names)])
     return figure
+
+
+def _legible(axis: style.Axes, names: Sequence[Annotation]) -> bool:
+    """Whether names stay in the axes and clear of one another."""
+    right = axis.bbox.x1
+    boxes = [name.get_window_extent() for name in names]
+    return all(box.x1 <= right for box in boxes) and not any(
+        a.overlaps(b) for a, b in combinations(boxes, 2)
+    )
+
+
+def _list_names(
+    figure: style.Figure,
+    axes: Sequence[style.Axes],
+    names: Sequence[Annotation],
+) -> None:
+    """A legend, the best first, in place of names at the points."""
+    for name in names:
+        name.remove()
+    lines = {}
+    for axis in axes:
+        for line in axis.containers:
+            lines.setdefault(line.get_label(), line)
+        axis.margins(0.1, 0.1)
+        axis.set_xlim(left=0)
+    best = {name: max(line[0].get_ydata()) for name, line in lines.items()}
+    order = sorted(lines, key=best.get, reverse=True)
+    figure.set_figwidth(figure.get_figwidth() + 2.5)
+    figure.set_figheight(max(figure.get_figheight(), 0.18 * len(order) + 0.8))
+    figure.legend(
+        *([lines[name] for name in order], order),
+        loc='outside right center',
+        fontsize=8,
+        frameon=False,
+    )
 
 
 def _draw_series(
     axis: style.Axes, results: Sequence[Mapping], cost: str, unit: float
-) -> None:
+) -> list[Annotation]:
     series = {}
     for result in results:
         points = series.setdefault(result.get('series') or result['name'], [])
@@ -176,23 +220,29 @@ def _draw_series(
             at = (result[cost] / unit, result['quality'])
             spread = result.get('spread') or 0
             points.append((*at, result['name'], spread))
-    for index, points in enumerate(series.values()):
+    names = []
+    for index, (key, points) in enumerate(series.items()):
         if not points:
             continue
         x, y, labels, spreads = zip(*sorted(points))
+        turn = index // len(style.SERIES)  # pairs of both come but once
         axis.errorbar(
             *(x, y),
             yerr=spreads if any(spreads) else None,
             capsize=3,
             elinewidth=1,
             color=style.SERIES[index % len(style.SERIES)],
-            marker=MARKERS[index % len(MARKERS)],
+            marker=MARKERS[(index + turn) % len(MARKERS)],
+            label=key,
             markersize=7,
             linewidth=1.5,
         )
         look = dict(textcoords='offset points', va='center', fontsize=8)
         for *point, label in zip(x, y, labels):
-            axis.annotate(label, point, xytext=(8, 0), **look)
+            name = axis.annotate(label, point, xytext=(8, 0), **look)
+            name.set_in_layout(False)
+            names.append(name)
+    return names
 
 
 class Curve(base.Kind):

@@ -97,3 +97,24 @@ def test_only_what_is_known_is_drawn():
     assert axis.get_xlabel() == 'latency for a batch of 2 (ms)'
     with pytest.raises(ConfigError, match='no results'):
         draw_curve([])
+
+
+def test_names_that_would_hide_one_another_go_into_a_legend():
+    results = [
+        {'name': f'm{i}', 'quality': 70 + i / 10, 'macs': 1e9}
+        for i in range(12)
+    ]
+    figure = draw_curve(results)
+    (axis,) = figure.axes
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == [f'm{i}' for i in reversed(range(12))]
+    assert not axis.texts
+    looks = {(line.get_color(), line.get_marker()) for line in axis.lines}
+    assert len(looks) == 12
+    long = draw_curve([results[0], results[5] | {'name': 'long' * 20}])
+    assert [text.get_text() for text in long.legends[0].get_texts()] == [
+        'long' * 20,
+        'm0',
+    ]
+    assert not draw_curve([results[0], results[11] | {'macs': 2e9}]).legends
