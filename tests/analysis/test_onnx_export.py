@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import json
-import resource
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from disks import full_disk
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
@@ -294,13 +294,8 @@ def test_a_full_disk_leaves_the_file_that_was_there(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(b'old')
     write = TARGETS['torch' if 'pt2' in name else 'onnx'].write
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    try:
-        with pytest.raises(WriteError, match='cannot be written'):
-            write(network, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(2000), pytest.raises(WriteError, match='cannot be written'):
+        write(network, path)
     assert path.read_bytes() == b'old'
     assert [file.name for file in tmp_path.iterdir()] == [name]
 

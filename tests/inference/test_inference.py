@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from disks import full_disk
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from runs import forget_runs
@@ -441,13 +441,9 @@ def test_a_full_disk_ends_it_and_leaves_the_old(runs, folder, tmp_path):
     arguments = *runs['segmentation'], [folder], tmp_path, 'cpu'
     predict(*arguments, progress=False)
     old = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, before[1]))
-    try:
-        with pytest.raises(WriteError, match=r'png.* File too large'):
-            predict(*arguments, opacity=0.1, progress=False)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    refused = pytest.raises(WriteError, match=r'png.* File too large')
+    with full_disk(9000), refused:
+        predict(*arguments, opacity=0.1, progress=False)
     now = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
     assert now == old
 

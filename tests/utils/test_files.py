@@ -2,11 +2,11 @@
 
 import json
 import os
-import resource
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from disks import full_disk
 from safetensors.torch import save_file
 
 from mmvitcompress.arch.vit import ViTArch
@@ -104,15 +104,6 @@ def test_what_is_no_file_is_written_to():
     os.close(reader)
 
 
-@pytest.fixture
-def little_room():
-    """No file may grow beyond 1 kB, as where a disk is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize(
     'write',
     [
@@ -122,11 +113,11 @@ def little_room():
         lambda part: save_file({'a': torch.zeros(9999)}, part),
     ],
 )
-def test_a_full_disk_leaves_the_old_file(tmp_path, little_room, write):
+def test_a_full_disk_leaves_the_old_file(tmp_path, write):
     path = tmp_path / 'file'
     path.write_text('old')
     refused = pytest.raises(WriteError, match='File too large; what was there')
-    with refused, replacing(path) as part:
+    with full_disk(1000), refused, replacing(path) as part:
         write(part)
     assert path.read_text() == 'old' and os.listdir(tmp_path) == ['file']
 

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import resource
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from disks import full_disk
 from PIL import Image
 
 from mmvitcompress.errors import DependencyError
@@ -208,12 +208,8 @@ def test_a_full_disk_leaves_what_was_there(visualize, tmp_path):
     out.write_bytes(b'old')
     page = tmp_path / 'curve.html'
     for words in (('--out', out), ('--out', out, '--html', page)):
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
-        try:
+        with full_disk(5000):
             status, _, stderr = visualize('curve', results, *words)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert (status, stderr.count('\n')) == (1, 1)
         assert 'cannot be written' in stderr
     assert out.read_bytes() == b'old'
