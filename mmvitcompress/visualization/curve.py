@@ -12,11 +12,10 @@ seeds, is drawn as a bar.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, combinations
+from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
 
-from matplotlib.text import Annotation
 from mmengine.fileio import load
 
 from mmvitcompress.engine.backbone_flag import run_name
@@ -134,8 +133,8 @@ def _quality(path: str | Path) -> dict:
 def draw_curve(results: Sequence[Mapping]) -> style.Figure:
     """Draw quality over MACs and over latency, as far as they are known.
 
-    Names stand at their points, or where they would hide one another in a
-    legend, the best first.
+    Names stand at their points; where they would hide one another, a legend
+    names the series, the best first.
 
     Raises:
         ConfigError: If there are no results.
@@ -156,10 +155,9 @@ def draw_curve(results: Sequence[Mapping]) -> style.Figure:
         'macs': (f'MACs of one image ({letter})', macs),
         'latency_ms': (f'latency{batch} (ms)', 1),
     }
-    names = []
     for axis, cost in zip(axes, costs):
         label, unit = scales[cost]
-        names.append(_draw_series(axis, results, cost, unit))
+        _draw_series(axis, results, cost, unit)
         axis.set_xlabel(label)
         axis.grid(color='#eeeeee')
         axis.set_axisbelow(True)
@@ -170,30 +168,26 @@ def draw_curve(results: Sequence[Mapping]) -> style.Figure:
     title = 'Quality against cost (better: up and to the left)'
     figure.suptitle(title, fontsize=11)
     figure.draw_without_rendering()
-    if not all(map(_legible, axes, names)):
-        _list_names(figure, axes, [*chain.from_iterable(names)])
+    if not all(map(_legible, axes)):
+        _list_names(figure)
     return figure
 
 
-def _legible(axis: style.Axes, names: Sequence[Annotation]) -> bool:
+def _legible(axis: style.Axes) -> bool:
     """Whether names stay in the axes and clear of one another."""
     right = axis.bbox.x1
-    boxes = [name.get_window_extent() for name in names]
+    boxes = [name.get_window_extent() for name in axis.texts]
     return all(box.x1 <= right for box in boxes) and not any(
         a.overlaps(b) for a, b in combinations(boxes, 2)
     )
 
 
-def _list_names(
-    figure: style.Figure,
-    axes: Sequence[style.Axes],
-    names: Sequence[Annotation],
-) -> None:
-    """A legend, the best first, in place of names at the points."""
-    for name in names:
-        name.remove()
+def _list_names(figure: style.Figure) -> None:
+    """A legend of series, the best first, in place of names at the points."""
     lines = {}
-    for axis in axes:
+    for axis in figure.axes:
+        for name in [*axis.texts]:
+            name.remove()
         for line in axis.containers:
             lines.setdefault(line.get_label(), line)
         axis.margins(0.1, 0.1)
@@ -212,7 +206,7 @@ def _list_names(
 
 def _draw_series(
     axis: style.Axes, results: Sequence[Mapping], cost: str, unit: float
-) -> list[Annotation]:
+) -> None:
     series = {}
     for result in results:
         points = series.setdefault(result.get('series') or result['name'], [])
@@ -220,7 +214,6 @@ def _draw_series(
             at = (result[cost] / unit, result['quality'])
             spread = result.get('spread') or 0
             points.append((*at, result['name'], spread))
-    names = []
     for index, (key, points) in enumerate(series.items()):
         if not points:
             continue
@@ -237,12 +230,14 @@ def _draw_series(
             markersize=7,
             linewidth=1.5,
         )
-        look = dict(textcoords='offset points', va='center', fontsize=8)
+        look = dict(
+            textcoords='offset points',
+            va='center',
+            fontsize=8,
+            in_layout=False,
+        )
         for *point, label in zip(x, y, labels):
-            name = axis.annotate(label, point, xytext=(8, 0), **look)
-            name.set_in_layout(False)
-            names.append(name)
-    return names
+            axis.annotate(label, point, xytext=(8, 0), **look)
 
 
 class Curve(base.Kind):
