@@ -97,6 +97,7 @@ def write_rows(
             f'{path} must be a table, with the path of a baseline and a dict '
             f'of rows, but has {", ".join(table.keys()) or "nothing"}'
         )
+    rows = {str(name): row for name, row in rows.items()}
     lacking = sorted(set(chosen or ()) - set(rows))
     if lacking:
         raise ConfigError(
@@ -110,7 +111,7 @@ def write_rows(
     common = table.get('common', ConfigDict())
     changes = {name: rows[name] for name in chosen or rows}
     for name, row in [(baseline.stem, common), *changes.items()]:
-        if not re.fullmatch(r'\w[\w.+-]*', str(name)) or name in written:
+        if not re.fullmatch(r'\w[\w.+-]*', name) or name in written:
             raise ConfigError(
                 f'{path}: a row must have a name of its own of letters, '
                 f'digits, _, ., + and -, but got {name!r}'

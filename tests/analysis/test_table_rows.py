@@ -76,6 +76,14 @@ def test_rows_can_be_chosen(table, tmp_path):
     assert [p.stem for p in found] == ['dense', 'c', 'a']
 
 
+def test_names_may_be_numbers(table, tmp_path):
+    path = table({5: {}, 'a': {}})
+    found = write_rows(path, tmp_path / 'rows', ['5'])
+    assert [p.stem for p in found] == ['dense', '5']
+    with pytest.raises(ConfigError, match='no row 6; choose from 5, a'):
+        write_rows(path, tmp_path / 'rows', ['6'])
+
+
 @pytest.mark.parametrize(
     ('rows', 'more', 'message'),
     [
