@@ -1,7 +1,7 @@
 # Short fine-tuning of a pretrained ViT on few images, for two cores:
 # 320 iterations x 4 images / 367 images of CamVid = 3.5 epochs. A new
 # head has ten times the rate of the pretrained blocks, early blocks less
-# (layer decay). bfloat16 runs on CPUs as well.
+# (layer decay). bfloat16 runs on CPUs as well; those without it take float32.
 _base_ = './adamw_160k.py'
 optim_wrapper = dict(
     type='mmvitcompress.BFloat16OptimWrapper',
