@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from swins import randomised
+from warm import warm_python
 
 from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.zoo import get_arch
@@ -353,7 +354,7 @@ def test_float8_is_read_exactly(pruned, tmp_path):
 
 def tool(*args, cwd):
     return subprocess.run(
-        [sys.executable, str(ROOT / 'tools/convert_checkpoint.py'), *args],
+        [warm_python(), str(ROOT / 'tools/convert_checkpoint.py'), *args],
         capture_output=True,
         text=True,
         cwd=cwd,

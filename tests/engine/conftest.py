@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from runs import forget_runs
+from warm import warm_python
 
 from mmvitcompress.utils import cli
 
@@ -163,7 +164,8 @@ def tool(monkeypatch, capsys):
 
 
 def execute(command, **environment):
-    """Run a command as a user would; returns the finished process."""
+    """Run a command as a user would, but for what :mod:`warm` has imported;
+    returns the finished process."""
     path = os.pathsep.join(
         [str(ROOT), environment.pop('PYTHONPATH', '')]
     ).rstrip(os.pathsep)
@@ -175,7 +177,7 @@ def execute(command, **environment):
         env={
             **os.environ,
             'PYTHONPATH': path,
-            'PYTHON': sys.executable,
+            'PYTHON': warm_python(),
             'OMP_NUM_THREADS': '1',
             **environment,
         },
@@ -184,7 +186,7 @@ def execute(command, **environment):
 
 def train(*args, **environment):
     """Run tools/train.py in a process of its own."""
-    command = [sys.executable, ROOT / 'tools' / 'train.py', *args]
+    command = [warm_python(), ROOT / 'tools' / 'train.py', *args]
     return execute(command, **environment)
 
 

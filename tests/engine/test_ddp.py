@@ -1,11 +1,11 @@
 """Two processes without CUDA compute what one does with the whole batch."""
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import nn
+from warm import warm_python
 
 from mmvitcompress.compat.cpu_ddp import (
     CPUSyncBatchNorm,
@@ -113,7 +113,7 @@ def test_sync_bn_equals_batch_norm_of_the_whole_batch(helpers, tmp_path):
     job = tmp_path / 'job.py'
     job.write_text(BATCH_NORM_JOB)
     with ThreadPoolExecutor() as pool:
-        command = [sys.executable, job, tmp_path]
+        command = [warm_python(), job, tmp_path]
         jobs = [pool.submit(helpers.execute, [*command, r]) for r in range(2)]
         for done in [job.result() for job in jobs]:
             assert done.returncode == 0, done.stderr

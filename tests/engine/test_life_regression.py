@@ -1,6 +1,5 @@
 """Two-stage training on random images: who learns when, resume, DDP."""
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
+from warm import warm_python
 
 from mmvitcompress.engine.hooks import LifeRegressionHook
 from mmvitcompress.errors import ConfigError
@@ -336,7 +336,7 @@ def test_two_processes_train_as_one(tmp_path, helpers):
         jobs = [
             pool.submit(
                 helpers.execute,
-                [sys.executable, job, tmp_path, rank, here],
+                [warm_python(), job, tmp_path, rank, here],
                 RANK=str(rank),
                 LOCAL_RANK=str(rank),
                 WORLD_SIZE='2',

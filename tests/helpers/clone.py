@@ -20,6 +20,7 @@ from documents import ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from runs import forget_runs
+from warm import warm_python
 
 from mmvitcompress.checkpoints.file import write_checkpoint
 from mmvitcompress.checkpoints.heads import to_timm_head
@@ -120,7 +121,7 @@ class Clone:
             words = [*words[:at], *words[at + 1 :]]
             short = cut(tool, words)
             short.insert(at, '1')
-            environment = dict(PYTHON=sys.executable, PORT=str(free_port()))
+            environment = dict(PYTHON=warm_python(), PORT=str(free_port()))
             subprocess.run(
                 ['bash', path, *short],
                 check=True,

@@ -20,6 +20,8 @@ AT_MOST = {
     '*_dataloader.dataset.pipeline.*.crop_size': (SIDE, SIDE),
     'model.data_preprocessor.size': (SIDE, SIDE),
     'model.*_head.channels': 32,
+    'model.*_head.*.fc_out_channels': 32,
+    'model.*.max_per_img': 20,  # proposals
 }
 # prune in the first iteration, let what is masked vanish in two more
 PRUNING = {
@@ -34,7 +36,7 @@ PRUNING = {
 EXPORT = '--part encoder --dynamic none --batch-size 1 --repeats 1 '
 EXPORT += '--calibration-images 2'
 OPTIONS = {
-    'benchmark': '--shape 64 --batch-size 1 --repeats 1 --warmup 0',
+    'benchmark': '--shape 32 --batch-size 1 --repeats 1 --warmup 0',
     'convert_medical': '--partial',
     'demo': '--repeats 1 --batch-size 1',
     'export': EXPORT,

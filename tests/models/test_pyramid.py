@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
+from warm import warm_python
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.models import UnmergePyramid, UnmergeUpsample
@@ -271,7 +271,7 @@ def test_sync_bn_sums_over_processes(tmp_path):
     torch.save((tokens, merges, ours.state_dict(), DIM), tmp_path / 'job.pt')
     processes = [
         subprocess.Popen(
-            [sys.executable, '-c', PROCESS, str(rank), str(tmp_path)],
+            [warm_python(), '-c', PROCESS, str(rank), str(tmp_path)],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, 'PYTHONPATH': str(ROOT)},

@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 from clone import Clone
 from cuts import given, settings
 from small_data import make_data
+from warm import warm_python
 
 pytestmark = pytest.mark.slow
 DENSE, ATME = (
@@ -30,7 +30,7 @@ def compare(clone, *words):
     pairs = [f'{key}={value}'.replace(' ', '') for key, value in cuts.items()]
     return subprocess.run(
         [
-            *(sys.executable, 'tools/compare.py', ATME, '--baseline', DENSE),
+            *(warm_python(), 'tools/compare.py', ATME, '--baseline', DENSE),
             *('--repeats', '1', *words, '--cfg-options', *pairs),
         ],
         cwd=clone.root,
