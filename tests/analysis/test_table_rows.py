@@ -126,9 +126,8 @@ def test_rows_that_save_tokens_meet_their_table(path, tmp_path):
         specs = [
             METHODS[key](**backbone[key]) for key in METHODS if key in backbone
         ]
-        arch = get_arch(backbone.arch)
-        size = backbone.img_size
-        saved = 1 - arch.with_reductions(*specs).macs(size) / arch.macs(size)
+        arch = get_arch(backbone.arch).replace(img_size=backbone.img_size)
+        saved = 1 - arch.with_reductions(*specs).macs() / arch.macs()
         if specs and not backbone.get('compactors'):
             # merges of tokens by number, and of 2x2, come in steps
             steps = 'ToMe' in row.stem or row.stem == 'symmetric'
