@@ -33,6 +33,7 @@ MODULES = (
     'mmvitcompress.engine.launch',
     'torch.distributed.run',
 )
+SERVERS = []  # without a reference their standard input would be closed
 
 
 @functools.cache
@@ -55,23 +56,18 @@ def warm_python():
     paths = os.pathsep.join(map(str, (HELPERS, ROOT)))
     server = subprocess.Popen(
         [sys.executable, '-c', code],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # closes when this process ends
         stdout=subprocess.PIPE,
         env={**os.environ, 'PYTHONPATH': paths},
     )
-
-    def stop():
-        server.kill()
-        server.wait()
-        shutil.rmtree(folder)
-
-    atexit.register(stop)
+    SERVERS.append(server)
     assert server.stdout.readline() == b'ready\n'
     return str(program)
 
 
 def serve(address):
-    """Import, and fork for everyone who connects to a Unix socket."""
+    """Import, and fork for everyone who connects to a Unix socket, until
+    standard input is closed."""
     for name in MODULES:
         __import__(name)
     assert threading.active_count() == 1  # others would not be forked
@@ -80,17 +76,20 @@ def serve(address):
         listener.listen(64)
         print('ready', flush=True)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
-        while True:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             asking, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
                 _answer(asking)
             asking.close()
+    shutil.rmtree(Path(address).parent)
 
 
 def _answer(asking):
     """Fork once more, and tell how that ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     first, streams, *_ = socket.recv_fds(asking, 1, 3)
     content = first + b''.join(iter(lambda: asking.recv(1), b'\0'))
     pid = os.fork()
