@@ -83,7 +83,7 @@ def serve(address):
                 listener.close()
                 _answer(asking)
             asking.close()
-    shutil.rmtree(Path(address).parent)
+    shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
 def _answer(asking):

@@ -215,7 +215,9 @@ def test_half_precision_keeps_its_type_and_sums_in_float32():
         torch.testing.assert_close(a.float(), b.float(), rtol=0.02, atol=0.05)
     for a, b in zip(ours.buffers(), reference.buffers()):
         assert a.dtype == b.dtype
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        # CPUs without bfloat16 round convolutions by their shapes; sums in
+        # bfloat16 would be wrong by 4e-3 and more
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_compiles_without_graph_breaks():
