@@ -47,10 +47,10 @@ HOMES = {
 }
 # what may break a rule
 EXEMPTIONS = """
-sizes    engine.wrappers utils.splits
+sizes    utils.splits
 methods  arch.zoo
 methods  engine.hooks.life_regression visualization.life
-"""  # ideas of a few lines that several modules share; the arch that CAIT
+"""  # an idea of a few lines that several modules share; the arch that CAIT
 # reports; and what is about lives alone, where it says how to come by them
 EXEMPT = defaultdict(set)
 for row in EXEMPTIONS.split('\n'):
