@@ -166,6 +166,9 @@ PAIRS = {
 }
 """Merges of neighbours, as late as those leave them a grid."""
 
+SINGLE = FIRST | PAIRS
+"""Every method once, alone and with merges of neighbours."""
+
 CASES = (
     {'dense': {}}
     | {

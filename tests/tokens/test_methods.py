@@ -16,9 +16,9 @@ from token_methods import (
     FIRST,
     LAST,
     NETS,
-    PAIRS,
     PREFIX,
     ROWS,
+    SINGLE,
     Given,
     arch,
     assert_near,
@@ -39,17 +39,9 @@ from mmvitcompress.arch.vit import ViTArch
 from mmvitcompress.arch.zoo import arch_from_dict, get_arch
 from mmvitcompress.channels import fold
 from mmvitcompress.checkpoints.file import write_checkpoint
-from mmvitcompress.deploy import (
-    DeployedNetwork,
-    GraphSpec,
-    export_onnx,
-    optimize_for_inference,
-)
+from mmvitcompress.deploy import optimize_for_inference
 from mmvitcompress.errors import CheckpointError, ConfigError
-from mmvitcompress.models import (
-    UnmergePyramid,
-    UnmergeUpsample,
-)
+from mmvitcompress.models import UnmergePyramid, UnmergeUpsample
 from mmvitcompress.models.swin import Swin
 from mmvitcompress.models.vit import ViT
 from mmvitcompress.planning import plan_arch
@@ -58,7 +50,6 @@ from mmvitcompress.tokens.losses import collect_losses
 
 # after mmvitcompress, which lets mmcv do without compiled ops
 Feature2Pyramid = MODELS.get('mmseg.Feature2Pyramid')
-SINGLE = FIRST | PAIRS
 NOTHING = {
     f'{key}{i}': {key: arguments}
     for key, row in ROWS.items()
@@ -423,49 +414,6 @@ def test_autocast(net, methods):
         assert a.shape == b.shape and restore(a, state).isfinite().all()
         if not chooses:
             assert torch.cosine_similarity(a.float(), b, -1).min() > 0.99
-
-
-@runs(SINGLE, ['vit', 'rotary', 'gated', 'windows', 'swin'])
-def test_one_graph_without_breaks(net, methods):
-    torch._dynamo.reset()
-    model = build(net, methods, out_indices=[1, -1])
-    graph = torch.compile(
-        model, backend='eager', fullgraph=True, dynamic=False
-    )
-    x = images(sizes(net)[1])
-    for a, b in zip(run(graph, x), run(model, x), strict=True):
-        assert torch.equal(a, b)
-
-
-class Necks(nn.Module):
-    """All maps of several necks."""
-
-    def __init__(self, *necks):
-        super().__init__()
-        self.necks = nn.ModuleList(necks)
-
-    def forward(self, levels):
-        return [x for neck in self.necks for x in neck(levels)]
-
-
-@pytest.mark.slow
-@runs(SINGLE, ['vit', 'rotary', 'gated', 'swin'])
-def test_onnx(net, methods, tmp_path):
-    """``export_onnx`` compares the graph under onnxruntime."""
-    dynamic = {ROWS[key].dynamic for key in methods}
-    if None in dynamic:
-        pytest.skip('no graph of this method')
-    model = nn.Module()
-    model.backbone = build(net, methods, restore=False, out_indices=[1, -1])
-    necks = [UnmergeUpsample()]
-    if net != 'swin':
-        necks.append(UnmergePyramid(24, (2, 0.5), dict(type='BN')))
-    model.neck = Necks(*necks)
-    if net == 'gated':  # symbols take twice the time; the other nets have them
-        dynamic = {'none'}
-    spec = GraphSpec(sizes(net)[0], min(dynamic, key=['none', 'batch'].index))
-    network = DeployedNetwork(model.float().eval(), 'encoder', spec)
-    export_onnx(network, tmp_path / 'graph.onnx')
 
 
 @runs(CASES, ['no_prefix', 'vit', 'registers', 'windows'])
