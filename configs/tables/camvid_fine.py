@@ -1,18 +1,10 @@
 # Half of the MACs and less under a linear head, CamVid in windows of 252x336
 # out of 672x504, so that merged tokens cover what patches cover in camvid.py.
+_base_ = '../_base_/schedules/cdcp_320.py'
 baseline = '../tuned_dense_dinov2_s_camvid_fine.py'
 target = 0.5
 
-cdcp = dict(
-    type='mmvitcompress.CDCPHook',
-    target=target,
-    warmup=24,
-    interval=5,
-    increment=0.02,
-    settle=100,
-    shrink=0.03,
-    report_interval=100,
-)
+cdcp = _base_.custom_hooks[0]
 merged = 'model.backbone.token_merging'
 pruned = {'model.backbone.compactors': True}
 rows = {
@@ -24,7 +16,7 @@ rows = {
     'CAIT': {
         **pruned,
         merged: dict(layers=(5, 8)),
-        'custom_hooks': [cdcp | dict(increment=0.005)],
+        'custom_hooks': [dict(cdcp, increment=0.005)],
     },
     'CDCP': dict(custom_hooks=[cdcp], **pruned),
     'life-regression': {
@@ -35,6 +27,6 @@ rows = {
     'CAIT-60': {
         **pruned,
         merged: dict(layers=(4, 7)),
-        'custom_hooks': [cdcp | dict(target=0.6, increment=0.008)],
+        'custom_hooks': [dict(cdcp, target=0.6, increment=0.008)],
     },
 }

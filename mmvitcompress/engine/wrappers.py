@@ -35,11 +35,8 @@ class BFloat16OptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Run the forward pass in autocast."""
         device = next(model.parameters()).device.type
-        if device == 'cpu' and not self._cpu_has_bfloat16:
-            with super().optim_context(model):
-                yield
-            return
-        autocast = torch.autocast(device, torch.bfloat16)
+        low = device != 'cpu' or self._cpu_has_bfloat16
+        autocast = torch.autocast(device, torch.bfloat16, enabled=low)
         with super().optim_context(model), autocast:
             yield
 
