@@ -23,6 +23,7 @@ _HOMES = {
     'Swin': 'swin',
     'TimmClassifier': 'losses',
     'ToMeViT': 'backbones',
+    'UnmergeGuided': 'necks',
     'UnmergePyramid': 'necks',
     'UnmergeUpsample': 'necks',
     'ViT': 'vit',

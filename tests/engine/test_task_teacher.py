@@ -8,10 +8,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from small_heads import fpn, mask_rcnn
+from torch import nn
 
 from mmvitcompress.checkpoints.file import read_checkpoint
 from mmvitcompress.engine.build import build
 from mmvitcompress.engine.hooks import TaskTeacherHook
+from mmvitcompress.engine.hooks.task_teacher import feature_distance
 from mmvitcompress.errors import ConfigError
 
 pytestmark = pytest.mark.slow
@@ -106,7 +108,9 @@ def test_losses_are_those_by_hand(teacher, config, restored):
     student = model_of(config(SMALL + changes)).train()
     images = torch.randn(2, 3, 32, 32)
     plain = losses(student, images)
-    hook = taught(student, temperature=2.0, logits=0.5, **teacher)
+    hook = taught(
+        student, temperature=2.0, logits=0.5, features=2.0, **teacher
+    )
     kept = {}
 
     def note(name):
@@ -134,7 +138,7 @@ def test_losses_are_those_by_hand(teacher, config, restored):
         0.5 * logits, rel=1e-4
     )
     assert float(found['loss_teacher_features']) == pytest.approx(
-        features, rel=1e-4
+        2.0 * features, rel=1e-4
     )
     assert float(features) > 0.01
     # the model's own are what they were
@@ -144,6 +148,39 @@ def test_losses_are_those_by_hand(teacher, config, restored):
     # and all is as it was afterwards
     hook.after_train(None)
     assert losses(student, images).keys() == plain.keys()
+
+
+@pytest.mark.parametrize('logits', [0.0, 1.0])
+def test_what_a_guided_neck_makes_of_maps_is_compared(teacher, config, logits):
+    neck = dict(type='mmvitcompress.UnmergeGuided', embed_dim=24, num_ins=2)
+    changes = f"model['neck'] = {neck}\n"
+    student = model_of(config(SMALL + changes)).train()
+    nn.init.normal_(student.neck.details['1'].out.weight)
+    hook = taught(student, features=1.0, logits=logits, **teacher)
+    images, kept = torch.randn(2, 3, 32, 32), {}
+    for name, part in (('ours', student.neck), ('it', hook.teacher.backbone)):
+        part.register_forward_hook(
+            lambda *args, n=name: kept.update({n: args[2]})
+        )
+    found = losses(student, images)['loss_teacher_features']
+    assert float(found) == float(feature_distance(kept['ours'], kept['it']))
+    found.backward()
+    assert student.neck.details['1'].out.weight.grad.abs().sum() > 0
+
+
+def test_a_teacher_may_have_a_guided_neck_itself(teacher, config):
+    neck = dict(type='mmvitcompress.UnmergeGuided', embed_dim=24, num_ins=2)
+    path = config(DENSE + f"model['neck'] = {neck}\n", name='guided')
+    torch.save(
+        dict(state_dict=model_of(path).state_dict()), teacher['checkpoint']
+    )
+    student = model_of(config(SMALL)).train()
+    own = dict(teacher, config=path)
+    for logits in (0.0, 1.0):
+        hook = taught(student, logits=logits, **own)
+        found = losses(student, torch.randn(2, 3, 32, 32))
+        assert float(found['loss_teacher_features']) > 0
+        hook.after_train(None)
 
 
 def test_gradients_reach_the_student_alone(teacher, config):

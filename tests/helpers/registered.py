@@ -101,6 +101,7 @@ BASES = dict(
     ),
     TimmClassifier=lambda _: dict(name='vit_tiny_patch16_224', num_classes=3),
     UnmergeFPN=lambda _: dict(embed_dim=24, out_channels=8, norm_cfg=NORM),
+    UnmergeGuided=lambda _: dict(embed_dim=24),
     UnmergePyramid=lambda _: dict(embed_dim=24, norm_cfg=NORM),
     FastConv2d=lambda _: dict(in_channels=24, out_channels=8, kernel_size=3),
     FastFPNHead=lambda _: SHARED | dict(feature_strides=[1, 2, 4, 8]),
