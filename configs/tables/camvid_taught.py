@@ -25,7 +25,9 @@ teacher = dict(
 )
 guided = {
     'model.backbone.restore': False,
-    'model.neck': dict(type='mmvitcompress.UnmergeGuided', embed_dim=384),
+    'model.neck': dict(
+        _delete_=True, type='mmvitcompress.UnmergeGuided', embed_dim=384
+    ),
 }
 cdcp = _base_.cdcp
 rows = {
