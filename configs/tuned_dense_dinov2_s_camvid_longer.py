@@ -1,6 +1,6 @@
-# The dense model of tuned_dense_dinov2_s_camvid_fine.py for as long again, at a
-# fifth of the backbone's rate, but for all blocks, and a tenth of the head's:
-# the rates that a new head wants cost a pretrained ViT more than it learns.
+# The dense model of tuned_dense_dinov2_s_camvid_fine.py for as long again: the
+# backbone at a fifth of its rate, but in all blocks, the head at a tenth. What
+# a new head wants costs a pretrained ViT more than it learns.
 _base_ = './tuned_dense_dinov2_s_camvid_fine.py'
 load_from = 'work_dirs/tuned_dense_dinov2_s_camvid_fine/iter_320.pth'
 optim_wrapper = dict(

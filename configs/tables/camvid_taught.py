@@ -1,6 +1,6 @@
-# As camvid_fine.py, from a dense segmentor, which also teaches: its baseline is
-# trained on for as long, without a teacher. Channels of CAIT are chosen before
-# the run, on images without labels:
+# As camvid_fine.py, from a dense segmentor, which also teaches; the baseline
+# is trained on for as long, without a teacher. Channels of CAIT are chosen
+# before the run, on images without labels:
 #   python tools/export_pruned.py
 #     configs/tuned_dense_dinov2_s_camvid_longer.py
 #     work_dirs/tuned_dense_dinov2_s_camvid_longer/iter_320.pth dense.pth

@@ -60,7 +60,7 @@ def check_surroundings(cfg, path):
     assert cfg.custom_imports['imports'] == ['mmvitcompress']
     assert cfg.default_hooks.checkpoint.max_keep_ckpts <= 3
     # lives are learned from what the dense model says of the task
-    from_dense = '_lifeslim_dinov2_' in path
+    from_dense = '_lifeslim_dinov2_' in path or '_longer' in path
     assert not cfg.resume and bool(cfg.load_from) == from_dense
 
 def check_maps(cfg, model):
