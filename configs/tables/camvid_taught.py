@@ -25,12 +25,12 @@ guided = {
         _delete_=True, type='mmvitcompress.UnmergeGuided', embed_dim=384
     ),
 }
-cdcp = _base_.cdcp
+untaught = _base_.rows
 rows = {
     'ATME': dict(custom_hooks=[teacher]),
     'ATME-guided': {
         **guided,
-        _base_.merged: dict(layers=(4, 7)),
+        **untaught['ATME'],
         'custom_hooks': [teacher],
     },
     'ToMe': dict(custom_hooks=[teacher]),
@@ -44,9 +44,9 @@ rows = {
         'custom_hooks': [teacher],
     },
     # channels that go in the run
-    'CAIT': dict(custom_hooks=[dict(cdcp, increment=0.005), teacher]),
-    'CDCP': dict(custom_hooks=[cdcp, teacher]),
+    'CAIT': dict(custom_hooks=[*untaught['CAIT']['custom_hooks'], teacher]),
+    'CDCP': dict(custom_hooks=[*untaught['CDCP']['custom_hooks'], teacher]),
     'CAIT-60': dict(
-        custom_hooks=[dict(cdcp, target=0.6, increment=0.008), teacher]
+        custom_hooks=[*untaught['CAIT-60']['custom_hooks'], teacher]
     ),
 }

@@ -160,5 +160,7 @@ def test_what_does_not_fit_is_named():
         UnmergeGuided(24, num_ins=3)(outputs)
     with pytest.raises(ConfigError, match='width of the backbone, 24, but'):
         UnmergeGuided(12)(outputs)
-    with pytest.raises(ConfigError, match='map 3 cannot guide, since tokens'):
-        UnmergeGuided(24, guide=3)(outputs)
+    for method in ('ATME', 'ToMe', 'EViT', 'life'):
+        outputs = backbone(method)(torch.randn(1, 3, 32, 32))
+        with pytest.raises(ConfigError, match='map 3 cannot guide, since tok'):
+            UnmergeGuided(24, guide=3)(outputs)

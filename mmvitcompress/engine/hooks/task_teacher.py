@@ -95,6 +95,11 @@ class TaskTeacherHook(Hook):
         _check_images(student, teacher)
         if self.weights['logits']:
             _check_classes(_classifier(student), _classifier(teacher))
+        self._run_teacher = self.teacher
+        if not self.weights['logits']:  # no further than the maps
+            whole = _restoring(teacher) is teacher.backbone
+            part = teacher.backbone if whole else teacher.extract_feat
+            self._run_teacher = part
         self._seen = {id(model): {} for model in (student, teacher)}
         self._handles = [
             student.register_forward_hook(self._teach, with_kwargs=True),
@@ -126,12 +131,7 @@ class TaskTeacherHook(Hook):
             return None
         images = kwargs['inputs'] if 'inputs' in kwargs else args[0]
         with torch.no_grad():
-            if self.weights['logits']:
-                self.teacher(images)
-            elif _restoring(self.teacher) is self.teacher.backbone:
-                self.teacher.backbone(images)
-            else:
-                self.teacher.extract_feat(images)
+            self._run_teacher(images)
         ours, theirs = self._seen.values()
         found = dict(losses)
         if self.weights['logits']:
@@ -194,8 +194,8 @@ def _map(output: Tensor | TokenMap) -> Tensor:
 def _restoring(model: nn.Module) -> nn.Module:
     """What returns the maps that are compared."""
     neck = getattr(model, 'neck', None) or nn.Identity()
-    guided = [m for m in neck.modules() if isinstance(m, UnmergeGuided)]
-    return guided[0] if guided else model.backbone
+    guided = (m for m in neck.modules() if isinstance(m, UnmergeGuided))
+    return next(guided, model.backbone)
 
 
 def _classifier(model: nn.Module) -> nn.Module:

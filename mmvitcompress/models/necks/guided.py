@@ -7,8 +7,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
+from mmvitcompress.models.necks.upsample import merged_map
 from mmvitcompress.registry import MODELS
-from mmvitcompress.tokens import TokenMap, TokenState, restore, restore_grid
+from mmvitcompress.tokens import TokenMap, TokenState, restore
 from mmvitcompress.utils.checks import check_extent
 
 
@@ -83,32 +84,23 @@ class UnmergeGuided(BaseModule):
                 f'num_ins must be the number of maps of the backbone, '
                 f'{len(inputs)}, but got {count}'
             )
-        guide, state = self._as_map(inputs[self.guide])
-        if state.undo:
+        guide = inputs[self.guide]
+        if isinstance(guide, TokenMap) and guide.state.undo:
             raise ConfigError(
                 f'map {self.guide} cannot guide, since tokens were merged or '
                 'left before it: let out_indices of the backbone begin with a '
                 'block before that, and guide be its index'
             )
+        guide, _ = merged_map(guide, self.embed_dim)
         detail = self.norm(guide.movedim(1, -1))
         return tuple(
             guide
             if index == self.guide
-            else self.details[str(index)](*self._as_map(level), detail)
+            else self.details[str(index)](
+                *merged_map(level, self.embed_dim), detail
+            )
             for index, level in enumerate(inputs)
         )
-
-    def _as_map(self, level: TokenMap | Tensor) -> tuple[Tensor, TokenState]:
-        if isinstance(level, TokenMap):
-            x, state = restore_grid(*level)
-        else:
-            x, state = level, TokenState.start(tuple(level.shape[-2:]))
-        if x.shape[1] != self.embed_dim:
-            raise ConfigError(
-                f'embed_dim must be the width of the backbone, {x.shape[1]}, '
-                f'but got {self.embed_dim}'
-            )
-        return x, state
 
 
 class _Detail(nn.Module):

@@ -21,8 +21,9 @@ from mmvitcompress.models.fast.transposed_conv import (
 )
 from mmvitcompress.models.fast.winograd import reorders
 from mmvitcompress.models.layers.hooked import is_bare, works_on_tokens
+from mmvitcompress.models.necks.upsample import merged_map
 from mmvitcompress.registry import MODELS
-from mmvitcompress.tokens import TokenMap, TokenState, restore_grid
+from mmvitcompress.tokens import TokenMap, TokenState
 from mmvitcompress.tokens.grids import Grid
 from mmvitcompress.utils.batch_norm import batch_norm, uses_batch_statistics
 from mmvitcompress.utils.checks import check_extent, check_typed
@@ -112,22 +113,9 @@ class UnmergePyramid(BaseModule):
             )
         laterals = laterals or [None] * len(inputs)
         return tuple(
-            self._level(*self._as_map(level), rescale, lateral)
+            self._level(*merged_map(level, self.embed_dim), rescale, lateral)
             for level, rescale, lateral in zip(inputs, self.rescales, laterals)
         )
-
-    def _as_map(self, level: TokenMap | Tensor) -> tuple[Tensor, TokenState]:
-        """Merged map (B, C, h, w) and how it was merged."""
-        if isinstance(level, TokenMap):
-            x, state = restore_grid(*level)
-        else:
-            x, state = level, TokenState.start(tuple(level.shape[-2:]))
-        if x.shape[1] != self.embed_dim:
-            raise ConfigError(
-                f'embed_dim must be the width of the backbone, {x.shape[1]}, '
-                f'but got {self.embed_dim}'
-            )
-        return x, state
 
     def _level(
         self,

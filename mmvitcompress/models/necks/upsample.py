@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmvitcompress.errors import ConfigError
 from mmvitcompress.registry import MODELS
-from mmvitcompress.tokens import TokenMap, restore
+from mmvitcompress.tokens import TokenMap, TokenState, restore, restore_grid
 from mmvitcompress.tokens.restore import RestoreMode
 
 
@@ -70,3 +70,27 @@ class UnmergeUpsample(BaseModule):
             restore(level.tokens, level.state, self.mode, fill)
             for level, fill in zip(inputs, fills)
         )
+
+
+def merged_map(
+    level: TokenMap | Tensor, embed_dim: int
+) -> tuple[Tensor, TokenState]:
+    """What a backbone returns as a map (B, C, h, w), and how that is merged.
+
+    Args:
+        level: A token map, or a map that is whole.
+        embed_dim: The C that the neck expects.
+
+    Raises:
+        ConfigError: If the backbone has another width.
+    """
+    if isinstance(level, TokenMap):
+        x, state = restore_grid(*level)
+    else:
+        x, state = level, TokenState.start(tuple(level.shape[-2:]))
+    if x.shape[1] != embed_dim:
+        raise ConfigError(
+            f'embed_dim must be the width of the backbone, {x.shape[1]}, but '
+            f'got {embed_dim}'
+        )
+    return x, state
